@@ -1,0 +1,1 @@
+//! Everything that is not a unit test: contracts, protocols and real programs.
