@@ -1,1 +1,35 @@
-//! (being written)
+//! The nouns: plain values that the observers make, the planner reads and the executor obeys.
+//!
+//! Everything here is data with equality, order and a JSON form, so that an observation can be
+//! recorded in the field and replayed on a desk, and a plan compared with another.
+//!
+//! What must not live here: IO, the clock, randomness, async, and decisions. The transitions of
+//! the charter ([`charter`]) are the one exception to the last: they are the linearised state
+//! machine of founding, and belong to the value they change.
+
+pub mod charter;
+pub mod cluster;
+pub mod disk;
+pub mod fact;
+pub mod ids;
+pub mod machine;
+pub mod observation;
+pub mod plan;
+pub mod stamp;
+pub mod step;
+
+pub use charter::{Charter, Founder};
+pub use cluster::{
+    ClusterView, EtcdLaunch, EtcdVersion, LaunchState, Member, OwnMember, ServiceState, SlotRecord,
+};
+pub use disk::{Content, DataDir, Disk, Mount, VolumeContents};
+pub use fact::Fact;
+pub use ids::{
+    ClusterName, ClusterUuid, ETag, Generation, InstanceId, MemberId, Nonce, Region, Role, Slot, VolumeId,
+    Zone,
+};
+pub use machine::{Attachment, AttachmentState, Identity, Instance, InstanceState, Volume, VolumeState};
+pub use observation::{Authority, Leaves, Observation, Versioned};
+pub use plan::{Halt, Phase, Plan, Report, Waiting, WaitingOn, Warning};
+pub use stamp::{Stamp, StampState};
+pub use step::Step;

@@ -1,0 +1,269 @@
+//! The charter: the one object that says that the cluster exists and who founded it.
+//!
+//! It is a small state machine in one S3 object, changed only by compare-and-set, so that every
+//! decision about founding is linearised through it:
+//!
+//! ```text
+//! absent ──found──▶ Founding(1) ──mark_started ×majority──▶ established
+//!                     │      ▲
+//!                     │      └─ withdraw (a volume that never took part)
+//!                     └─refound, only while no majority has started──▶ Founding(2) …
+//! ```
+//!
+//! Each transition here takes the charter that was read and gives the one to write, or says why
+//! not. Writing it under the condition that nobody else did is the executor's work. These very
+//! functions are what the model checker runs.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClusterName, ClusterUuid, Generation, InstanceId, Nonce, Region, Slot, VolumeId, Zone};
+
+/// The charter, as `charter.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Charter {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The cluster's UUID: the same in all generations.
+    pub uuid: ClusterUuid,
+    /// The region: peers elsewhere are refused.
+    pub region: Region,
+    /// Which founding this is.
+    pub generation: Generation,
+    /// The zone of each slot, slot 1 first; its length is the cluster's size.
+    pub zones: Vec<Zone>,
+    /// The slots that form this generation.
+    pub founders: Vec<Founder>,
+    /// The last writer's mark, by which a write whose answer was lost is recognised.
+    pub nonce: Nonce,
+}
+
+/// A slot that takes part in a founding.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Founder {
+    /// The slot.
+    pub slot: Slot,
+    /// Its volume.
+    pub volume: VolumeId,
+    /// The instance that held the volume when the founding was proposed.
+    pub instance: InstanceId,
+    /// Where its member will be reached, `https://ADDRESS:2380`.
+    pub peer_url: String,
+    /// Its place in the order of starting, from 1; `null` until its holder is about to start etcd.
+    pub started: Option<u8>,
+}
+
+/// A transition that the charter does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CharterRefusal {
+    /// The slot is not a founder, or not with this volume and address.
+    #[error("slot {slot} with volume {volume} at {peer_url} is not a founder of generation {generation}")]
+    NotAFounder {
+        /// The slot.
+        slot: Slot,
+        /// The volume that is held.
+        volume: VolumeId,
+        /// The address that is held.
+        peer_url: String,
+        /// The generation asked about.
+        generation: Generation,
+    },
+    /// The founder has started already.
+    #[error("slot {slot} has already started in generation {generation}")]
+    AlreadyStarted {
+        /// The slot.
+        slot: Slot,
+        /// The generation asked about.
+        generation: Generation,
+    },
+    /// The founder has not started, so there is no mark to withdraw.
+    #[error("slot {slot} has not started in generation {generation}")]
+    NotStarted {
+        /// The slot.
+        slot: Slot,
+        /// The generation asked about.
+        generation: Generation,
+    },
+    /// The address is still the one named: the founder may simply start.
+    #[error("slot {slot} is still at {peer_url}")]
+    SameAddress {
+        /// The slot.
+        slot: Slot,
+        /// The address.
+        peer_url: String,
+    },
+    /// A majority of the founders has started: the generation may have accepted writes.
+    #[error("{started} of {founders} founders of generation {generation} have started: it may hold data")]
+    Established {
+        /// How many have started.
+        started: usize,
+        /// How many there are.
+        founders: usize,
+        /// The generation.
+        generation: Generation,
+    },
+    /// A founding needs a majority of the slots, each once.
+    #[error("{found} founders for a cluster of {size}")]
+    TooFewFounders {
+        /// Distinct slots among the founders given.
+        found: usize,
+        /// The cluster's size.
+        size: usize,
+    },
+}
+
+/// The majority of `n` voters.
+pub fn majority(n: usize) -> usize {
+    n / 2 + 1
+}
+
+impl Charter {
+    /// The first founding of a cluster.
+    ///
+    /// # Errors
+    /// Fewer founders than a majority of the slots, or a slot named twice or out of range.
+    pub fn found(
+        cluster: ClusterName,
+        uuid: ClusterUuid,
+        region: Region,
+        zones: Vec<Zone>,
+        founders: Vec<Founder>,
+        nonce: Nonce,
+    ) -> Result<Self, CharterRefusal> {
+        check_founders(&founders, zones.len())?;
+        Ok(Self { cluster, uuid, region, generation: Generation(1), zones, founders, nonce })
+    }
+
+    /// How many slots the cluster has.
+    pub fn size(&self) -> usize {
+        self.zones.len()
+    }
+
+    /// The founder in a slot.
+    pub fn founder(&self, slot: Slot) -> Option<&Founder> {
+        self.founders.iter().find(|founder| founder.slot == slot)
+    }
+
+    /// How many founders have started.
+    pub fn started(&self) -> usize {
+        self.founders.iter().filter(|founder| founder.started.is_some()).count()
+    }
+
+    /// How many founders make a quorum of this generation.
+    pub fn quorum(&self) -> usize {
+        majority(self.founders.len())
+    }
+
+    /// Whether a majority has started. From then on etcd's own member list is the authority.
+    pub fn established(&self) -> bool {
+        self.started() >= self.quorum()
+    }
+
+    /// The charter in which `slot`, held with this volume at this address, is about to start etcd.
+    ///
+    /// # Errors
+    /// The slot is no founder with that volume and address, or has started before.
+    pub fn mark_started(
+        &self,
+        slot: Slot,
+        volume: &VolumeId,
+        peer_url: &str,
+        nonce: Nonce,
+    ) -> Result<Self, CharterRefusal> {
+        let place = u8::try_from(self.started()).unwrap_or(u8::MAX).saturating_add(1);
+        self.change(slot, volume, peer_url, nonce, |founder, generation| {
+            if founder.peer_url != peer_url {
+                return Err(CharterRefusal::NotAFounder {
+                    slot,
+                    volume: volume.clone(),
+                    peer_url: peer_url.to_owned(),
+                    generation,
+                });
+            }
+            if founder.started.is_some() {
+                return Err(CharterRefusal::AlreadyStarted { slot, generation });
+            }
+            founder.started = Some(place);
+            Ok(())
+        })
+    }
+
+    /// The charter in which the mark of `slot` is taken back, since its volume, now held at another
+    /// address and without etcd data, never took part.
+    ///
+    /// # Errors
+    /// The slot is no founder with that volume, is still at that address, or has no mark.
+    pub fn withdraw(
+        &self,
+        slot: Slot,
+        volume: &VolumeId,
+        peer_url: &str,
+        nonce: Nonce,
+    ) -> Result<Self, CharterRefusal> {
+        self.change(slot, volume, peer_url, nonce, |founder, generation| {
+            if founder.peer_url == peer_url {
+                return Err(CharterRefusal::SameAddress { slot, peer_url: peer_url.to_owned() });
+            }
+            if founder.started.take().is_none() {
+                return Err(CharterRefusal::NotStarted { slot, generation });
+            }
+            Ok(())
+        })
+    }
+
+    /// The next generation, with other founders, in place of one that never had a quorum.
+    ///
+    /// # Errors
+    /// A majority has started, or the new founders are fewer than a majority of the slots.
+    pub fn refound(&self, founders: Vec<Founder>, nonce: Nonce) -> Result<Self, CharterRefusal> {
+        if self.established() {
+            return Err(CharterRefusal::Established {
+                started: self.started(),
+                founders: self.founders.len(),
+                generation: self.generation,
+            });
+        }
+        check_founders(&founders, self.size())?;
+        Ok(Self { generation: self.generation.next(), founders, nonce, ..self.clone() })
+    }
+
+    fn change(
+        &self,
+        slot: Slot,
+        volume: &VolumeId,
+        peer_url: &str,
+        nonce: Nonce,
+        change: impl FnOnce(&mut Founder, Generation) -> Result<(), CharterRefusal>,
+    ) -> Result<Self, CharterRefusal> {
+        let mut charter = self.clone();
+        charter.nonce = nonce;
+        let generation = self.generation;
+        match charter.founders.iter_mut().find(|founder| founder.slot == slot && founder.volume == *volume) {
+            Some(founder) => change(founder, generation)?,
+            None => {
+                return Err(CharterRefusal::NotAFounder {
+                    slot,
+                    volume: volume.clone(),
+                    peer_url: peer_url.to_owned(),
+                    generation,
+                });
+            }
+        }
+        Ok(charter)
+    }
+}
+
+fn check_founders(founders: &[Founder], size: usize) -> Result<(), CharterRefusal> {
+    let mut slots: Vec<_> = founders
+        .iter()
+        .filter(|founder| founder.started.is_none() && usize::from(founder.slot.number()) <= size)
+        .map(|founder| founder.slot)
+        .collect();
+    slots.sort_unstable();
+    slots.dedup();
+    if slots.len() < majority(size) || slots.len() != founders.len() {
+        return Err(CharterRefusal::TooFewFounders { found: slots.len(), size });
+    }
+    Ok(())
+}

@@ -1,0 +1,357 @@
+//! A plan: the next steps, and a report of why, and of what is waited for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId};
+use super::step::Step;
+
+/// What the agent does next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// The steps, in order; one that fails ends the plan.
+    pub steps: Vec<Step>,
+    /// Why.
+    pub report: Report,
+}
+
+/// The plan in words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Where the machine is on its way.
+    pub phase: Phase,
+    /// The slot that it holds, or is about to.
+    pub slot: Option<Slot>,
+    /// What it waits for.
+    pub waiting: Vec<WaitingOn>,
+    /// Why it can't go on without a human.
+    pub halt: Option<Halt>,
+    /// What does not stop it, and should be seen to.
+    pub warnings: Vec<Warning>,
+}
+
+/// Where a machine is on its way to being a healthy member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// It learns who it is.
+    Identifying,
+    /// It claims and prepares the slot's volume.
+    Preparing,
+    /// The cluster is being founded.
+    Founding,
+    /// It becomes a member of a running cluster.
+    Joining,
+    /// Its member is being started on the data that it has.
+    Returning,
+    /// Its member is healthy and has a vote.
+    Running,
+    /// It has no slot, and stands by.
+    Standby,
+    /// Its role asks for nothing yet.
+    Idle,
+    /// It can't go on without a human.
+    Halted,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Identifying => "identifying",
+            Self::Preparing => "preparing",
+            Self::Founding => "founding",
+            Self::Joining => "joining",
+            Self::Returning => "returning",
+            Self::Running => "running",
+            Self::Standby => "standby",
+            Self::Idle => "idle",
+            Self::Halted => "halted",
+        })
+    }
+}
+
+/// Something waited for, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// What.
+    pub on: WaitingOn,
+    /// Since when, in milliseconds since 1970.
+    pub since: i64,
+}
+
+/// What an agent can wait for. Each is a full reason for someone at 3 a.m.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "on")]
+pub enum WaitingOn {
+    /// An answer that is needed and did not come.
+    Answer {
+        /// About what.
+        about: Subject,
+        /// Why there is none.
+        why: String,
+    },
+    /// EC2 does not list this very instance yet, so its list is not complete.
+    OwnInstance,
+    /// The clock is not synchronised, and nothing may be signed.
+    Clock,
+    /// EC2 to make the volume.
+    VolumeCreated {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A volume of this zone that another instance holds, which is on its way out.
+    VolumeReleased {
+        /// The volume.
+        volume: VolumeId,
+        /// Who holds it.
+        holder: InstanceId,
+    },
+    /// EC2 to finish attaching.
+    Attachment {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The kernel to show the volume's device.
+    Device {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// A volume in this zone: there is none for this machine, which stands by.
+    FreeSlot,
+    /// Other machines to claim their slots, so that the cluster can be founded.
+    Claims {
+        /// The slots not claimed yet.
+        missing: Vec<Slot>,
+        /// Whether a majority is there, so that patience decides.
+        majority: bool,
+    },
+    /// A majority of the founders to start.
+    Founders {
+        /// The generation.
+        generation: Generation,
+        /// The founders that have not started.
+        missing: Vec<Slot>,
+    },
+    /// A quorum of etcd's members to answer.
+    Quorum,
+    /// This machine's etcd to answer.
+    OwnEtcd,
+    /// etcd, which ended by itself, to be started again.
+    EtcdRestart {
+        /// How it ended.
+        how: String,
+    },
+    /// EC2's word that the member now in this slot is gone for good.
+    PredecessorGone {
+        /// The member.
+        member: MemberId,
+        /// What EC2 says so far.
+        evidence: String,
+    },
+    /// A second answer that something is not found.
+    ConfirmedGone {
+        /// The instance or volume.
+        what: String,
+    },
+    /// Another machine to finish its change of membership.
+    MembershipLock {
+        /// Who holds the lock.
+        holder: InstanceId,
+    },
+    /// Another learner to be promoted.
+    OtherLearner {
+        /// The learner.
+        member: MemberId,
+    },
+    /// The other members to be healthy enough for a change.
+    HealthyQuorum {
+        /// Voters that answered that they are healthy.
+        healthy: usize,
+        /// How many are needed before and after the change.
+        needed: usize,
+    },
+    /// This machine's learner to catch up.
+    InSync,
+}
+
+/// What an answer is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Subject {
+    /// Who this machine is.
+    Identity,
+    /// The instances.
+    Instances,
+    /// The volumes.
+    Volumes,
+    /// The zones.
+    Zones,
+    /// The charter.
+    Charter,
+    /// The backups.
+    Backups,
+    /// The authority.
+    Authority,
+    /// The leaf certificates.
+    Leaves,
+    /// The clock.
+    Clock,
+    /// The disk.
+    Disk,
+    /// etcd's program.
+    EtcdVersion,
+    /// The service manager.
+    Service,
+    /// etcd's configuration.
+    Launch,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Identity => "this machine's identity",
+            Self::Instances => "the instances",
+            Self::Volumes => "the volumes",
+            Self::Zones => "the group's zones",
+            Self::Charter => "the charter",
+            Self::Backups => "the backups",
+            Self::Authority => "the etcd authority",
+            Self::Leaves => "the leaf certificates",
+            Self::Clock => "the clock",
+            Self::Disk => "the etcd volume",
+            Self::EtcdVersion => "etcd's version",
+            Self::Service => "etcd's service",
+            Self::Launch => "etcd's configuration",
+        })
+    }
+}
+
+/// Why a machine can't go on without a human. It looks again at every tick all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "because")]
+pub enum Halt {
+    /// The cluster lives in another region.
+    OtherRegion {
+        /// Where this machine is.
+        found: Region,
+        /// Where the cluster is.
+        expected: Region,
+    },
+    /// The charter is another cluster's.
+    OtherCharter {
+        /// The cluster that the charter names.
+        found: ClusterName,
+        /// This cluster.
+        expected: ClusterName,
+    },
+    /// Two free volumes fit, and nothing says which.
+    AmbiguousVolumes {
+        /// The volumes.
+        volumes: Vec<VolumeId>,
+    },
+    /// Two volumes are attached here.
+    TwoVolumes {
+        /// The volumes.
+        volumes: Vec<VolumeId>,
+    },
+    /// The volume's slot is not one of this zone, or of this cluster.
+    WrongSlot {
+        /// The volume.
+        volume: VolumeId,
+        /// What its tag says.
+        found: Option<Slot>,
+        /// The slots of this zone.
+        expected: Vec<Slot>,
+    },
+    /// The zones of the group are fewer than the cluster needs to have a slot in this one.
+    NoSlotForZone,
+    /// The device holds something that is not ours.
+    ForeignData {
+        /// The volume.
+        volume: VolumeId,
+        /// What was found.
+        found: String,
+    },
+    /// Another device is mounted where etcd's data belong.
+    ForeignMount {
+        /// What is mounted there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The file system is read-only.
+    ReadOnly {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The volume's stamp names another cluster, slot or volume, or can't be read.
+    WrongStamp {
+        /// The volume.
+        volume: VolumeId,
+        /// What the stamp says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+    /// The volume's stamp and its content, or the charter, contradict each other.
+    Contradiction {
+        /// What contradicts what.
+        what: String,
+    },
+    /// There is no charter, and signs of an earlier life.
+    CharterLost {
+        /// The signs.
+        evidence: String,
+    },
+    /// The volume took part in a later generation than the charter tells of.
+    CharterBehind {
+        /// The charter's generation.
+        charter: Generation,
+        /// The volume's generation.
+        volume: Generation,
+    },
+    /// There is no etcd authority although the cluster has been founded.
+    AuthorityLost,
+    /// The authority's certificate has ended.
+    AuthorityExpired,
+    /// etcd's program has a version that is not known to work.
+    EtcdVersion {
+        /// What was found.
+        found: String,
+        /// What would work.
+        expected: String,
+    },
+    /// The settings and the charter differ in the cluster's size.
+    OtherSize {
+        /// The settings' size.
+        found: u8,
+        /// The charter's size.
+        expected: u8,
+    },
+}
+
+/// What does not stop the machine, and should be seen to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "about")]
+pub enum Warning {
+    /// An answer that was missing while the member runs.
+    Answer {
+        /// About what.
+        subject: Subject,
+        /// Why there is none.
+        why: String,
+    },
+    /// The charter is missing in S3, and can't be repaired at the moment.
+    CharterLost,
+    /// Zones are fewer than slots: the loss of one zone can cost the quorum.
+    SharedZone {
+        /// How many zones there are.
+        zones: usize,
+        /// How many slots there are.
+        slots: usize,
+    },
+}

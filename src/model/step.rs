@@ -1,0 +1,248 @@
+//! The steps: everything that the agent can do to the world.
+//!
+//! Each is an order with all its particulars, idempotent, and small enough that the next run can
+//! carry on from a crash at any instruction of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::charter::Charter;
+use super::cluster::{EtcdLaunch, SlotRecord};
+use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
+use super::observation::PublishedMembers;
+use super::stamp::{Stamp, StampState};
+
+/// One order to the executor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "step")]
+pub enum Step {
+    /// Create a volume for a slot that has none in this zone. The token makes a repetition give
+    /// the same volume.
+    CreateVolume {
+        /// The slot.
+        slot: Slot,
+        /// The zone.
+        zone: Zone,
+        /// EC2's client token.
+        token: String,
+    },
+    /// Attach a free volume to this instance.
+    AttachVolume {
+        /// The volume.
+        volume: VolumeId,
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Tag a volume that this instance holds with this cluster and its slot.
+    TagSlot {
+        /// The volume.
+        volume: VolumeId,
+        /// The slot.
+        slot: Slot,
+    },
+    /// Make a file system. The executor looks once more that the device is blank.
+    Format {
+        /// The volume.
+        volume: VolumeId,
+        /// The device, as found by the volume's id.
+        device: String,
+        /// The slot, for the label.
+        slot: Slot,
+    },
+    /// Mount the file system at etcd's place.
+    Mount {
+        /// The volume.
+        volume: VolumeId,
+        /// The device, as found by the volume's id.
+        device: String,
+    },
+    /// Grow the mounted file system to the size of its device.
+    GrowFilesystem {
+        /// The device.
+        device: String,
+    },
+    /// Write the volume's stamp.
+    WriteStamp {
+        /// The stamp.
+        stamp: Stamp,
+    },
+    /// Write the stamp's short form to the volume's tag.
+    TagStamp {
+        /// The volume.
+        volume: VolumeId,
+        /// The stamp's state.
+        state: StampState,
+    },
+    /// Rename etcd's data directory aside.
+    SetDataAside {
+        /// Why, as a part of the new name: letters, digits and dashes.
+        because: String,
+    },
+    /// Create the etcd authority in S3, if there is none.
+    CreateAuthority,
+    /// Issue this machine's leaf certificates.
+    IssueLeaves {
+        /// The slot, when it has one: the certificates are named after it.
+        slot: Option<Slot>,
+        /// The address that they name.
+        address: std::net::Ipv4Addr,
+    },
+    /// Write the first charter, if there is none.
+    CreateCharter {
+        /// The charter.
+        charter: Charter,
+    },
+    /// Write the charter, if it is still the version that was read.
+    AmendCharter {
+        /// The version that was read.
+        from: ETag,
+        /// The charter.
+        charter: Charter,
+        /// What changes, in a word, for people.
+        change: CharterChange,
+    },
+    /// Write etcd's configuration.
+    ConfigureEtcd {
+        /// What it is to take part in.
+        launch: EtcdLaunch,
+    },
+    /// Start etcd, after a delay that keeps founders from waiting on each other.
+    StartEtcd {
+        /// Milliseconds to wait first.
+        after: u64,
+    },
+    /// Stop etcd by SIGTERM and wait for its end.
+    StopEtcd,
+    /// Take, or keep, the lock on changes of membership.
+    TakeMembershipLock {
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Give the lock on changes of membership back.
+    ReleaseMembershipLock {
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Remove a member from the cluster.
+    RemoveMember {
+        /// The member.
+        member: MemberId,
+    },
+    /// Add this machine as a learner.
+    AddLearner {
+        /// Its peer URL.
+        peer_url: String,
+    },
+    /// Give a learner its vote.
+    PromoteMember {
+        /// The member.
+        member: MemberId,
+    },
+    /// Tell the cluster that a member is now reached elsewhere.
+    UpdatePeerUrl {
+        /// The member.
+        member: MemberId,
+        /// Its new peer URL.
+        peer_url: String,
+    },
+    /// Keep in etcd who holds a slot.
+    RecordSlot {
+        /// The slot.
+        slot: Slot,
+        /// Who holds it.
+        record: SlotRecord,
+    },
+    /// Copy the charter into etcd.
+    CopyCharterToEtcd {
+        /// The charter.
+        charter: Charter,
+    },
+    /// Copy the charter onto the volume.
+    CopyCharterToVolume {
+        /// The charter.
+        charter: Charter,
+    },
+    /// Publish the members to S3.
+    PublishMembers {
+        /// The members.
+        members: PublishedMembers,
+    },
+}
+
+/// What an amendment of the charter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CharterChange {
+    /// A founder is about to start.
+    MarkStarted,
+    /// A founder's mark is taken back.
+    Withdraw,
+    /// A new generation is founded.
+    Refound,
+}
+
+impl Step {
+    /// The step's name: the same word as in a plan's JSON form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateVolume { .. } => "createVolume",
+            Self::AttachVolume { .. } => "attachVolume",
+            Self::TagSlot { .. } => "tagSlot",
+            Self::Format { .. } => "format",
+            Self::Mount { .. } => "mount",
+            Self::GrowFilesystem { .. } => "growFilesystem",
+            Self::WriteStamp { .. } => "writeStamp",
+            Self::TagStamp { .. } => "tagStamp",
+            Self::SetDataAside { .. } => "setDataAside",
+            Self::CreateAuthority => "createAuthority",
+            Self::IssueLeaves { .. } => "issueLeaves",
+            Self::CreateCharter { .. } => "createCharter",
+            Self::AmendCharter { .. } => "amendCharter",
+            Self::ConfigureEtcd { .. } => "configureEtcd",
+            Self::StartEtcd { .. } => "startEtcd",
+            Self::StopEtcd => "stopEtcd",
+            Self::TakeMembershipLock { .. } => "takeMembershipLock",
+            Self::ReleaseMembershipLock { .. } => "releaseMembershipLock",
+            Self::RemoveMember { .. } => "removeMember",
+            Self::AddLearner { .. } => "addLearner",
+            Self::PromoteMember { .. } => "promoteMember",
+            Self::UpdatePeerUrl { .. } => "updatePeerUrl",
+            Self::RecordSlot { .. } => "recordSlot",
+            Self::CopyCharterToEtcd { .. } => "copyCharterToEtcd",
+            Self::CopyCharterToVolume { .. } => "copyCharterToVolume",
+            Self::PublishMembers { .. } => "publishMembers",
+        }
+    }
+
+    /// Whether the step takes something away or starts what can't be taken back: the steps that
+    /// an unknown answer must never add.
+    pub fn is_destructive(&self) -> bool {
+        match self {
+            Self::Format { .. }
+            | Self::SetDataAside { .. }
+            | Self::CreateAuthority
+            | Self::CreateCharter { .. }
+            | Self::AmendCharter { .. }
+            | Self::StopEtcd
+            | Self::RemoveMember { .. } => true,
+            Self::ConfigureEtcd { launch } => launch.state == super::cluster::LaunchState::New,
+            Self::CreateVolume { .. }
+            | Self::AttachVolume { .. }
+            | Self::TagSlot { .. }
+            | Self::Mount { .. }
+            | Self::GrowFilesystem { .. }
+            | Self::WriteStamp { .. }
+            | Self::TagStamp { .. }
+            | Self::IssueLeaves { .. }
+            | Self::StartEtcd { .. }
+            | Self::TakeMembershipLock { .. }
+            | Self::ReleaseMembershipLock { .. }
+            | Self::AddLearner { .. }
+            | Self::PromoteMember { .. }
+            | Self::UpdatePeerUrl { .. }
+            | Self::RecordSlot { .. }
+            | Self::CopyCharterToEtcd { .. }
+            | Self::CopyCharterToVolume { .. }
+            | Self::PublishMembers { .. } => false,
+        }
+    }
+}
