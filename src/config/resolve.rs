@@ -1,0 +1,297 @@
+//! Stage three, settings: inputs are merged, later ones win key by key, defaults fill the rest, and rules that
+//! tie keys together are checked.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::errors::{ConfigError, Origin, Problem, Source};
+use super::inputs::{Input, Value};
+use super::keys::{self, Default, KEYS, Key};
+use super::settings::{
+    AutoCompaction, EtcdSettings, FoundingSettings, LogSettings, Settings, VolumeSettings,
+};
+use super::units::{ByteSize, TimeSpan};
+use super::values::{CompactionMode, VolumeSource, VolumeType};
+use crate::model::ids::{Region, Zone};
+
+/// The effective value of every key that has one, in the order of the keys.
+#[derive(Debug, Clone)]
+pub(super) struct Effective {
+    values: Vec<Input>,
+}
+
+impl Effective {
+    /// Merges inputs, the last one for a key winning, over the defaults.
+    pub fn merge(inputs: Vec<Input>) -> Self {
+        let mut values: Vec<Input> = Vec::new();
+        for key in KEYS {
+            let set = inputs.iter().rev().find(|input| input.key.path == key.path).cloned();
+            values.extend(set.or_else(|| default(key)));
+        }
+        Self { values }
+    }
+
+    /// The values, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = &Input> {
+        self.values.iter()
+    }
+
+    fn input(&self, path: &str) -> Option<&Input> {
+        self.values.iter().find(|input| input.key.path == path)
+    }
+
+    fn texts(&self, path: &str) -> &[String] {
+        match self.input(path).map(|input| &input.value) {
+            Some(Value::One(text)) => std::slice::from_ref(text),
+            Some(Value::Many(texts)) => texts,
+            None => &[],
+        }
+    }
+
+    fn get<T: FromStr>(&self, path: &str) -> Option<T> {
+        self.texts(path).first()?.parse().ok()
+    }
+
+    fn origin(&self, path: &str) -> Origin {
+        self.input(path).map_or(Source::Default.into(), |input| input.origin.clone())
+    }
+
+    fn is_set(&self, path: &str) -> bool {
+        self.origin(path).source != Source::Default
+    }
+
+    /// Required keys that no source sets.
+    pub fn missing(&self) -> Vec<ConfigError> {
+        KEYS.iter()
+            .filter(|key| key.default == Default::Required && self.input(key.path).is_none())
+            .map(|key| {
+                let hint = match key.path {
+                    "role" => "tag the instance `quorate:role`: `control-plane` or `worker`".to_owned(),
+                    "cluster" => "set `cluster: NAME`, or tag the instance `quorate:cluster`".to_owned(),
+                    path => format!("set `{path}` in /etc/quorate/config.d/*.yaml or in user data"),
+                };
+                ConfigError::new(Source::Merged, Problem::Missing { key: key.path }).hint(hint)
+            })
+            .collect()
+    }
+
+    /// Values that do not go together. With `only_set`, rules that involve a value nobody set are left out: the
+    /// source that sets it may be elsewhere.
+    pub fn conflicts(&self, only_set: bool) -> Vec<ConfigError> {
+        let rules = [self.election(), self.retention(), self.zones(), self.quota()];
+        rules
+            .into_iter()
+            .flatten()
+            .chain(self.volume())
+            .filter(|rule| !only_set || rule.involved.iter().all(|path| self.is_set(path)))
+            .map(|rule| rule.error(self))
+            .collect()
+    }
+
+    fn election(&self) -> Option<Conflict> {
+        let heartbeat: TimeSpan = self.get("etcd.heartbeatInterval")?;
+        let election: TimeSpan = self.get("etcd.electionTimeout")?;
+        let least = TimeSpan::from_millis(heartbeat.as_millis() * keys::HEARTBEATS_PER_ELECTION);
+        (election < least).then(|| Conflict {
+            involved: vec!["etcd.electionTimeout", "etcd.heartbeatInterval"],
+            found: format!("{election} while `etcd.heartbeatInterval` is {heartbeat}"),
+            expected: format!("at least {} heartbeats: {least}", keys::HEARTBEATS_PER_ELECTION),
+            hint: "raise the one or lower the other; ten heartbeats are usual".to_owned(),
+        })
+    }
+
+    fn retention(&self) -> Option<Conflict> {
+        let mode: CompactionMode = self.get("etcd.autoCompaction.mode")?;
+        let retention: String = self.get("etcd.autoCompaction.retention")?;
+        let (fits, expected, example) = match mode {
+            CompactionMode::Periodic => (retention.parse::<TimeSpan>().is_ok(), "a duration", "1h"),
+            CompactionMode::Revision => (retention.parse::<u64>().is_ok(), "a number of revisions", "10000"),
+        };
+        (!fits).then(|| Conflict {
+            involved: vec!["etcd.autoCompaction.retention", "etcd.autoCompaction.mode"],
+            found: format!("{retention} while `etcd.autoCompaction.mode` is {mode}"),
+            expected: expected.to_owned(),
+            hint: format!("for example `retention: {example}`"),
+        })
+    }
+
+    fn zones(&self) -> Option<Conflict> {
+        let region: Region = self.get("region")?;
+        let zones = self.texts("etcd.zones");
+        let stranger = zones.iter().find(|zone| {
+            !zone
+                .strip_prefix(region.as_str())
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
+        })?;
+        Some(Conflict {
+            involved: vec!["etcd.zones", "region"],
+            found: format!("{stranger} while `region` is {region}"),
+            expected: format!("zones of {region} only"),
+            hint: "a cluster lives in one region".to_owned(),
+        })
+    }
+
+    fn quota(&self) -> Option<Conflict> {
+        let source: VolumeSource = self.get("etcd.volume.source")?;
+        let quota: ByteSize = self.get("etcd.quota")?;
+        let size: ByteSize = self.get("etcd.volume.size")?;
+        (source == VolumeSource::Created && quota >= size).then(|| Conflict {
+            involved: vec!["etcd.quota", "etcd.volume.size"],
+            found: format!("{quota} while `etcd.volume.size` is {size}"),
+            expected: "less than the volume holds".to_owned(),
+            hint: "leave room for the log, snapshots and defragmentation: twice the quota is usual"
+                .to_owned(),
+        })
+    }
+
+    /// What the types of EBS volumes take, by "Amazon EBS volume types" in the EBS user guide.
+    fn volume(&self) -> Vec<Conflict> {
+        let Some(kind) = self.get::<VolumeType>("etcd.volume.type") else { return Vec::new() };
+        let iops: Option<u32> = self.get("etcd.volume.iops");
+        let throughput: Option<u32> = self.get("etcd.volume.throughput");
+        let size: Option<ByteSize> = self.get("etcd.volume.size");
+        let created = self.get("etcd.volume.source") == Some(VolumeSource::Created);
+        let mut conflicts = Vec::new();
+        let mut conflict = |path: &'static str, found: String, expected: String, hint: &str| {
+            conflicts.push(Conflict {
+                involved: vec![path, "etcd.volume.type"],
+                found: format!("{found} while `etcd.volume.type` is {kind}"),
+                expected,
+                hint: hint.to_owned(),
+            });
+        };
+        let range = match kind {
+            VolumeType::Gp3 => Some((3_000, 80_000)),
+            VolumeType::Io1 => Some((100, 64_000)),
+            VolumeType::Io2 => Some((100, 256_000)),
+            VolumeType::Gp2 => None,
+        };
+        let needs_iops = matches!(kind, VolumeType::Io1 | VolumeType::Io2);
+        match (iops, range) {
+            (Some(iops), None) => {
+                let hint = "remove it, or take type `gp3`";
+                conflict("etcd.volume.iops", iops.to_string(), "no iops".to_owned(), hint);
+            }
+            (Some(iops), Some((min, max))) if !(min..=max).contains(&iops) => {
+                let expected = format!("{min} to {max}");
+                conflict("etcd.volume.iops", iops.to_string(), expected, "take another type or number");
+            }
+            (None, _) if needs_iops && created => {
+                let hint = "set it, for example `iops: 3000`, or take type `gp3`";
+                conflict("etcd.volume.iops", "not set".to_owned(), "a number of iops".to_owned(), hint);
+            }
+            (None | Some(_), _) => {}
+        }
+        if let Some(throughput) = throughput
+            && kind != VolumeType::Gp3
+        {
+            let hint = "remove it, or take type `gp3`";
+            conflict("etcd.volume.throughput", throughput.to_string(), "no throughput".to_owned(), hint);
+        }
+        if let Some(size) = size
+            && needs_iops
+            && size < ByteSize::from_gib(4)
+        {
+            conflict("etcd.volume.size", size.to_string(), "at least 4GiB".to_owned(), "enlarge it");
+        }
+        conflicts
+    }
+
+    /// The settings. Called once nothing is missing and nothing conflicts; a value that its type refuses all the
+    /// same is named, since the check of a key and the type of its setting are meant to be one.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        Ok(Settings {
+            cluster: self.need("cluster")?,
+            bucket: self.need("bucket")?,
+            prefix: self.need("prefix")?,
+            role: self.need("role")?,
+            region: self.optional("region")?,
+            kms_key_id: self.optional("kmsKeyId")?,
+            groups: self.all("groups")?,
+            etcd: EtcdSettings {
+                size: self.need("etcd.size")?,
+                zones: self.all::<Zone>("etcd.zones")?,
+                binary: self.need("etcd.binary")?,
+                heartbeat_interval: self.need("etcd.heartbeatInterval")?,
+                election_timeout: self.need("etcd.electionTimeout")?,
+                quota: self.need("etcd.quota")?,
+                auto_compaction: match self.need("etcd.autoCompaction.mode")? {
+                    CompactionMode::Periodic => {
+                        AutoCompaction::Periodic { retention: self.need("etcd.autoCompaction.retention")? }
+                    }
+                    CompactionMode::Revision => {
+                        AutoCompaction::Revision { retention: self.need("etcd.autoCompaction.retention")? }
+                    }
+                },
+                snapshot_count: self.need("etcd.snapshotCount")?,
+                log_level: self.need("etcd.logLevel")?,
+                volume: VolumeSettings {
+                    source: self.need("etcd.volume.source")?,
+                    device: self.need("etcd.volume.device")?,
+                    filesystem: self.need("etcd.volume.filesystem")?,
+                    size: self.need("etcd.volume.size")?,
+                    volume_type: self.need("etcd.volume.type")?,
+                    iops: self.optional("etcd.volume.iops")?,
+                    throughput: self.optional("etcd.volume.throughput")?,
+                    kms_key_id: self.optional("etcd.volume.kmsKeyId")?,
+                    wait: self.need("etcd.volume.wait")?,
+                },
+            },
+            founding: FoundingSettings { patience: self.need("founding.patience")? },
+            tick: self.need("tick")?,
+            log: LogSettings { level: self.need("log.level")? },
+        })
+    }
+
+    fn all<T: FromStr<Err: Display>>(&self, path: &'static str) -> Result<Vec<T>, ConfigError> {
+        self.texts(path)
+            .iter()
+            .map(|text| {
+                text.parse().map_err(|rule: T::Err| {
+                    let problem = Problem::Invalid {
+                        key: path.to_owned(),
+                        value: text.clone(),
+                        expected: rule.to_string(),
+                    };
+                    ConfigError::new(self.origin(path), problem)
+                })
+            })
+            .collect()
+    }
+
+    fn optional<T: FromStr<Err: Display>>(&self, path: &'static str) -> Result<Option<T>, ConfigError> {
+        Ok(self.all(path)?.into_iter().next())
+    }
+
+    fn need<T: FromStr<Err: Display>>(&self, path: &'static str) -> Result<T, ConfigError> {
+        self.optional(path)?.ok_or_else(|| ConfigError::new(Source::Merged, Problem::Missing { key: path }))
+    }
+}
+
+fn default(key: &'static Key) -> Option<Input> {
+    match key.default {
+        Default::Value(text) => {
+            Some(Input { key, value: Value::One(text.to_owned()), origin: Source::Default.into() })
+        }
+        Default::Unset(_) | Default::Required => None,
+    }
+}
+
+/// A rule between keys that is broken. The first key involved is the one that has to give way.
+struct Conflict {
+    involved: Vec<&'static str>,
+    found: String,
+    expected: String,
+    hint: String,
+}
+
+impl Conflict {
+    /// The error stands where the first of the involved keys was set that was set at all.
+    fn error(self, effective: &Effective) -> ConfigError {
+        let set = self.involved.iter().find(|path| effective.is_set(path));
+        let origin = set.map_or(Source::Merged.into(), |path| effective.origin(path));
+        let key = self.involved.first().copied().unwrap_or_default();
+        ConfigError::new(origin, Problem::Conflict { key, found: self.found, expected: self.expected })
+            .hint(self.hint)
+    }
+}
