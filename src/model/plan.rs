@@ -267,14 +267,24 @@ pub enum Halt {
         /// The slots of this zone.
         expected: Vec<Slot>,
     },
-    /// The zones of the group are fewer than the cluster needs to have a slot in this one.
-    NoSlotForZone,
     /// The device holds something that is not ours.
     ForeignData {
         /// The volume.
         volume: VolumeId,
         /// What was found.
         found: String,
+    },
+    /// The device is blank, and the volume's tag says that it was formatted.
+    Wiped {
+        /// The volume.
+        volume: VolumeId,
+        /// The tag.
+        tag: String,
+    },
+    /// The kernel did not show the attached volume's device in time.
+    NoDevice {
+        /// The volume.
+        volume: VolumeId,
     },
     /// Another device is mounted where etcd's data belong.
     ForeignMount {
@@ -328,9 +338,9 @@ pub enum Halt {
     /// The settings and the charter differ in the cluster's size.
     OtherSize {
         /// The settings' size.
-        found: u8,
+        found: usize,
         /// The charter's size.
-        expected: u8,
+        expected: usize,
     },
 }
 
@@ -345,6 +355,8 @@ pub enum Warning {
         /// Why there is none.
         why: String,
     },
+    /// The etcd authority is missing in S3: no certificate can be issued.
+    AuthorityLost,
     /// The charter is missing in S3, and can't be repaired at the moment.
     CharterLost,
     /// Zones are fewer than slots: the loss of one zone can cost the quorum.

@@ -1,1 +1,95 @@
-//! (being written)
+//! The planner: what a machine does next, and why.
+//!
+//! `plan(settings, observation)` is pure and total: the same observation gives the same plan, and
+//! every observation gives one, if only "wait for X" or "halt: Y". Every safety decision of
+//! quorate is in this folder:
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`volume`] | which volume, and so which slot, this machine claims |
+//! | [`disk`] | what may be done to the device and its file system |
+//! | [`certificates`] | when the authority is made and when leaves are issued |
+//! | [`founding`] | who founds the cluster, and when a founding is given up for the next |
+//! | [`member`] | whether and how this machine's etcd starts, on what it remembers |
+//! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
+//! | [`upkeep`] | what a healthy member keeps in order |
+//! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
+//!
+//! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
+//! parts of the observation. A step that is not safe on an unknown answer is never planned on one.
+
+mod certificates;
+mod course;
+mod disk;
+mod evidence;
+mod founding;
+mod joining;
+mod member;
+mod upkeep;
+mod volume;
+
+use crate::config::Settings;
+use crate::model::plan::Subject;
+use crate::model::{Fact, Halt, Observation, Phase, Plan, Role};
+
+use course::{Course, Next};
+
+/// What this machine does next.
+pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
+    match decide(settings, seen) {
+        Ok(plan) => plan,
+        Err(plan) => *plan,
+    }
+}
+
+fn decide(settings: &Settings, seen: &Observation) -> Next<Plan> {
+    let mut course = Course::new(Phase::Identifying);
+    let me = course.need(&seen.identity, Subject::Identity)?;
+    if let Some(expected) = &settings.region
+        && *expected != me.region
+    {
+        return Err(course.halt(Halt::OtherRegion { found: me.region.clone(), expected: expected.clone() }));
+    }
+    match settings.role {
+        Role::ControlPlane => {}
+        Role::Worker => {
+            course.phase = Phase::Idle;
+            return Ok(course.done());
+        }
+    }
+    check_charter(settings, seen, &course)?;
+
+    course.phase = Phase::Preparing;
+    let claim = volume::claim(settings, seen, me, &mut course)?;
+    course.slot = Some(claim.slot);
+    let held = disk::prepare(settings, seen, claim, &mut course)?;
+    certificates::prepare(seen, me, &held, &mut course)?;
+    member::decide(settings, seen, me, &held, course)
+}
+
+/// A charter of another cluster or region, or of another size, is not followed.
+fn check_charter(settings: &Settings, seen: &Observation, course: &Course) -> Next<()> {
+    let charter = match &seen.charter {
+        Fact::Known(Some(charter)) => &charter.value,
+        Fact::Known(None) | Fact::Unknown(_) => return Ok(()),
+    };
+    if charter.cluster != settings.cluster {
+        return Err(course.halt(Halt::OtherCharter {
+            found: charter.cluster.clone(),
+            expected: settings.cluster.clone(),
+        }));
+    }
+    if let Fact::Known(me) = &seen.identity
+        && charter.region != me.region
+    {
+        return Err(
+            course.halt(Halt::OtherRegion { found: me.region.clone(), expected: charter.region.clone() })
+        );
+    }
+    if charter.size() != settings.etcd.size.slots() {
+        return Err(
+            course.halt(Halt::OtherSize { found: settings.etcd.size.slots(), expected: charter.size() })
+        );
+    }
+    Ok(())
+}

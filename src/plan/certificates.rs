@@ -1,0 +1,86 @@
+//! When the etcd authority is made, and when this machine's leaves are issued.
+
+use crate::model::plan::Subject;
+use crate::model::{Fact, Halt, Identity, Leaves, Observation, StampState, Step, WaitingOn, Warning};
+
+use super::course::{Course, Next};
+use super::disk::Held;
+
+pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &mut Course) -> Next<()> {
+    let lived = held.stamp.state != StampState::Formatted;
+    let leaves = course.need(&seen.leaves, Subject::Leaves)?.as_ref();
+    let usable = leaves.is_some_and(|leaves| {
+        leaves.address == me.address && leaves.not_before <= seen.at && seen.at < leaves.not_after
+    });
+    let authority = match &seen.authority {
+        Fact::Known(Some(authority)) => authority,
+        // Without the authority a machine lives on the leaves that it has.
+        Fact::Known(None) if usable && lived => {
+            course.warn(Warning::AuthorityLost);
+            return Ok(());
+        }
+        Fact::Unknown(why) if usable && lived => {
+            course.warn(Warning::Answer { subject: Subject::Authority, why: why.clone() });
+            return Ok(());
+        }
+        Fact::Unknown(why) => {
+            return Err(course.wait(WaitingOn::Answer { about: Subject::Authority, why: why.clone() }));
+        }
+        Fact::Known(None) => {
+            let charter = course.need(&seen.charter, Subject::Charter)?;
+            return Err(if charter.is_some() || lived {
+                course.halt(Halt::AuthorityLost)
+            } else {
+                synchronised(seen, course)?;
+                course.act([Step::CreateAuthority])
+            });
+        }
+    };
+    let issue = Step::IssueLeaves { slot: Some(held.slot), address: me.address };
+    let Some(leaves) = leaves else {
+        check_authority(seen, authority.not_after, course)?;
+        return Err(course.act([issue]));
+    };
+    if leaves.authority != authority.fingerprint {
+        if lived {
+            return Err(course.halt(Halt::Contradiction {
+                what: "the etcd authority in S3 is not the one that signed this member's certificates"
+                    .to_owned(),
+            }));
+        }
+        check_authority(seen, authority.not_after, course)?;
+        return Err(course.act([issue]));
+    }
+    if !usable {
+        check_authority(seen, authority.not_after, course)?;
+        return Err(course.act([issue]));
+    }
+    if past_half_life(leaves, seen.at)
+        && seen.clock_synchronised == Fact::Known(true)
+        && seen.at < authority.not_after
+    {
+        // etcd reads them again at the next handshake: nothing waits for this.
+        course.steps.push(issue);
+    }
+    Ok(())
+}
+
+fn check_authority(seen: &Observation, not_after: i64, course: &Course) -> Next<()> {
+    synchronised(seen, course)?;
+    if seen.at >= not_after {
+        return Err(course.halt(Halt::AuthorityExpired));
+    }
+    Ok(())
+}
+
+/// A machine whose clock is not set signs certificates that are not yet valid.
+fn synchronised(seen: &Observation, course: &Course) -> Next<()> {
+    match course.need(&seen.clock_synchronised, Subject::Clock)? {
+        true => Ok(()),
+        false => Err(course.wait(WaitingOn::Clock)),
+    }
+}
+
+fn past_half_life(leaves: &Leaves, now: i64) -> bool {
+    now.saturating_sub(leaves.not_before) > leaves.not_after.saturating_sub(now)
+}
