@@ -156,7 +156,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "etcd.binary",
-        kind: Kind::Text(text::<ProgramPath>("^(/[^/]+)+$", "/usr/bin/etcd")),
+        kind: Kind::Text(text::<ProgramPath>("^(/[!-.0-~]+)+$", "/usr/bin/etcd")),
         default: Default::Value("/usr/bin/etcd"),
         doc: "Path of the etcd program.",
     },

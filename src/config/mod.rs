@@ -89,12 +89,8 @@ pub fn load(root: &Path, user_data: Option<&[u8]>, tags: &InstanceTags) -> Resul
             inputs.extend(inputs::read_tag(&Source::Tag(tag), path, text, &mut errors));
         }
     }
-    let effective = Effective::merge(inputs);
-    // A key whose only value is wrong is not missing as well: say what is wrong first.
-    if errors.is_empty() {
-        errors.extend(effective.missing());
-    }
-    errors.extend(effective.conflicts(false));
+    let effective = Effective::merge(&inputs);
+    effective.check(Completeness::Whole, &mut errors);
     let settings = ConfigErrors::unless_empty(errors, ())
         .and_then(|()| effective.settings().map_err(ConfigErrors::from))?;
     let origins = effective
@@ -118,12 +114,9 @@ pub enum Completeness {
 pub fn check_files(files: &[PathBuf], completeness: Completeness) -> Result<Vec<Fragment>, ConfigErrors> {
     let mut errors = Vec::new();
     let fragments = fragments::read_files(files, &mut errors);
-    let inputs = fragments.iter().flat_map(|fragment| inputs::read(fragment, &mut errors)).collect();
-    let effective = Effective::merge(inputs);
-    let whole = completeness == Completeness::Whole;
-    if whole && errors.is_empty() {
-        errors.extend(effective.missing());
-    }
-    errors.extend(effective.conflicts(!whole));
+    let inputs: Vec<Input> =
+        fragments.iter().flat_map(|fragment| inputs::read(fragment, &mut errors)).collect();
+    let effective = Effective::merge(&inputs);
+    effective.check(completeness, &mut errors);
     ConfigErrors::unless_empty(errors, fragments)
 }
