@@ -1,12 +1,12 @@
 //! Configuration: from files, EC2 user data and instance tags to validated [`Settings`].
 //!
-//! Three stages, each a file: [`fragments`] are texts with a source, [`inputs`] are checked values key by key,
+//! Three stages, each a file: `config::fragments` are texts with a source, `config::inputs` are checked values key by key,
 //! [`settings`] are merged and complete. The sources, later ones winning key by key:
 //!
-//! 1. defaults, in the table of [`keys`];
+//! 1. defaults, in the table of `config::keys`;
 //! 2. `/usr/lib/quorate/config.d/*.yaml`, by file name: the image's;
 //! 3. `/etc/quorate/config.d/*.yaml`, by file name: the operator's;
-//! 4. EC2 user data, see [`userdata`];
+//! 4. EC2 user data, see `config::userdata`;
 //! 5. the instance tags `quorate:cluster` and `quorate:role`.
 //!
 //! It is strict: what is not understood is an error with its place, never passed over; all errors of all sources
