@@ -1,7 +1,7 @@
 //! Configuration: from files, EC2 user data and instance tags to validated [`Settings`].
 //!
-//! Three stages, each a file: `config::fragments` are texts with a source, `config::inputs` are checked values key by key,
-//! [`settings`] are merged and complete. The sources, later ones winning key by key:
+//! Three stages, each a file: `config::fragments` are texts with a source, `config::inputs` are checked values,
+//! key by key, [`settings`] are merged and complete. The sources, later ones winning key by key:
 //!
 //! 1. defaults, in the table of `config::keys`;
 //! 2. `/usr/lib/quorate/config.d/*.yaml`, by file name: the image's;
@@ -9,8 +9,8 @@
 //! 4. EC2 user data, see `config::userdata`;
 //! 5. the instance tags `quorate:cluster` and `quorate:role`.
 //!
-//! It is strict: what is not understood is an error with its place, never passed over; all errors of all sources
-//! are reported at once. Lists are replaced, not joined.
+//! It is strict: what is not understood in quorate's own documents is an error with its place; all errors of all
+//! sources are reported at once. Lists are replaced, not joined.
 //!
 //! Except for reading the fragments' files it is pure. It asks neither the metadata service nor EC2: the caller
 //! hands in user data and tags, and it must not call [`load`] while either is unknown, since unknown is not

@@ -72,7 +72,9 @@ fn parts_are_taken_however_they_are_packed() {
     let header = part_type("");
     let coded = part_type("\r\nContent-Transfer-Encoding: base64");
     let quoted = part_type("; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable");
-    let bodies: [(&str, Vec<u8>); 6] = [
+    let shouted = header.to_uppercase();
+    let bodies: [(&str, Vec<u8>); 7] = [
+        (&shouted, BARE.to_vec()),
         (&header, BARE.to_vec()),
         (&header, gzip(BARE)),
         (&header, base64(&gzip(BARE))),
