@@ -179,20 +179,63 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// The key whose value is refused, without an index into its list; none where no value is.
+    pub(super) fn refused_key(&self) -> Option<&str> {
+        match self {
+            Self::WrongType { key, .. } | Self::Invalid { key, .. } => key.split('[').next(),
+            Self::Conflict { key, .. } => Some(key),
+            Self::Unreadable(_)
+            | Self::NotRead
+            | Self::TooLong { .. }
+            | Self::NotText { .. }
+            | Self::BadGzip { .. }
+            | Self::BadBase64 { .. }
+            | Self::TooManyLayers { .. }
+            | Self::BadMime { .. }
+            | Self::Syntax { .. }
+            | Self::UnknownKey { .. }
+            | Self::DuplicateKey { .. }
+            | Self::Missing { .. } => None,
+        }
+    }
+
+    /// Whether a whole source was lost, so that nobody knows what it would have set.
+    pub(super) fn loses_source(&self) -> bool {
+        match self {
+            Self::Unreadable(_)
+            | Self::NotRead
+            | Self::TooLong { .. }
+            | Self::NotText { .. }
+            | Self::BadGzip { .. }
+            | Self::BadBase64 { .. }
+            | Self::TooManyLayers { .. }
+            | Self::BadMime { .. }
+            | Self::Syntax { .. } => true,
+            Self::WrongType { .. }
+            | Self::Invalid { .. }
+            | Self::Conflict { .. }
+            | Self::UnknownKey { .. }
+            | Self::DuplicateKey { .. }
+            | Self::Missing { .. } => false,
+        }
+    }
+}
+
 /// A problem with its place and what to do about it.
 #[derive(Debug)]
 pub struct ConfigError {
     /// Where.
     pub origin: Origin,
     /// What.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// What to do.
     pub hint: Option<String>,
 }
 
 impl ConfigError {
     pub(super) fn new(origin: impl Into<Origin>, problem: Problem) -> Self {
-        Self { origin: origin.into(), problem, hint: None }
+        Self { origin: origin.into(), problem: Box::new(problem), hint: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -209,7 +252,7 @@ impl fmt::Display for ConfigError {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}", self.problem)?;
-        if let Problem::Unreadable(cause) = &self.problem {
+        if let Problem::Unreadable(cause) = &*self.problem {
             write!(f, ": {cause}")?;
         }
         if let Some(hint) = &self.hint {

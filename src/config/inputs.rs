@@ -252,18 +252,20 @@ fn duration(path: &str, text: &str, kind: &Kind, range: (TimeSpan, TimeSpan)) ->
 }
 
 fn text(path: &str, rule: &TextRule, value: &Yaml) -> Result<String, Refusal> {
+    let example = format!("for example `{}`", rule.example);
     match value {
         Yaml::Text(text) => match (rule.check)(text) {
             Ok(()) => Ok(text.clone()),
             Err(expected) => {
-                Err(invalid(path, text, expected, Some(format!("for example `{}`", rule.example))))
+                let hint = (!expected.contains(rule.example)).then_some(example);
+                Err(invalid(path, text, expected, hint))
             }
         },
         Yaml::Integer(_) | Yaml::Bool(_) | Yaml::Float(_) => {
             Err(wrong_type(path, value, "text".to_owned(), Some("write it in quotes".to_owned())))
         }
         Yaml::Null | Yaml::List(_) | Yaml::Map(_) => {
-            Err(wrong_type(path, value, "text".to_owned(), Some(format!("for example `{}`", rule.example))))
+            Err(wrong_type(path, value, "text".to_owned(), Some(example)))
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Reading fragments, merging, `config show`, the JSON Schema and the page for operators are all made from, or
 //! held by a test to, this table. It knows one key at a time: rules that tie two keys together are in
-//! [`super::resolve`].
+//! `config::resolve`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -156,7 +156,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         path: "etcd.binary",
-        kind: Kind::Text(text::<ProgramPath>("^(/[^/]+)+$", "/usr/bin/etcd")),
+        kind: Kind::Text(text::<ProgramPath>("^(/[!-.0-~]+)+$", "/usr/bin/etcd")),
         default: Default::Value("/usr/bin/etcd"),
         doc: "Path of the etcd program.",
     },

@@ -1,16 +1,16 @@
 //! Configuration: from files, EC2 user data and instance tags to validated [`Settings`].
 //!
-//! Three stages, each a file: [`fragments`] are texts with a source, [`inputs`] are checked values key by key,
-//! [`settings`] are merged and complete. The sources, later ones winning key by key:
+//! Three stages, each a file: `config::fragments` are texts with a source, `config::inputs` are checked values,
+//! key by key, [`settings`] are merged and complete. The sources, later ones winning key by key:
 //!
-//! 1. defaults, in the table of [`keys`];
+//! 1. defaults, in the table of `config::keys`;
 //! 2. `/usr/lib/quorate/config.d/*.yaml`, by file name: the image's;
 //! 3. `/etc/quorate/config.d/*.yaml`, by file name: the operator's;
-//! 4. EC2 user data, see [`userdata`];
+//! 4. EC2 user data, see `config::userdata`;
 //! 5. the instance tags `quorate:cluster` and `quorate:role`.
 //!
-//! It is strict: what is not understood is an error with its place, never passed over; all errors of all sources
-//! are reported at once. Lists are replaced, not joined.
+//! It is strict: what is not understood in quorate's own documents is an error with its place; all errors of all
+//! sources are reported at once. Lists are replaced, not joined.
 //!
 //! Except for reading the fragments' files it is pure. It asks neither the metadata service nor EC2: the caller
 //! hands in user data and tags, and it must not call [`load`] while either is unknown, since unknown is not
@@ -89,12 +89,8 @@ pub fn load(root: &Path, user_data: Option<&[u8]>, tags: &InstanceTags) -> Resul
             inputs.extend(inputs::read_tag(&Source::Tag(tag), path, text, &mut errors));
         }
     }
-    let effective = Effective::merge(inputs);
-    // A key whose only value is wrong is not missing as well: say what is wrong first.
-    if errors.is_empty() {
-        errors.extend(effective.missing());
-    }
-    errors.extend(effective.conflicts(false));
+    let effective = Effective::merge(&inputs);
+    effective.check(Completeness::Whole, &mut errors);
     let settings = ConfigErrors::unless_empty(errors, ())
         .and_then(|()| effective.settings().map_err(ConfigErrors::from))?;
     let origins = effective
@@ -118,12 +114,9 @@ pub enum Completeness {
 pub fn check_files(files: &[PathBuf], completeness: Completeness) -> Result<Vec<Fragment>, ConfigErrors> {
     let mut errors = Vec::new();
     let fragments = fragments::read_files(files, &mut errors);
-    let inputs = fragments.iter().flat_map(|fragment| inputs::read(fragment, &mut errors)).collect();
-    let effective = Effective::merge(inputs);
-    let whole = completeness == Completeness::Whole;
-    if whole && errors.is_empty() {
-        errors.extend(effective.missing());
-    }
-    errors.extend(effective.conflicts(!whole));
+    let inputs: Vec<Input> =
+        fragments.iter().flat_map(|fragment| inputs::read(fragment, &mut errors)).collect();
+    let effective = Effective::merge(&inputs);
+    effective.check(completeness, &mut errors);
     ConfigErrors::unless_empty(errors, fragments)
 }

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use super::Completeness;
 use super::errors::{ConfigError, Origin, Problem, Source};
 use super::inputs::{Input, Value};
 use super::keys::{self, Default, KEYS, Key};
@@ -22,7 +23,7 @@ pub(super) struct Effective {
 
 impl Effective {
     /// Merges inputs, the last one for a key winning, over the defaults.
-    pub fn merge(inputs: Vec<Input>) -> Self {
+    pub fn merge(inputs: &[Input]) -> Self {
         let mut values: Vec<Input> = Vec::new();
         for key in KEYS {
             let set = inputs.iter().rev().find(|input| input.key.path == key.path).cloned();
@@ -60,32 +61,28 @@ impl Effective {
         self.origin(path).source != Source::Default
     }
 
-    /// Required keys that no source sets.
-    pub fn missing(&self) -> Vec<ConfigError> {
-        KEYS.iter()
-            .filter(|key| key.default == Default::Required && self.input(key.path).is_none())
-            .map(|key| {
-                let hint = match key.path {
-                    "role" => "tag the instance `quorate:role`: `control-plane` or `worker`".to_owned(),
-                    "cluster" => "set `cluster: NAME`, or tag the instance `quorate:cluster`".to_owned(),
-                    path => format!("set `{path}` in /etc/quorate/config.d/*.yaml or in user data"),
-                };
-                ConfigError::new(Source::Merged, Problem::Missing { key: key.path }).hint(hint)
-            })
-            .collect()
+    /// Checks the whole: adds required keys that no source sets, and values that do not go together, to what is
+    /// wrong already. Where a value was refused, or a source lost, no error is made up from its default.
+    pub fn check(&self, completeness: Completeness, errors: &mut Vec<ConfigError>) {
+        let refused: Vec<String> =
+            errors.iter().filter_map(|error| error.problem.refused_key()).map(str::to_owned).collect();
+        let refused = |path: &str| refused.iter().any(|key| key == path);
+        let whole =
+            completeness == Completeness::Whole && !errors.iter().any(|error| error.problem.loses_source());
+        if whole {
+            errors.extend(self.missing().filter(|key| !refused(key.path)).map(missing));
+        }
+        let rules = [self.election(), self.retention(), self.zones(), self.quota()];
+        let broken = rules.into_iter().flatten().chain(self.volume()).filter(|rule| {
+            let known = |path: &&str| !refused(path) && (whole || self.is_set(path));
+            rule.involved.iter().all(known)
+        });
+        errors.extend(broken.map(|rule| rule.error(self)));
     }
 
-    /// Values that do not go together. With `only_set`, rules that involve a value nobody set are left out: the
-    /// source that sets it may be elsewhere.
-    pub fn conflicts(&self, only_set: bool) -> Vec<ConfigError> {
-        let rules = [self.election(), self.retention(), self.zones(), self.quota()];
-        rules
-            .into_iter()
-            .flatten()
-            .chain(self.volume())
-            .filter(|rule| !only_set || rule.involved.iter().all(|path| self.is_set(path)))
-            .map(|rule| rule.error(self))
-            .collect()
+    /// Required keys that no source sets.
+    fn missing(&self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(|key| key.default == Default::Required && self.input(key.path).is_none())
     }
 
     fn election(&self) -> Option<Conflict> {
@@ -266,6 +263,15 @@ impl Effective {
     fn need<T: FromStr<Err: Display>>(&self, path: &'static str) -> Result<T, ConfigError> {
         self.optional(path)?.ok_or_else(|| ConfigError::new(Source::Merged, Problem::Missing { key: path }))
     }
+}
+
+fn missing(key: &'static Key) -> ConfigError {
+    let hint = match key.path {
+        "role" => "tag the instance `quorate:role`: `control-plane` or `worker`".to_owned(),
+        "cluster" => "set `cluster: NAME`, or tag the instance `quorate:cluster`".to_owned(),
+        path => format!("set `{path}` in /etc/quorate/config.d/*.yaml or in user data"),
+    };
+    ConfigError::new(Source::Merged, Problem::Missing { key: key.path }).hint(hint)
 }
 
 fn default(key: &'static Key) -> Option<Input> {

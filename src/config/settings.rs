@@ -1,7 +1,7 @@
 //! The settings: configuration that was merged and found valid.
 //!
 //! Plain data and nothing else, so that the planner can import it and a recorded observation can carry it.
-//! How settings come about is in [`super::resolve`]; their defaults and ranges are in [`super::keys`].
+//! How settings come about is in `config::resolve`; their defaults and ranges are in `config::keys`.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //!
 //! Own types rather than a crate's: the grammar is strict (each unit at most once, largest first), the
 //! printed form is canonical, and what is printed parses back. No range lives here: ranges belong to keys,
-//! see [`super::keys`].
+//! see `config::keys`.
 
 use std::fmt;
 use std::str::FromStr;

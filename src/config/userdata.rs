@@ -175,7 +175,7 @@ fn message(data: &[u8], found: &mut UserData, errors: &mut Vec<ConfigError>) {
             walk.part(&mail);
         }
         Err(cause) => {
-            errors.push(bad_mime(Source::UserData, cause.to_string(), "headers, a blank line, a body"))
+            errors.push(bad_mime(Source::UserData, cause.to_string(), "headers, a blank line, a body"));
         }
     }
 }
@@ -238,6 +238,15 @@ fn leaf(source: &Source, mail: &ParsedMail<'_>) -> Result<Option<Fragment>, Conf
     }
     if !ours && !kind.starts_with("text/") {
         return Ok(None);
+    }
+    // Without the blank line, configuration is taken for headers, and the body is empty.
+    let swallowed = mail.headers.iter().map(mailparse::MailHeader::get_key);
+    if let Some(key) = swallowed.into_iter().find(|key| ours && keys::children("").contains(&key.as_str())) {
+        return Err(bad_mime(
+            source.clone(),
+            format!("`{key}` among the headers"),
+            "a blank line before the body",
+        ));
     }
     let body = match body(source, mail).and_then(|body| unpack(source, body)) {
         Ok(body) => body,

@@ -85,7 +85,7 @@ text_value!(
 text_value!(
     /// The path of a program.
     ProgramPath,
-    "an absolute path with no empty, `.` or `..` segment",
+    "an absolute path in printable ASCII, with no blank and no empty, `.` or `..` segment",
     is_absolute
 );
 text_value!(
@@ -157,7 +157,7 @@ fn is_group(name: &str) -> bool {
 
 fn is_absolute(path: &str) -> bool {
     path.len() <= 4096
-        && !path.contains(char::is_control)
+        && path.bytes().all(|b| b.is_ascii_graphic())
         && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
 }
 

@@ -51,11 +51,21 @@ impl Yaml {
 /// A value fit to be shown on one line.
 pub(super) fn shorten(text: &str) -> String {
     const LONGEST: usize = 80;
-    let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        short.push('…');
-    }
-    short
+    let short: String = text.chars().take(LONGEST).collect();
+    let rest = if text.chars().nth(LONGEST).is_some() { "…" } else { "" };
+    printable(&short) + rest
+}
+
+/// The text with its control characters escaped.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::new(), |mut printable, c| {
+        if c.is_control() {
+            printable.extend(c.escape_debug());
+        } else {
+            printable.push(c);
+        }
+        printable
+    })
 }
 
 /// Where a node stands, if the parser knows.
@@ -76,7 +86,7 @@ pub(super) fn parse(fragment: &Fragment) -> Result<Node, ConfigError> {
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options::<Node>(&fragment.text, options).map_err(|error| {
-        let what = UserMessageFormatter.format_message(&error).escape_debug().to_string();
+        let what = printable(&UserMessageFormatter.format_message(&error));
         let position = error.location().and_then(position);
         ConfigError::new(Origin { source: fragment.source.clone(), position }, Problem::Syntax { what })
             .hint("mind indentation, colons and quotes; one document per source")

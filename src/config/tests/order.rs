@@ -26,7 +26,36 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
     let tags = InstanceTags { cluster: Some("tagged".to_owned()), role: Some("control-plane".to_owned()) };
     let loaded = load(root.path(), Some(user_data), &tags).unwrap();
     let shown = show(&loaded, true).replace(&format!("{}/", root.path().display()), "/");
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r#"
+    cluster: tagged             # tag quorate:cluster
+    bucket: demo-quorate        # /usr/lib/quorate/config.d/10-image.yaml:2
+    prefix: a                   # /usr/lib/quorate/config.d/10-image.yaml:5
+    role: control-plane         # tag quorate:role
+    etcd:
+      size: 1                   # /usr/lib/quorate/config.d/90-image.yaml:3
+      zones: [eu-west-1c]       # /etc/quorate/config.d/10-site.yaml:4
+      binary: /usr/bin/etcd     # default
+      heartbeatInterval: 100ms  # default
+      electionTimeout: 1s       # default
+      quota: 8GiB               # default
+      autoCompaction:
+        mode: periodic          # default
+        retention: 1h           # default
+      snapshotCount: 10000      # default
+      logLevel: info            # default
+      volume:
+        source: tagged          # default
+        device: /dev/xvdf       # default
+        filesystem: ext4        # default
+        size: 20GiB             # default
+        type: gp3               # default
+        wait: 5m                # default
+    founding:
+      patience: 1m30s           # /etc/quorate/config.d/10-site.yaml:6
+    tick: 4s                    # /etc/quorate/config.d/20-site.yaml:1
+    log:
+      level: debug              # user data:2
+    "#);
     assert_eq!(loaded.fragments.len(), 5);
 }
 
@@ -34,13 +63,83 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
 fn without_origins_only_yaml_is_shown() {
     let loaded =
         load(Path::new("/nonexistent"), Some(b"cluster: demo\nbucket: on.off\n"), &tagged("worker")).unwrap();
-    insta::assert_snapshot!(show(&loaded, false), @"");
+    insta::assert_snapshot!(show(&loaded, false), @r#"
+    cluster: demo
+    bucket: on.off
+    prefix: ""
+    role: worker
+    etcd:
+      size: 3
+      binary: /usr/bin/etcd
+      heartbeatInterval: 100ms
+      electionTimeout: 1s
+      quota: 8GiB
+      autoCompaction:
+        mode: periodic
+        retention: 1h
+      snapshotCount: 10000
+      logLevel: info
+      volume:
+        source: tagged
+        device: /dev/xvdf
+        filesystem: ext4
+        size: 20GiB
+        type: gp3
+        wait: 5m
+    founding:
+      patience: 5m
+    tick: 10s
+    log:
+      level: info
+    "#);
 }
 
 #[test]
 fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
     let settings = settings_of(b"cluster: demo\nbucket: demo-quorate\n");
-    insta::assert_json_snapshot!(settings, @"");
+    insta::assert_json_snapshot!(settings, @r#"
+    {
+      "cluster": "demo",
+      "bucket": "demo-quorate",
+      "prefix": "",
+      "role": "control-plane",
+      "region": null,
+      "kmsKeyId": null,
+      "groups": [],
+      "etcd": {
+        "size": 3,
+        "zones": [],
+        "binary": "/usr/bin/etcd",
+        "heartbeatInterval": "100ms",
+        "electionTimeout": "1s",
+        "quota": "8GiB",
+        "autoCompaction": {
+          "mode": "periodic",
+          "retention": "1h"
+        },
+        "snapshotCount": 10000,
+        "logLevel": "info",
+        "volume": {
+          "source": "tagged",
+          "device": "/dev/xvdf",
+          "filesystem": "ext4",
+          "size": "20GiB",
+          "type": "gp3",
+          "iops": null,
+          "throughput": null,
+          "kmsKeyId": null,
+          "wait": "5m"
+        }
+      },
+      "founding": {
+        "patience": "5m"
+      },
+      "tick": "10s",
+      "log": {
+        "level": "info"
+      }
+    }
+    "#);
 }
 
 #[test]
@@ -127,7 +226,7 @@ fn value_of(key: &'static keys::Key) -> BoxedStrategy<String> {
             proptest::string::string_regex(rule.pattern.trim_matches(['^', '$']))
                 .unwrap()
                 .prop_filter("the type's own rule", move |text| check(text).is_ok())
-                .prop_map(|text| format!("'{text}'"))
+                .prop_map(|text| format!("'{}'", text.replace('\'', "''")))
                 .boxed()
         }
         Kind::List(rule) => {
@@ -151,8 +250,13 @@ fn document() -> impl Strategy<Value = String> {
     let keys: Vec<_> = KEYS
         .iter()
         .map(|key| {
-            let chance = if key.default == Default::Required { 1.0 } else { 0.3 };
-            proptest::option::weighted(chance, value_of(key)).prop_map(move |value| (key.path, value))
+            let value = match key.default {
+                Default::Required => value_of(key).prop_map(Some).boxed(),
+                Default::Unset(_) | Default::Value(_) => {
+                    proptest::option::weighted(0.3, value_of(key)).boxed()
+                }
+            };
+            value.prop_map(move |value| (key.path, value))
         })
         .collect();
     keys.prop_map(|values| {

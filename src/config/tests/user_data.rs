@@ -72,7 +72,9 @@ fn parts_are_taken_however_they_are_packed() {
     let header = part_type("");
     let coded = part_type("\r\nContent-Transfer-Encoding: base64");
     let quoted = part_type("; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable");
-    let bodies: [(&str, Vec<u8>); 6] = [
+    let shouted = header.to_uppercase();
+    let bodies: [(&str, Vec<u8>); 7] = [
+        (&shouted, BARE.to_vec()),
         (&header, BARE.to_vec()),
         (&header, gzip(BARE)),
         (&header, base64(&gzip(BARE))),
@@ -161,39 +163,79 @@ fn sixteen_kilobytes_are_taken_and_one_more_is_not() {
     raw.resize(16 * 1024, b'#');
     assert_eq!(taken(&raw).fragments.len(), 1);
     raw.push(b'#');
-    insta::assert_snapshot!(refused(&raw), @"");
+    insta::assert_snapshot!(refused(&raw), @r#"
+    user data: found 16385 bytes, expected at most 16384
+      hint: EC2 takes 16 KB at most: gzip it, or move settings to the image
+    "#);
 }
 
 #[test]
 fn what_unpacks_to_more_than_a_mebibyte_is_refused() {
     let fits = [BARE, &vec![b'#'; (1 << 20) - BARE.len()]].concat();
     assert_eq!(taken(&gzip(&fits)).fragments.len(), 1);
-    insta::assert_snapshot!(refused(&gzip(&[&fits[..], b"#"].concat())), @"");
+    insta::assert_snapshot!(refused(&gzip(&[&fits[..], b"#"].concat())), @r#"
+    user data: found 1048577 bytes, expected at most 1048576
+      hint: it unpacks to far more than any configuration
+    "#);
 }
 
 #[test]
 fn damaged_packing_is_refused_and_named() {
     let packed = gzip(BARE);
-    insta::assert_snapshot!(refused(&packed[..packed.len() - 9]), @"");
-    insta::assert_snapshot!(refused(&packed[..2]), @"");
+    insta::assert_snapshot!(refused(&packed[..packed.len() - 9]), @r#"
+    user data: found gzip data that is truncated or damaged (incomplete deflate stream), expected whole gzip data
+      hint: pack it again and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused(&packed[..2]), @r#"
+    user data: found gzip data that is truncated or damaged (unexpected end of file), expected whole gzip data
+      hint: pack it again and compare the length with what arrived
+    "#);
     let mut flipped = packed.clone();
     let last = flipped.len() - 6;
     flipped[last] ^= 1;
-    insta::assert_snapshot!(refused(&flipped), @"");
-    insta::assert_snapshot!(refused(b"Y2x1c3RlcjogZGVtbwpidWNrZXQ6IGRlbW8K=\n"), @"");
-    insta::assert_snapshot!(refused(b"Y2x1c3RlcjogZGVtbwpidWNrZXQ6\nI?G\n"), @"");
-    insta::assert_snapshot!(refused(b"cluster: \xff\xfe\n"), @"");
+    insta::assert_snapshot!(refused(&flipped), @r#"
+    user data: found gzip data that is truncated or damaged (corrupt gzip stream does not have a matching checksum), expected whole gzip data
+      hint: pack it again and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused(b"Y2x1c3RlcjogZGVtbwpidWNrZXQ6IGRlbW8K=\n"), @r#"
+    user data: found base64 that does not decode (Invalid symbol 61, offset 36.), expected whole base64
+      hint: encode it again, padding included, and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused(b"Y2x1c3RlcjogZGVtbwpidWNrZXQ6\nI?G\n"), @r#"
+    user data: found base64 that does not decode (Invalid symbol 63, offset 29.), expected whole base64
+      hint: encode it again, padding included, and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused(b"cluster: \xff\xfe\n"), @r#"
+    user data: found byte 0xff at offset 9, expected UTF-8 text
+      hint: save it in UTF-8; binary data has no place in configuration
+    "#);
     let deep = (0..6).fold(BARE.to_vec(), |data, _| base64(&data));
-    insta::assert_snapshot!(refused(&deep), @"");
+    insta::assert_snapshot!(refused(&deep), @r#"
+    user data: found more than 4 layers of gzip and base64, expected at most 4
+      hint: pack it once
+    "#);
 }
 
 #[test]
 fn malformed_mime_is_refused_and_named() {
     let whole = mime(&[(&part_type(""), BARE)]);
-    insta::assert_snapshot!(refused(&whole[..whole.len() - 5]), @"");
-    insta::assert_snapshot!(refused(b"Content-Type: multipart/mixed\n\n--b\n"), @"");
-    insta::assert_snapshot!(refused(b"Content-Type: multipart/mixed; boundary=b\n\nhello\n"), @"");
-    insta::assert_snapshot!(refused(b"Content-Type: text/plain\nno header\n\nhello\n"), @"");
+    insta::assert_snapshot!(refused(&whole[..whole.len() - 5]), @r#"
+    user data: found malformed MIME: no line `--b--`, expected such a line after the last part (was it cut off?)
+      hint: see the example cloud-init/control-plane.mime
+    "#);
+    insta::assert_snapshot!(refused(b"Content-Type: multipart/mixed\n\n--b\n"), @r#"
+    user data: found malformed MIME: a multi-part without a boundary, expected `boundary=…` in its Content-Type
+      hint: see the example cloud-init/control-plane.mime
+    "#);
+    insta::assert_snapshot!(refused(b"Content-Type: multipart/mixed; boundary=b\n\nhello\n"), @r#"
+    user data: found malformed MIME: no line `--b`, expected each part after such a line
+      hint: see the example cloud-init/control-plane.mime
+    "#);
+    let no_blank = [part_type("").as_bytes(), b"\n", BARE].concat();
+    insta::assert_snapshot!(refused(&no_blank), @r#"
+    user data: found malformed MIME: `cluster` among the headers, expected a blank line before the body
+      hint: see the example cloud-init/control-plane.mime
+    "#);
 }
 
 #[test]
@@ -202,13 +244,37 @@ fn a_part_of_ours_that_is_damaged_is_refused_by_number() {
         refused(&mime(&[("Content-Type: text/cloud-config", b"{}"), (headers, body)]))
     };
     let coded = part_type("\r\nContent-Transfer-Encoding: base64");
-    insta::assert_snapshot!(refused_part(&coded, b"clu$ter"), @"");
-    insta::assert_snapshot!(refused_part(&part_type("\r\nContent-Transfer-Encoding: uuencode"), BARE), @"");
-    insta::assert_snapshot!(refused_part(&part_type(""), b"cluster: \xff"), @"");
-    insta::assert_snapshot!(refused_part(&part_type(""), &gzip(BARE)[..30]), @"");
-    insta::assert_snapshot!(refused_part("Content-Type: application/x-quorate", BARE), @"");
+    insta::assert_snapshot!(refused_part(&coded, b"clu$ter"), @r#"
+    user data part 2: found base64 that does not decode (Invalid symbol 36, offset 3.), expected whole base64
+      hint: encode it again, padding included, and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused_part(&part_type("\r\nContent-Transfer-Encoding: uuencode"), BARE), @r#"
+    user data part 2: found malformed MIME: Content-Transfer-Encoding `uuencode`, expected `7bit`, `8bit`, `binary`, `base64` or `quoted-printable`
+      hint: see the example cloud-init/control-plane.mime
+    "#);
+    insta::assert_snapshot!(refused_part(&part_type(""), b"cluster: \xff"), @r#"
+    user data part 2: found byte 0xff at offset 9, expected UTF-8 text
+      hint: save it in UTF-8; binary data has no place in configuration
+    "#);
+    insta::assert_snapshot!(refused_part(&part_type(""), &gzip(BARE)[..30]), @r#"
+    user data part 2: found gzip data that is truncated or damaged (incomplete deflate stream), expected whole gzip data
+      hint: pack it again and compare the length with what arrived
+    "#);
+    insta::assert_snapshot!(refused_part("Content-Type: application/x-quorate", BARE), @r#"
+    user data part 2: found malformed MIME: a part of type `application/x-quorate`, expected `application/vnd.quorate.config+yaml`
+      hint: see the example cloud-init/control-plane.mime
+    "#);
     let message = mime(&[("Content-Type: text/plain", b""), (&part_type(""), b"a: 1\ntick: 1\n")]);
-    insta::assert_snapshot!(errors_of(Path::new("/nonexistent"), Some(&message), &tagged("worker")), @"");
+    insta::assert_snapshot!(errors_of(Path::new("/nonexistent"), Some(&message), &tagged("worker")), @r#"
+    user data part 2:1:1: unknown key `a`
+      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `founding`, `tick`, `log`
+    user data part 2:2:7: `tick` is the number `1`, expected a duration from 1s to 5m
+      hint: give the unit: `1s` or `1ms`
+    configuration: required key `cluster` is not set
+      hint: set `cluster: NAME`, or tag the instance `quorate:cluster`
+    configuration: required key `bucket` is not set
+      hint: set `bucket` in /etc/quorate/config.d/*.yaml or in user data
+    "#);
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
