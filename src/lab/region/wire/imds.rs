@@ -71,7 +71,7 @@ async fn serve_while_open(shared: &Shared, id: &InstanceId, listener: BreakableL
     let router = Router::new().fallback(answer).with_state((shared.clone(), id.clone()));
     let service = router.into_make_service_with_connect_info::<Peer>();
     let mut changes = shared.changes();
-    let closed = changes.wait_for(|_| shared.with(|world| world.imds_gate(id)) != ImdsGate::Open);
+    let closed = changes.wait_for(|()| shared.with(|world| world.imds_gate(id)) != ImdsGate::Open);
     tokio::select! {
         served = async { axum::serve(listener, service).await } => {
             if let Err(error) = served {
