@@ -128,13 +128,8 @@ async fn instances_come_in_pages_without_gap_or_overlap(e: &Endpoints) {
     let first = first.send().await.unwrap();
     assert_eq!(first.reservations().len(), 5);
     assert!(first.next_token().is_some());
-    let mut pages = e
-        .ec2
-        .describe_instances()
-        .filters(filter("tag:paged", "yes"))
-        .max_results(5)
-        .into_paginator()
-        .send();
+    let mut pages =
+        e.ec2.describe_instances().filters(filter("tag:paged", "yes")).max_results(5).into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.unwrap();
@@ -218,7 +213,8 @@ async fn an_attached_volume_is_found_by_its_instance_and_is_free_after_detaching
 async fn tags_are_set_changed_and_described(e: &Endpoints) {
     let id = volume(e, ZONES[0], "before").await;
     let tag = |k, v| Tag::builder().key(k).value(v).build();
-    let set = e.ec2.create_tags().resources(&id).tags(tag("name", "after")).tags(tag("quorate:slot", "a & <b>"));
+    let set =
+        e.ec2.create_tags().resources(&id).tags(tag("name", "after")).tags(tag("quorate:slot", "a & <b>"));
     set.send().await.unwrap();
     let described =
         e.ec2.describe_tags().filters(filter("resource-id", &id)).filters(filter("resource-type", "volume"));
@@ -254,7 +250,8 @@ async fn read(e: &Endpoints, bucket: &str, key: &str) -> (String, String) {
 
 async fn an_object_is_created_once(e: &Endpoints) {
     e.bucket("once").await;
-    let create = |body| e.s3.put_object().bucket("once").key("charter.json").if_none_match("*").body(text(body));
+    let create =
+        |body| e.s3.put_object().bucket("once").key("charter.json").if_none_match("*").body(text(body));
     let made = create("first").send().await.unwrap();
     let refused = create("second").send().await.unwrap_err();
     assert_eq!((status(&refused), refused.code()), (412, Some("PreconditionFailed")));
@@ -332,16 +329,15 @@ async fn a_missing_key_and_a_missing_bucket_are_told_apart(e: &Endpoints) {
 async fn an_object_keeps_its_content_metadata_and_encryption(e: &Endpoints) {
     e.bucket("kept").await;
     let key_id = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef";
-    let put = e
-        .s3
-        .put_object()
-        .bucket("kept")
-        .key("pki/ca.key")
-        .body(text("content"))
-        .content_type("application/x-pem-file")
-        .metadata("nonce", "17")
-        .server_side_encryption(ServerSideEncryption::AwsKms)
-        .ssekms_key_id(key_id);
+    let put =
+        e.s3.put_object()
+            .bucket("kept")
+            .key("pki/ca.key")
+            .body(text("content"))
+            .content_type("application/x-pem-file")
+            .metadata("nonce", "17")
+            .server_side_encryption(ServerSideEncryption::AwsKms)
+            .ssekms_key_id(key_id);
     let put = put.send().await.unwrap();
     assert_eq!(put.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
     assert_eq!(put.ssekms_key_id(), Some(key_id));
@@ -379,8 +375,7 @@ async fn keys_are_listed_by_prefix_in_order_and_in_pages(e: &Endpoints) {
     for key in ["b/5", "b/1", "b/4", "a", "b/2", "c", "b/3"] {
         e.s3.put_object().bucket("listed").key(key).body(text(key)).send().await.unwrap();
     }
-    let mut pages =
-        e.s3.list_objects_v2().bucket("listed").prefix("b/").max_keys(2).into_paginator().send();
+    let mut pages = e.s3.list_objects_v2().bucket("listed").prefix("b/").max_keys(2).into_paginator().send();
     let (mut found, mut sizes) = (Vec::new(), Vec::new());
     while let Some(page) = pages.next().await {
         let page = page.unwrap();

@@ -125,8 +125,7 @@ fn a_terminated_instance_lets_go_of_its_volumes_and_is_forgotten_later() {
         delete_on_termination: true,
         tags: BTreeMap::new(),
     };
-    let spec =
-        InstanceSpec { zone: "eu-west-1a".into(), volumes: vec![launched], ..InstanceSpec::default() };
+    let spec = InstanceSpec { zone: "eu-west-1a".into(), volumes: vec![launched], ..InstanceSpec::default() };
     let id = w.run_instance(spec).unwrap();
     later(&mut w, 1_000);
     let kept = volume_in(&mut w, "eu-west-1a");
@@ -311,9 +310,7 @@ fn faults_strike_at_their_rate_and_the_same_calls_for_the_same_seed() {
             count: None,
             seed: Some(7),
         });
-        (0..1000)
-            .map(|_| w.decide(Service::Ec2, "DescribeVolumes", "", None).outcome)
-            .collect::<Vec<_>>()
+        (0..1000).map(|_| w.decide(Service::Ec2, "DescribeVolumes", "", None).outcome).collect::<Vec<_>>()
     };
     let struck = run().iter().filter(|o| **o == Outcome::Throttled).count();
     assert!((150..250).contains(&struck), "{struck}");
@@ -373,8 +370,7 @@ fn listings_are_paged_without_gap_or_overlap_and_roll_up_prefixes() {
     }
     let (mut seen, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page =
-            w.list_objects(&Caller::Operator, "b", "p/", Some("/"), after.as_deref(), 1).unwrap();
+        let page = w.list_objects(&Caller::Operator, "b", "p/", Some("/"), after.as_deref(), 1).unwrap();
         seen.extend(page.objects.into_iter().map(|(key, _)| key));
         seen.extend(page.common_prefixes);
         after = page.next_after;
