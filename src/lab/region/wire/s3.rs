@@ -110,7 +110,11 @@ impl ObjectRequest {
         }
         let chunked = self.header("content-encoding").is_some_and(|e| e.contains("aws-chunked"));
         match self.header("x-amz-content-sha256") {
-            Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER") if chunked => {
+            Some(
+                "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+                | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+                | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            ) if chunked => {
                 let (body, trailers) = unchunk(&self.body)?;
                 let expected = self.header("x-amz-decoded-content-length").and_then(|l| l.parse().ok());
                 if expected != Some(body.len()) {
@@ -350,7 +354,8 @@ fn address(path: &str, asked: Option<&str>, own: &str) -> Result<(String, String
     })
 }
 
-/// Unpacks an `aws-chunked` body: `SIZE[;EXTENSION]\r\nDATA\r\n … 0\r\nTRAILER: VALUE\r\n\r\n`.
+/// Unpacks an `aws-chunked` body: `SIZE[;EXTENSION]\r\nDATA\r\n … 0\r\nTRAILER: VALUE\r\n\r\n`. Signed
+/// chunks have their signature as an extension, which is not verified, as no signature is.
 fn unchunk(raw: &[u8]) -> Result<(Bytes, BTreeMap<String, String>), Refusal> {
     let broken = || Refusal::bad("IncompleteBody", "the aws-chunked body is cut off or malformed");
     let mut body = Vec::new();
