@@ -346,11 +346,27 @@ impl World {
             .filter(|_| instance.lifecycle.as_ref().is_some_and(|l| !l.state.is_leaving()))
             .map(|at| at + self.config.timings.health_check_ms);
         let hooks = instance.lifecycle.as_ref().and_then(Lifecycle::next_deadline);
-        let imds = instance.imds_faults.refused_until_ms.filter(|at| *at > self.now);
+        let imds = instance.imds_faults.refused_until_ms;
         [state, noticed, hooks, imds].into_iter().flatten().min()
     }
 
     pub(super) fn step_instances(&mut self) -> bool {
+        self.end_imds_delays() | self.step_states()
+    }
+
+    fn end_imds_delays(&mut self) -> bool {
+        let now = self.now;
+        let over = |i: &Instance| i.imds_faults.refused_until_ms.is_some_and(|at| at <= now);
+        if !self.view.instances.values().any(over) {
+            return false;
+        }
+        for instance in self.view_mut().instances.values_mut().filter(|i| over(i)) {
+            instance.imds_faults.refused_until_ms = None;
+        }
+        true
+    }
+
+    fn step_states(&mut self) -> bool {
         let now = self.now;
         let due: Vec<(InstanceId, InstanceState)> = self
             .view

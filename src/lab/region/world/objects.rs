@@ -106,10 +106,9 @@ impl World {
         let present = self.buckets.get(bucket).and_then(|b| b.get(key));
         match (condition, present) {
             (Condition::None, _) | (Condition::Absent, None) => {}
-            (Condition::Absent, Some(_)) => return Err(failed_condition()),
             (Condition::Matches(_), None) => return Err(no_key()),
             (Condition::Matches(etag), Some(o)) if o.etag == *etag => {}
-            (Condition::Matches(_), Some(_)) => return Err(failed_condition()),
+            (Condition::Absent | Condition::Matches(_), Some(_)) => return Err(failed_condition()),
         }
         let object = Object {
             etag: etag(&put.body),
