@@ -132,13 +132,17 @@ pub struct Health {
 /// answer and follow one leader, and every agent's phase is `running`. Otherwise says what is amiss.
 pub async fn health(lab: &Laboratory) -> Result<Health, String> {
     let machines = lab.control_plane();
-    let size = lab.settings().size;
+    let (size, wanted) = (lab.settings().size, lab.settings().control_plane);
+    if machines.len() != wanted {
+        return Err(format!("{} of {wanted} machines", machines.len()));
+    }
     for machine in &machines {
         let name = &machine.identity().name;
         let status = Status::of(&machine.root()).map_err(|e| super::error::chain(&e))?;
         let status = status.ok_or_else(|| format!("{name} has no status"))?;
         let content = status.is_running() || status.phase.as_deref() == Some("standby");
-        if !content || machine.pid().is_none() {
+        // A status that an earlier life of the agent left behind says nothing of this one.
+        if !content || status.pid.is_none() || status.pid != machine.pid() {
             return Err(format!("{name}: {}", status.line()));
         }
     }
@@ -165,7 +169,8 @@ pub async fn health(lab: &Laboratory) -> Result<Health, String> {
     if listed.len() != size || seen.len() != size {
         return Err(format!("{} members, of which {} answer, for {size} slots", listed.len(), seen.len()));
     }
-    let one = |s: &Seen| s.cluster == first.cluster && s.leader == first.leader && s.leader != 0 && !s.learner;
+    let one =
+        |s: &Seen| s.cluster == first.cluster && s.leader == first.leader && s.leader != 0 && !s.learner;
     let ids: BTreeSet<u64> = seen.iter().map(|s| s.member).collect();
     if !seen.iter().all(one) || ids != listed.values().copied().collect() {
         return Err(format!("the members do not agree: {seen:?}"));

@@ -38,7 +38,7 @@ impl Disks {
         };
         sparse().map_err(LabError::file("making", &file))?;
         // The first NVMe disk of a machine is its root volume.
-        let name = (1..)
+        let name = (1..=u8::MAX)
             .map(|n| format!("nvme{n}n1"))
             .find(|name| !root.join("dev").join(name).is_symlink())
             .unwrap_or_default();

@@ -64,7 +64,9 @@ impl AgentEnvironment {
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
                 "AWS_WEB_IDENTITY_TOKEN_FILE",
             ];
-            if leads_elsewhere.contains(&name.as_str()) || name.to_ascii_lowercase().ends_with("_proxy") && name.to_ascii_lowercase() != "no_proxy" {
+            if leads_elsewhere.contains(&name.as_str())
+                || name.to_ascii_lowercase().ends_with("_proxy") && !name.eq_ignore_ascii_case("no_proxy")
+            {
                 return Err(UnsafeEnvironment::Forbidden(name.clone()));
             }
         }

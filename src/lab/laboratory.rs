@@ -85,12 +85,13 @@ impl Laboratory {
         let follower = tokio::spawn(follow(Arc::clone(&inner)));
         let laboratory = Self { inner, follower };
         laboratory.furnish()?;
-        laboratory.wait("the machines", Duration::from_secs(10), |lab| {
-            let wanted = lab.settings().control_plane + lab.settings().workers;
-            let there = lab.machines().len();
-            (there == wanted).then_some(()).ok_or_else(|| format!("{there} of {wanted} are there"))
-        })
-        .await?;
+        laboratory
+            .wait("the machines", Duration::from_secs(10), |lab| {
+                let wanted = lab.settings().control_plane + lab.settings().workers;
+                let there = lab.machines().len();
+                (there == wanted).then_some(()).ok_or_else(|| format!("{there} of {wanted} are there"))
+            })
+            .await?;
         Ok(laboratory)
     }
 
@@ -143,7 +144,8 @@ impl Laboratory {
             tags: tags.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
             ..VolumeSpec::default()
         };
-        self.ask(format!("a volume for slot {slot}"), |w| w.create_volume(spec, None)).map(|id| id.to_string())
+        self.ask(format!("a volume for slot {slot}"), |w| w.create_volume(spec, None))
+            .map(|id| id.to_string())
     }
 
     /// Changes the region, which may refuse.
@@ -271,9 +273,10 @@ impl Laboratory {
         let zone = of.identity().zone.clone();
         let what = format!("the successor of {}", of.identity().name);
         self.wait(&what, patience, |lab| {
-            let new = lab.machines().into_iter().find(|m| {
-                m.identity().zone == zone && !before.contains(&m.identity().instance)
-            });
+            let new = lab
+                .machines()
+                .into_iter()
+                .find(|m| m.identity().zone == zone && !before.contains(&m.identity().instance));
             new.ok_or_else(|| "the group has not launched one".to_owned())
         })
         .await
@@ -327,9 +330,7 @@ impl Inner {
             EventKind::VolumeAttached { volume, instance, .. } => {
                 let size = self.region.with(|w| w.view().volumes.get(volume).map(|v| v.spec.size_gib));
                 match (self.machine(instance.as_str()), size) {
-                    (Some(machine), Some(size)) => {
-                        self.disks.attach(volume.as_str(), size, &machine.root())
-                    }
+                    (Some(machine), Some(size)) => self.disks.attach(volume.as_str(), size, &machine.root()),
                     _ => Ok(()),
                 }
             }

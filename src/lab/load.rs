@@ -50,8 +50,10 @@ pub trait Store: Send + 'static {
     /// Writes a key.
     fn put(&mut self, key: &str, value: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Reads every key of a prefix, linearizably.
-    fn read(&mut self, prefix: &str)
-    -> impl Future<Output = Result<BTreeMap<String, Stored>, StoreError>> + Send;
+    fn read(
+        &mut self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<BTreeMap<String, Stored>, StoreError>> + Send;
 }
 
 /// What became of a load.
@@ -271,7 +273,7 @@ mod tests {
     async fn verdict(store: Fake) -> Verdict {
         let mut load = Load::begin(store, 1);
         while load.so_far() < 20 {
-            assert!(load.one_more(Duration::from_secs(60)).await);
+            assert!(load.one_more(Duration::from_mins(1)).await);
         }
         load.finish(Duration::from_secs(10)).await.unwrap()
     }
@@ -308,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_can_not_be_read_back_is_no_verdict() {
         let mut load = Load::begin(Fake { unreadable: usize::MAX, ..Fake::default() }, 1);
-        assert!(load.one_more(Duration::from_secs(60)).await);
+        assert!(load.one_more(Duration::from_mins(1)).await);
         assert!(load.finish(Duration::from_millis(1)).await.is_err());
     }
 }

@@ -1,7 +1,5 @@
 //! A machine: its root directory, and its agent, kept running as a service manager would.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -22,42 +21,22 @@ use super::{LabError, process};
 /// The port of etcd's clients.
 pub const CLIENT_PORT: u16 = 2379;
 
-/// When an agent is to abort.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// After which step an agent is to abort, as by a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailPoint {
-    /// Right before the step, or right after it took effect.
-    pub moment: Moment,
-    /// The step's name.
+    /// The step's name, or `*` for any.
     pub step: String,
+    /// In which of its lives.
+    pub lives: Lives,
 }
 
-/// On which side of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Moment {
-    /// Nothing has happened yet.
-    Before,
-    /// It took effect, and nothing is noted.
-    After,
-}
-
-impl fmt::Display for FailPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = match self.moment {
-            Moment::Before => "before",
-            Moment::After => "after",
-        };
-        write!(f, "{moment} {}", self.step)
-    }
-}
-
-impl FailPoint {
-    fn variable(&self) -> &'static str {
-        match self.moment {
-            Moment::Before => "QUORATE_FAIL_BEFORE",
-            Moment::After => "QUORATE_FAIL_AFTER",
-        }
-    }
+/// Which of an agent's lives end at a fail point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lives {
+    /// One; after that it lives on.
+    One,
+    /// Every.
+    Every,
 }
 
 /// What a machine was launched as.
@@ -88,8 +67,7 @@ struct Diary {
     pid: Option<u32>,
     restarts: u32,
     last_exit: Option<String>,
-    fail_points: VecDeque<FailPoint>,
-    hit: Vec<FailPoint>,
+    fail_point: Option<FailPoint>,
 }
 
 /// A machine. Clones are handles on the same one.
@@ -113,13 +91,14 @@ impl Machine {
         let dir = settings.dir.join("nodes").join(&identity.name);
         let environment = AgentEnvironment::of_node(&dir, &settings.dir.join("bin"), aws, metadata)?;
         let root = dir.join("root");
-        for part in ["dev", "sys/block", "etc/quorate/config.d", "run/systemd/timesync", "var/lib/etcd", "tmp"] {
+        for part in
+            ["dev", "sys/block", "etc/quorate/config.d", "run/systemd/timesync", "var/lib/etcd", "tmp"]
+        {
             let path = root.join(part);
             fs::create_dir_all(&path).map_err(LabError::file("making", &path))?;
         }
-        let write = |path: PathBuf, text: &str| {
-            fs::write(&path, text).map_err(LabError::file("writing", &path))
-        };
+        let write =
+            |path: PathBuf, text: &str| fs::write(&path, text).map_err(LabError::file("writing", &path));
         write(root.join("run/systemd/timesync/synchronized"), "")?;
         write(root.join("etc/quorate/config.d/50-laboratory.yaml"), &format!("{:#}\n", settings.fragment()))?;
         Ok(Self {
@@ -229,19 +208,17 @@ impl Machine {
         self.diary().last_exit.clone()
     }
 
-    /// Has the agent abort at these points: one in each of its lives, the first in the next one.
-    pub fn fail_at(&self, points: impl IntoIterator<Item = FailPoint>) {
-        self.diary().fail_points = points.into_iter().collect();
+    /// Has the agent abort at a point from its next life on; `None` lets it live.
+    pub fn fail_at(&self, point: Option<FailPoint>) {
+        self.diary().fail_point = point;
     }
 
-    /// The points at which the agent did abort.
-    pub fn hit(&self) -> Vec<FailPoint> {
-        self.diary().hit.clone()
-    }
-
-    /// The points at which the agent has not aborted yet.
-    pub fn still_to_hit(&self) -> Vec<FailPoint> {
-        self.diary().fail_points.iter().cloned().collect()
+    /// Kills the agent, which is started again as whenever it ends. etcd goes on.
+    pub fn kill_agent(&self) {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            process::kill_one(Pid::from_raw(pid));
+        }
     }
 
     fn diary(&self) -> MutexGuard<'_, Diary> {
@@ -284,9 +261,9 @@ impl Keeper {
         let open = || File::options().create(true).append(true).open(&log);
         let (out, err) = (open(), open());
         let file = |file: std::io::Result<File>| file.map_err(LabError::file("opening", &log));
-        let point = self.machine.diary().fail_points.front().cloned();
+        let point = self.machine.diary().fail_point.clone();
         let environment = match &point {
-            Some(point) => self.machine.environment.with(point.variable(), &point.step)?,
+            Some(point) => self.machine.environment.with("QUORATE_FAIL_AFTER", &point.step)?,
             None => self.machine.environment.clone(),
         };
         let root = self.machine.root();
@@ -323,9 +300,9 @@ impl Keeper {
         diary.pid = None;
         match ended {
             Ok(status) => {
-                if let Some(point) = point.filter(|_| aborted(status)) {
-                    diary.fail_points.pop_front();
-                    diary.hit.push(point);
+                let was_last = point.is_some_and(|point| point.lives == Lives::One);
+                if was_last && aborted(status) {
+                    diary.fail_point = None;
                 }
                 diary.last_exit = Some(status.to_string());
             }

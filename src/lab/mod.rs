@@ -19,11 +19,11 @@
 //!
 //! Nothing here is in a package: the cargo feature `lab` brings it in.
 
-//pub mod bench;
-//pub mod cli;
+pub mod bench;
+pub mod cli;
 pub mod cluster;
 pub mod disks;
-//pub mod drill;
+pub mod drill;
 pub mod environment;
 mod error;
 pub mod laboratory;
@@ -34,6 +34,6 @@ pub mod region;
 pub mod settings;
 pub mod standins;
 pub mod status;
-//pub mod supervisor;
+pub mod supervisor;
 
 pub use error::LabError;

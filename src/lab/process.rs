@@ -67,16 +67,30 @@ pub fn terminate_below(dir: &Path) {
     }
 }
 
-/// Kills the etcd of a node, and nothing else of it: its disk has gone from under it.
-pub fn kill_etcd_of(node: &Path) {
+/// The etcd of a node.
+pub fn etcd_of(node: &Path) -> Vec<Pid> {
     let mut mark = format!("{ETCD_MARK}=").into_bytes();
     mark.extend_from_slice(node.as_os_str().as_bytes());
     mark.push(b'/');
-    for pid in processes() {
-        if environment(pid).is_some_and(|e| e.split(|b| *b == 0).any(|v| v.starts_with(&mark))) {
-            send(pid, Signal::SIGKILL);
-        }
+    let is_marked = |e: Vec<u8>| e.split(|b| *b == 0).any(|v| v.starts_with(&mark));
+    processes().filter(|pid| environment(*pid).is_some_and(&is_marked) && is_alive(*pid)).collect()
+}
+
+/// Kills the etcd of a node, and nothing else of it: its disk has gone from under it.
+pub fn kill_etcd_of(node: &Path) {
+    for pid in etcd_of(node) {
+        send(pid, Signal::SIGKILL);
     }
+}
+
+/// Kills one process, which the caller knows to be its own.
+pub fn kill_one(pid: Pid) {
+    send(pid, Signal::SIGKILL);
+}
+
+/// Asks one process to end, which the caller knows to be its own.
+pub fn terminate_one(pid: Pid) {
+    send(pid, Signal::SIGTERM);
 }
 
 fn send(pid: Pid, signal: Signal) -> bool {
@@ -120,8 +134,8 @@ mod tests {
     fn a_power_cut_kills_the_nodes_processes_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let node = dir.path().join("a1");
-        let note = node.join("root/run/quorate/etcd.pid");
-        let mut mine = [sleeper(Some((NODE_MARK, &node))), sleeper(Some((ETCD_MARK, &note)))];
+        let etcd = node.join("root/run/quorate/etcd.pid");
+        let mut mine = [sleeper(Some((NODE_MARK, &node))), sleeper(Some((ETCD_MARK, &etcd)))];
         let neighbour = dir.path().join("a10");
         let mut others = [sleeper(Some((NODE_MARK, &neighbour))), sleeper(None)];
         assert_eq!(kill_below(&node), 2);

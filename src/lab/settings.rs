@@ -94,7 +94,10 @@ impl Settings {
             return wrong(format!("a cluster of {} slots: 1, 3 or 5 are possible", self.size));
         }
         if !(self.size..=26).contains(&self.zones) {
-            return wrong(format!("{} zones for {} slots: each has one of its own, 26 at most", self.zones, self.size));
+            return wrong(format!(
+                "{} zones for {} slots: each has one of its own, 26 at most",
+                self.zones, self.size
+            ));
         }
         if self.control_plane + self.workers > 200 {
             return wrong("more than 200 nodes".to_owned());

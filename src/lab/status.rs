@@ -17,8 +17,10 @@ pub struct Status {
     pub phase: Option<String>,
     /// Its slot.
     pub slot: Option<u8>,
-    /// What it waits for: each an object with `on`, and `since`.
-    pub waiting: Vec<Value>,
+    /// The process that wrote it.
+    pub pid: Option<u32>,
+    /// What it waits for, or why it can't go on, in words.
+    pub words: Vec<String>,
     /// Why it can't go on.
     pub halt: Option<Value>,
     /// Its member's id.
@@ -47,38 +49,16 @@ impl Status {
         self.phase.as_deref() == Some("running")
     }
 
-    /// The phase, and what is waited for or why it stopped, in a line.
+    /// The reason of its halt, as a tag.
+    pub fn halted_because(&self) -> Option<&str> {
+        self.halt.as_ref()?.get("because")?.as_str()
+    }
+
+    /// The phase and the reasons, in a line.
     pub fn line(&self) -> String {
-        let phase = self.phase.as_deref().unwrap_or("?").to_owned();
-        match (&self.halt, self.waits()) {
-            (Some(halt), _) if !halt.is_null() => format!("{phase}: {}", words(halt)),
-            (_, waits) if waits.is_empty() => phase,
-            (_, waits) => format!("{phase}, waits for {waits}"),
-        }
+        let phase = self.phase.as_deref().unwrap_or("starting");
+        if self.words.is_empty() { phase.to_owned() } else { format!("{phase}: {}", self.words.join("; ")) }
     }
-
-    /// What it waits for, in a line; empty when for nothing.
-    pub fn waits(&self) -> String {
-        let waits = self.waiting.iter().map(|w| words(w.get("on").filter(|on| on.is_object()).unwrap_or(w)));
-        waits.collect::<Vec<_>>().join("; ")
-    }
-}
-
-/// A tagged value in words: its tag first, then its fields.
-fn words(value: &Value) -> String {
-    let Some(fields) = value.as_object() else { return text(value) };
-    let tag = ["on", "because"].iter().find_map(|tag| fields.get(*tag)).map(text);
-    let rest = fields.iter().filter(|(name, v)| !["on", "because", "since"].contains(&name.as_str()) && !v.is_null());
-    let rest: Vec<String> = rest.map(|(name, v)| format!("{name} {}", text(v))).collect();
-    match (tag, rest.is_empty()) {
-        (Some(tag), true) => tag,
-        (Some(tag), false) => format!("{tag} ({})", rest.join(", ")),
-        (None, _) => rest.join(", "),
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -89,15 +69,16 @@ mod tests {
 
     #[test]
     fn a_status_is_told_in_a_line() {
-        let waiting = json!({ "phase": "preparing", "waiting": [
-            { "on": { "on": "claims", "missing": [2, 3], "majority": false }, "since": 5 },
-            { "on": { "on": "clock" }, "since": 5 },
-        ]});
-        let status: Status = serde_json::from_value(waiting).unwrap();
-        assert_eq!(status.line(), "preparing, waits for claims (majority false, missing [2,3]); clock");
-        let halted = json!({ "phase": "halted", "halt": { "because": "charterLost", "evidence": "a stamp" } });
+        let halted = json!({
+            "phase": "halted",
+            "pid": 7,
+            "halt": { "because": "charterLost", "evidence": "a stamp" },
+            "words": ["halted: there is no charter", "warning: x"],
+            "what is added later": 1,
+        });
         let status: Status = serde_json::from_value(halted).unwrap();
-        assert_eq!(status.line(), "halted: charterLost (evidence a stamp)");
+        assert_eq!(status.line(), "halted: halted: there is no charter; warning: x");
+        assert_eq!(status.halted_because(), Some("charterLost"));
         assert!(!status.is_running());
     }
 }
