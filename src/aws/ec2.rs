@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification, VolumeType};
+use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
 
 use super::{Cause, TAG_CLUSTER};
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
@@ -359,12 +359,12 @@ impl Ec2 {
                 .send()
                 .await
                 .map_err(|error| call.failed(Cause::new(&error)))?;
-            for instance in page.reservations().iter().flat_map(|reservation| reservation.instances()) {
+            for instance in page.reservations().iter().flat_map(Reservation::instances) {
                 let (id, instance) =
                     decode::instance(instance, cluster).map_err(|why| call.malformed(why))?;
                 found.insert(id, instance);
             }
-            match call.next(token, page.next_token())? {
+            match call.next(token.as_deref(), page.next_token())? {
                 None => return Ok(found),
                 next => token = next,
             }
@@ -395,7 +395,7 @@ impl Ec2 {
                     decode::volume(volume, cluster, holder).map_err(|why| call.malformed(why))?;
                 found.insert(id, volume);
             }
-            match call.next(token, page.next_token())? {
+            match call.next(token.as_deref(), page.next_token())? {
                 None => return Ok(found),
                 next => token = next,
             }
@@ -405,7 +405,7 @@ impl Ec2 {
     async fn named_instance(&self, id: &InstanceId) -> Result<Option<aws_sdk_ec2::types::Instance>, Cause> {
         let answer = self.client.describe_instances().instance_ids(id.as_str()).send().await;
         let answer = answer.map_err(|error| Cause::new(&error))?;
-        let mut instances = answer.reservations().iter().flat_map(|reservation| reservation.instances());
+        let mut instances = answer.reservations().iter().flat_map(Reservation::instances);
         Ok(instances.find(|instance| instance.instance_id() == Some(id.as_str())).cloned())
     }
 
@@ -433,9 +433,9 @@ impl Asked {
     }
 
     /// The token of the next page, if there is one.
-    fn next(&self, present: Option<String>, next: Option<&str>) -> Result<Option<String>, Ec2Error> {
+    fn next(&self, present: Option<&str>, next: Option<&str>) -> Result<Option<String>, Ec2Error> {
         let next = next.filter(|next| !next.is_empty());
-        if next.is_some() && next == present.as_deref() {
+        if next.is_some() && next == present {
             return Err(self.malformed("the same page twice"));
         }
         Ok(next.map(str::to_owned))

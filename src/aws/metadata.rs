@@ -46,7 +46,7 @@ const OPERATION: Duration = Duration::from_secs(15);
 
 /// How long a session token is asked for. Short, so that a copy of a token that the service no
 /// longer takes (the one in the credentials provider) is soon replaced.
-const TOKEN_TTL: Duration = Duration::from_secs(600);
+const TOKEN_TTL: Duration = Duration::from_mins(10);
 
 const USER_DATA: &str = "/latest/user-data";
 const META_DATA: &str = "/latest/meta-data/";
@@ -286,15 +286,22 @@ fn expected(name: &str) -> &'static str {
 
 /// A tag's key as one segment of a path.
 fn encoded(key: &str) -> String {
-    let mut path = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:@+=".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path
+    key.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'@'
+            | b'+'
+            | b'=' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// What is tried again at once: what did not come, and what the service could not do. Not 401,

@@ -324,7 +324,7 @@ impl ObjectStore {
     }
 
     fn failed(&self, operation: &'static str, key: &str, cause: Cause) -> ObjectError {
-        ObjectError::new(operation, self.url(key), &self.bucket, cause)
+        ObjectError::new(operation, self.url(key), cause)
     }
 
     fn malformed(&self, operation: &'static str, key: &str, why: impl Into<String>) -> ObjectError {

@@ -26,7 +26,7 @@ pub(super) fn instance(
     instance: &Ec2Instance,
     cluster: &ClusterName,
 ) -> Result<(InstanceId, Instance), String> {
-    let id: InstanceId = instance.instance_id().unwrap_or_default().parse().map_err(text)?;
+    let id: InstanceId = instance.instance_id().unwrap_or_default().parse().map_err(|error| text(&error))?;
     let state = match instance.state().and_then(|state| state.name()) {
         Some(InstanceStateName::Pending) => InstanceState::Pending,
         Some(InstanceStateName::Running) => InstanceState::Running,
@@ -42,7 +42,7 @@ pub(super) fn instance(
     let ours = tags.get(TAG_CLUSTER).is_some_and(|value| value == cluster.as_str());
     let instance = Instance {
         state,
-        zone: zone.map(str::parse::<Zone>).transpose().map_err(text)?,
+        zone: zone.map(str::parse::<Zone>).transpose().map_err(|error| text(&error))?,
         address: address
             .map(str::parse)
             .transpose()
@@ -61,7 +61,7 @@ pub(super) fn volume(
     cluster: &ClusterName,
     holder: Option<&InstanceId>,
 ) -> Result<(VolumeId, Volume), String> {
-    let id: VolumeId = volume.volume_id().unwrap_or_default().parse().map_err(text)?;
+    let id: VolumeId = volume.volume_id().unwrap_or_default().parse().map_err(|error| text(&error))?;
     let state = match volume.state() {
         Some(Ec2VolumeState::Creating) => VolumeState::Creating,
         Some(Ec2VolumeState::Available) => VolumeState::Available,
@@ -89,7 +89,7 @@ pub(super) fn volume(
     let attachment = (!attachments.is_empty()).then(|| attachments.swap_remove(place));
     let volume = Volume {
         state,
-        zone: volume.availability_zone().map(str::parse::<Zone>).transpose().map_err(text)?,
+        zone: volume.availability_zone().map(str::parse::<Zone>).transpose().map_err(|error| text(&error))?,
         attachment,
         ours,
         slot,
@@ -111,7 +111,7 @@ fn attachment(volume: &VolumeId, attachment: &VolumeAttachment) -> Result<Option
             return Err(format!("{volume} has an attachment in the state {state:?}"));
         }
     };
-    let instance = attachment.instance_id().unwrap_or_default().parse().map_err(text)?;
+    let instance = attachment.instance_id().unwrap_or_default().parse().map_err(|error| text(&error))?;
     Ok(Some(Attachment {
         instance,
         state,
@@ -120,6 +120,6 @@ fn attachment(volume: &VolumeId, attachment: &VolumeAttachment) -> Result<Option
     }))
 }
 
-fn text(error: ParseIdError) -> String {
+fn text(error: &ParseIdError) -> String {
     error.to_string()
 }

@@ -6,29 +6,23 @@ use super::super::Cause;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// There is no such bucket.
-    #[error(
-        "S3 {operation} of {object}: there is no bucket {bucket}; create it, or correct the configuration"
-    )]
+    #[error("S3 {operation} of {object}: there is no such bucket; create it, or correct the configuration")]
     NoSuchBucket {
         /// S3's name of the operation.
         operation: &'static str,
         /// The object, as a URL.
         object: String,
-        /// The bucket.
-        bucket: String,
         /// What S3 said.
         #[source]
         source: Cause,
     },
     /// The bucket is in another region, or behind another endpoint.
-    #[error("S3 {operation} of {object}: the bucket {bucket} is in another region; use one of this region")]
+    #[error("S3 {operation} of {object}: the bucket is in another region; use one of this region")]
     OtherRegion {
         /// S3's name of the operation.
         operation: &'static str,
         /// The object, as a URL.
         object: String,
-        /// The bucket.
-        bucket: String,
         /// What S3 said.
         #[source]
         source: Cause,
@@ -161,8 +155,7 @@ pub enum ObjectError {
 
 impl ObjectError {
     /// The error that a cause means.
-    pub(super) fn new(operation: &'static str, object: String, bucket: &str, source: Cause) -> Self {
-        let bucket = bucket.to_owned();
+    pub(super) fn new(operation: &'static str, object: String, source: Cause) -> Self {
         if source.is_throttled() {
             return Self::Throttled { operation, object, source };
         }
@@ -170,7 +163,7 @@ impl ObjectError {
             return Self::ClockSkewed { operation, object, source };
         }
         match (source.status(), source.code()) {
-            (_, Some("NoSuchBucket")) => Self::NoSuchBucket { operation, object, bucket, source },
+            (_, Some("NoSuchBucket")) => Self::NoSuchBucket { operation, object, source },
             (
                 _,
                 Some(
@@ -179,7 +172,7 @@ impl ObjectError {
                     | "IllegalLocationConstraintException",
                 ),
             )
-            | (Some(301), _) => Self::OtherRegion { operation, object, bucket, source },
+            | (Some(301), _) => Self::OtherRegion { operation, object, source },
             (
                 _,
                 Some(
@@ -206,11 +199,14 @@ impl ObjectError {
             | Self::Conflict { .. }
             | Self::NoAnswer { .. }
             | Self::Unsettled { .. } => true,
+            // Old credentials are replaced by themselves, others only by somebody.
+            Self::BadCredentials { source, .. } => {
+                matches!(source.code(), Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"))
+            }
             Self::ReadBack { source, .. } => source.is_retryable(),
             Self::NoSuchBucket { .. }
             | Self::OtherRegion { .. }
             | Self::AccessDenied { .. }
-            | Self::BadCredentials { .. }
             | Self::Key { .. }
             | Self::Refused { .. }
             | Self::Malformed { .. } => false,
