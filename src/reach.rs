@@ -6,11 +6,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::aws::objects::StoreLocation;
+use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
 use crate::config::Settings;
 use crate::config::settings::{AutoCompaction, Filesystem};
-use crate::etcd::client::{ClusterClient, TlsFiles};
+use crate::etcd::{ClusterClient, TlsFiles};
 use crate::etcd::config::{CompactionMode, Paths, Tuning};
 use crate::host::filesystem::Kind;
 use crate::host::service::Service;
@@ -30,7 +30,6 @@ pub const BACKUPS: &str = "backups/";
 pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where everything is reached.
-#[derive(Debug)]
 pub struct Reach {
     /// The root of all paths.
     pub root: Root,
@@ -57,7 +56,7 @@ impl Reach {
         };
         let aws = access.clients(&identity.region, location).await;
         let service = Service::of(&root);
-        let etcd = ClusterClient::new(TlsFiles::in_dir(&pki_dir(&root)), Vec::new());
+        let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
         Self { root, settings, identity, aws, service, etcd }
     }
 

@@ -160,6 +160,11 @@ impl Access {
             .await
     }
 
+    /// EC2 alone: for the instance's tags, before anything else is known.
+    pub async fn ec2(&self, region: &Region) -> Ec2 {
+        Ec2::new(&self.sdk_config(region).await)
+    }
+
     /// All clients, for a region and a place in S3. They are cheap to clone.
     pub async fn clients(&self, region: &Region, store: StoreLocation) -> Clients {
         let sdk = self.sdk_config(region).await;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::host::clock;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Fact, Identity, Leaves, Nonce, Observation, Slot, SlotRecord, Versioned, Waiting, Zone,
+    Authority, Charter, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -165,15 +165,4 @@ fn named_in(charter: &Fact<Option<Versioned<Charter>>>, etcd: &EtcdObservation) 
         named.extend(view.records.values().cloned());
     }
     named
-}
-
-/// The slot by the stamp on the mounted volume.
-fn stamped_slot(disk: &Fact<Option<crate::model::Disk>>) -> Option<Slot> {
-    match disk {
-        Fact::Known(Some(disk)) => match &disk.holds {
-            Fact::Known(holds) => holds.stamp.known()?.as_ref().map(|stamp| stamp.slot),
-            Fact::Unknown(_) => None,
-        },
-        Fact::Known(None) | Fact::Unknown(_) => None,
-    }
 }

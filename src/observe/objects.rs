@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
 
-use crate::aws::objects::{Changed, Stored};
+use crate::aws::{Changed, Stored};
 use crate::model::fact::chain;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{Authority, Charter, Fact, Versioned};
