@@ -292,7 +292,8 @@ impl World {
         Self {
             rng: fastrand::Rng::with_seed(config.seed),
             now,
-            history: VecDeque::from([(now, Arc::clone(&view))]),
+            // Before it began, there was nothing.
+            history: VecDeque::from([(0, Arc::clone(&view))]),
             view,
             zones,
             buckets: BTreeMap::new(),

@@ -300,6 +300,26 @@ fn a_stale_view_shows_what_was_true_then() {
 }
 
 #[test]
+fn what_is_made_in_the_first_millisecond_was_not_there_before() {
+    let mut w = world();
+    let spec = VolumeSpec { zone: "eu-west-1a".into(), ..VolumeSpec::default() };
+    w.create_volume(spec, None).unwrap();
+    assert_eq!((w.view_at_age(0).volumes.len(), w.view_at_age(1).volumes.len()), (1, 0));
+}
+
+#[test]
+fn a_group_of_a_thousand_is_spread_evenly_with_an_address_each() {
+    let mut w = world();
+    w.create_group(GroupSpec { max: 1_000, ..group("g", 1_000, vec![]) }).unwrap();
+    let zones = zones_of(&w, "g");
+    let sizes = ["eu-west-1a", "eu-west-1b", "eu-west-1c"].map(|z| zones.iter().filter(|m| *m == z).count());
+    assert_eq!(sizes, [334, 333, 333]);
+    let addresses: std::collections::BTreeSet<_> =
+        w.view().instances.values().map(|i| i.private_ip).collect();
+    assert_eq!(addresses.len(), 1_000);
+}
+
+#[test]
 fn faults_strike_at_their_rate_and_the_same_calls_for_the_same_seed() {
     let run = || {
         let mut w = world();
