@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::wire;
 use super::wire::connection::{BreakableListener, Peer};
-use super::wire::{self, imds};
-use super::world::{Event, InstanceId, World, WorldConfig};
+use super::wire::imds::{self, Hold};
+use super::world::{Event, ImdsGate, InstanceId, World, WorldConfig};
 use super::{clock, control};
 
 /// Where each instance's metadata service listens.
@@ -107,7 +108,7 @@ impl Shared {
         }
         let after = world.mark();
         drop(world);
-        if !Arc::ptr_eq(&before.0, &after.0) || before.1 != after.1 {
+        if before != after {
             self.0.changed.send_replace(());
         }
         result
@@ -166,19 +167,33 @@ impl Shared {
     fn start_imds(&self, world: &mut World, id: &InstanceId) {
         let _runtime = self.0.runtime.enter();
         let Some(ip) = world.view().instances.get(id).map(|i| i.private_ip) else { return };
-        let (reserved, address) = match self.0.imds {
-            ImdsPlacement::PrivateAddress(port) => (None, SocketAddr::from((ip, port))),
-            ImdsPlacement::AnyPort => match imds::reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) {
-                Ok((socket, address)) => (Some(socket), address),
+        let wanted = match self.0.imds {
+            ImdsPlacement::PrivateAddress(port) => SocketAddr::from((ip, port)),
+            ImdsPlacement::AnyPort => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        };
+        let (hold, address) = match imds::reserve(wanted) {
+            Ok((socket, address)) => (Hold::Bound(socket), address),
+            Err(error) if wanted.port() == 0 => {
+                tracing::error!(instance = %id, %error, "no address for a metadata service");
+                return;
+            }
+            // A predecessor at the same address is being ended: the service tries again.
+            Err(_) => (Hold::Nothing, wanted),
+        };
+        // It takes connections before anybody is told of it.
+        let hold = match (hold, world.imds_gate(id)) {
+            (hold @ Hold::Bound(_), ImdsGate::Open) => match hold.listen(address) {
+                Ok(listener) => Hold::Listening(listener),
                 Err(error) => {
-                    tracing::error!(instance = %id, %error, "no address for a metadata service");
-                    return;
+                    tracing::debug!(instance = %id, %error, "a metadata service can't listen yet");
+                    Hold::Nothing
                 }
             },
+            (hold, _) => hold,
         };
         world.set_imds(id, address);
         world.settle();
-        self.spawn(imds::run(self.clone(), id.clone(), address, reserved));
+        self.spawn(imds::run(self.clone(), id.clone(), address, hold));
     }
 
     /// Lets time pass: wakes when something becomes due by itself.
@@ -198,8 +213,8 @@ impl Shared {
             };
             tokio::select! {
                 () = timer => self.change(|_| ()),
-                changed = changes.changed() => {
-                    if changed.is_err() {
+                woken = changes.changed() => {
+                    if woken.is_err() {
                         return;
                     }
                 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::connection::{BreakableListener, Peer};
 use super::{Answer, pause};
@@ -18,6 +19,29 @@ const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 /// Between tries to take an address that its last holder has not let go of yet.
 const REBIND: Duration = Duration::from_millis(10);
+
+/// A metadata service's hold on its address.
+pub(in super::super) enum Hold {
+    /// None yet: its last holder has not let go of it.
+    Nothing,
+    /// Reserved, refusing connections.
+    Bound(TcpSocket),
+    /// Taking connections.
+    Listening(TcpListener),
+}
+
+impl Hold {
+    /// Takes connections from now on; what arrives before the service runs is queued.
+    pub(in super::super) fn listen(self, address: SocketAddr) -> Result<TcpListener, RegionError> {
+        let listen =
+            |socket: TcpSocket| socket.listen(1024).map_err(|source| RegionError::Bind { address, source });
+        match self {
+            Self::Nothing => listen(reserve(address)?.0),
+            Self::Bound(socket) => listen(socket),
+            Self::Listening(listener) => Ok(listener),
+        }
+    }
+}
 
 /// A socket that holds its address and refuses connections until it listens.
 pub(in super::super) fn reserve(address: SocketAddr) -> Result<(TcpSocket, SocketAddr), RegionError> {
@@ -30,12 +54,7 @@ pub(in super::super) fn reserve(address: SocketAddr) -> Result<(TcpSocket, Socke
 }
 
 /// Serves an instance until it is gone, with the listener open only while the instance's service is.
-pub(in super::super) async fn run(
-    shared: Shared,
-    id: InstanceId,
-    address: SocketAddr,
-    mut reserved: Option<TcpSocket>,
-) {
+pub(in super::super) async fn run(shared: Shared, id: InstanceId, address: SocketAddr, mut hold: Hold) {
     let mut changes = shared.changes();
     loop {
         changes.mark_unchanged();
@@ -46,23 +65,13 @@ pub(in super::super) async fn run(
                     return;
                 }
             }
-            ImdsGate::Open => {
-                let socket = match reserved.take().map_or_else(|| reserve(address).map(|r| r.0), Ok) {
-                    Ok(socket) => socket,
-                    Err(error) => {
-                        tracing::debug!(instance = %id, %error, "a metadata service's address is not free yet");
-                        tokio::time::sleep(REBIND).await;
-                        continue;
-                    }
-                };
-                match socket.listen(1024) {
-                    Ok(listener) => serve_while_open(&shared, &id, BreakableListener(listener)).await,
-                    Err(error) => {
-                        tracing::warn!(instance = %id, %error, "a metadata service can't listen");
-                        tokio::time::sleep(REBIND).await;
-                    }
+            ImdsGate::Open => match std::mem::replace(&mut hold, Hold::Nothing).listen(address) {
+                Ok(listener) => serve_while_open(&shared, &id, BreakableListener(listener)).await,
+                Err(error) => {
+                    tracing::debug!(instance = %id, %error, "a metadata service's address is not free yet");
+                    tokio::time::sleep(REBIND).await;
                 }
-            }
+            },
         }
     }
 }
@@ -71,7 +80,7 @@ async fn serve_while_open(shared: &Shared, id: &InstanceId, listener: BreakableL
     let router = Router::new().fallback(answer).with_state((shared.clone(), id.clone()));
     let service = router.into_make_service_with_connect_info::<Peer>();
     let mut changes = shared.changes();
-    let closed = changes.wait_for(|_| shared.with(|world| world.imds_gate(id)) != ImdsGate::Open);
+    let closed = changes.wait_for(|()| shared.with(|world| world.imds_gate(id)) != ImdsGate::Open);
     tokio::select! {
         served = async { axum::serve(listener, service).await } => {
             if let Err(error) = served {
@@ -146,6 +155,6 @@ fn respond(
     shared.with(|world| world.metadata(id, text(TOKEN), path)).map(|body| plain(200, body))
 }
 
-fn plain(status: u16, body: String) -> Answer {
+fn plain(status: u16, body: impl Into<Bytes>) -> Answer {
     Answer { status, headers: vec![("content-type".into(), "text/plain".into())], body: body.into() }
 }

@@ -12,24 +12,27 @@ impl Xml {
     /// A document with one root.
     pub(super) fn document(root: &str, namespace: &str, content: impl FnOnce(&mut Xml)) -> String {
         let mut xml = Xml("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".into());
-        let attribute = if namespace.is_empty() { String::new() } else { format!(" xmlns=\"{namespace}\"") };
-        xml.0.push_str(&format!("<{root}{attribute}>"));
+        if namespace.is_empty() {
+            xml.push(&["<", root, ">"]);
+        } else {
+            xml.push(&["<", root, " xmlns=\"", namespace, "\">"]);
+        }
         content(&mut xml);
-        xml.0.push_str(&format!("</{root}>"));
+        xml.push(&["</", root, ">"]);
         xml.0
     }
 
     /// An element with elements in it.
     pub(super) fn node(&mut self, name: &str, content: impl FnOnce(&mut Xml)) {
-        self.0.push_str(&format!("<{name}>"));
+        self.push(&["<", name, ">"]);
         content(self);
-        self.0.push_str(&format!("</{name}>"));
+        self.push(&["</", name, ">"]);
     }
 
     /// An element with text in it.
     pub(super) fn text(&mut self, name: &str, value: impl Display) {
         let value = value.to_string();
-        self.0.push_str(&format!("<{name}>{}</{name}>", escape(&value)));
+        self.push(&["<", name, ">", &escape(&value), "</", name, ">"]);
     }
 
     /// An element with text in it, if there is any.
@@ -37,5 +40,9 @@ impl Xml {
         if let Some(value) = value {
             self.text(name, value);
         }
+    }
+
+    fn push(&mut self, parts: &[&str]) {
+        self.0.extend(parts.iter().copied());
     }
 }

@@ -59,7 +59,7 @@ impl World {
             return Err(Refusal::bad("AlreadyExists", message));
         }
         if spec.zones.is_empty() {
-            spec.zones = self.config.zones.clone();
+            spec.zones.clone_from(&self.config.zones);
         }
         for zone in &spec.zones {
             self.zone_index(zone)?;

@@ -81,6 +81,7 @@ impl World {
     /// Makes a bucket; making it twice is no error.
     pub fn create_bucket(&mut self, name: &str) {
         self.buckets.entry(name.to_owned()).or_default();
+        self.writes += 1;
     }
 
     /// All buckets and their objects.
@@ -106,10 +107,9 @@ impl World {
         let present = self.buckets.get(bucket).and_then(|b| b.get(key));
         match (condition, present) {
             (Condition::None, _) | (Condition::Absent, None) => {}
-            (Condition::Absent, Some(_)) => return Err(failed_condition()),
             (Condition::Matches(_), None) => return Err(no_key()),
             (Condition::Matches(etag), Some(o)) if o.etag == *etag => {}
-            (Condition::Matches(_), Some(_)) => return Err(failed_condition()),
+            (Condition::Absent | Condition::Matches(_), Some(_)) => return Err(failed_condition()),
         }
         let object = Object {
             etag: etag(&put.body),
@@ -125,6 +125,7 @@ impl World {
         };
         if let Some(objects) = self.buckets.get_mut(bucket) {
             objects.insert(key.to_owned(), object.clone());
+            self.writes += 1;
         }
         Ok(object)
     }
@@ -148,6 +149,7 @@ impl World {
         self.check(caller, Action::Write, bucket, key)?;
         if let Some(objects) = self.buckets.get_mut(bucket) {
             objects.remove(key);
+            self.writes += 1;
         }
         Ok(())
     }

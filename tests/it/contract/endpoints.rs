@@ -1,0 +1,213 @@
+//! Where a suite runs: the simulated region or moto, each set up in its own way.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
+use aws_sdk_autoscaling::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_ec2::types::{InstanceType, Placement, ResourceType, Tag, TagSpecification};
+use quorate::lab::region::{GroupSpec, InstanceSpec, InstanceState, Region, RegionConfig, World};
+use tokio::process::{Child, Command};
+
+use super::http;
+
+pub const REGION: &str = "eu-west-1";
+pub const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "eu-west-1c"];
+pub const OPERATOR: &str = "AKIAOPERATOR00000000";
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Clients that ask once and never retry, so that each answer is seen.
+pub fn config(url: &str, access_key: &str) -> SdkConfig {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(AwsRegion::new(REGION))
+        .endpoint_url(url)
+        .retry_config(RetryConfig::disabled())
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            access_key, "secret", None, None, "test",
+        )))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build()
+}
+
+pub fn s3_client(config: &SdkConfig) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(config).force_path_style(true).build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// What a suite runs against.
+pub struct Endpoints {
+    pub ec2: aws_sdk_ec2::Client,
+    pub s3: aws_sdk_s3::Client,
+    pub autoscaling: aws_sdk_autoscaling::Client,
+    region: Option<Region>,
+    _moto: Option<Child>,
+}
+
+pub fn tags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+impl Endpoints {
+    fn new(url: &str, region: Option<Region>, moto: Option<Child>) -> Self {
+        let config = config(url, OPERATOR);
+        Self {
+            ec2: aws_sdk_ec2::Client::new(&config),
+            s3: s3_client(&config),
+            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            region,
+            _moto: moto,
+        }
+    }
+
+    pub async fn simulated() -> Self {
+        Self::simulated_with(RegionConfig::default()).await
+    }
+
+    pub async fn simulated_with(config: RegionConfig) -> Self {
+        let region = Region::start(config).await.unwrap();
+        let url = region.endpoints().aws.clone();
+        Self::new(&url, Some(region), None)
+    }
+
+    /// Starts a moto of its own, which ends with this value.
+    pub async fn moto() -> Self {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/moto/bin/moto_server");
+        assert!(std::path::Path::new(program).exists(), "moto is missing: run scripts/install-tools moto");
+        // A free port: moto can't be asked for "any". Another process may take it before moto does,
+        // in which case moto ends at once and the wait below says so.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let url = format!("http://127.0.0.1:{port}");
+        let ready = async {
+            while http::ask("POST", &url, "/moto-api/reset", &[], "").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            ended = child.wait() => panic!("moto ended at once: {ended:?}"),
+            ready = tokio::time::timeout(Duration::from_mins(1), ready) => ready.expect("moto answers in time"),
+        }
+        Self::new(&url, None, Some(child))
+    }
+
+    /// The simulated region, where a check is about nothing else.
+    pub fn region(&self) -> &Region {
+        self.region.as_ref().expect("this check is for the simulated region")
+    }
+
+    /// Clients of an instance, by its role's credentials.
+    pub fn config_of(&self, instance: &str) -> SdkConfig {
+        let key = self.region().with(|w| {
+            w.view().instances[instance].credentials.as_ref().map(|c| c.access_key.clone()).unwrap()
+        });
+        config(&self.region().endpoints().aws, &key)
+    }
+
+    /// A running instance.
+    pub async fn instance(&self, zone: &str, tags: &BTreeMap<String, String>) -> String {
+        if let Some(region) = &self.region {
+            let spec = InstanceSpec { zone: zone.into(), tags: tags.clone(), ..InstanceSpec::default() };
+            let id = region.change(|w| w.run_instance(spec)).unwrap().to_string();
+            let running = |w: &World| w.view().instances[id.as_str()].state == InstanceState::Running;
+            assert!(region.wait_until(SOON, running).await);
+            return id;
+        }
+        let tag = |(k, v): (&String, &String)| Tag::builder().key(k).value(v).build();
+        let mut run = self
+            .ec2
+            .run_instances()
+            .image_id("ami-12345678")
+            .instance_type(InstanceType::T3Medium)
+            .placement(Placement::builder().availability_zone(zone).build())
+            .min_count(1)
+            .max_count(1);
+        if !tags.is_empty() {
+            let tags = TagSpecification::builder()
+                .resource_type(ResourceType::Instance)
+                .set_tags(Some(tags.iter().map(tag).collect()))
+                .build();
+            run = run.tag_specifications(tags);
+        }
+        run.send().await.unwrap().instances()[0].instance_id().unwrap().to_owned()
+    }
+
+    pub async fn terminate(&self, id: &str) {
+        if let Some(region) = &self.region {
+            region.change(|w| w.terminate_instance(id)).unwrap();
+            let gone = |w: &World| w.view().instances[id].state == InstanceState::Terminated;
+            assert!(region.wait_until(SOON, gone).await);
+        } else {
+            self.ec2.terminate_instances().instance_ids(id).send().await.unwrap();
+        }
+    }
+
+    pub async fn bucket(&self, name: &str) {
+        if let Some(region) = &self.region {
+            region.change(|w| w.create_bucket(name));
+            return;
+        }
+        let place = aws_sdk_s3::types::CreateBucketConfiguration::builder()
+            .location_constraint(aws_sdk_s3::types::BucketLocationConstraint::EuWest1)
+            .build();
+        self.s3.create_bucket().bucket(name).create_bucket_configuration(place).send().await.unwrap();
+    }
+
+    /// A group in one zone (moto puts any other into one zone as well), all in service.
+    pub async fn group(&self, name: &str, desired: usize, tags: &BTreeMap<String, String>) {
+        if let Some(region) = &self.region {
+            let spec = GroupSpec {
+                name: name.into(),
+                desired,
+                max: 10,
+                zones: vec![ZONES[0].into()],
+                tags: tags.clone(),
+                ..GroupSpec::default()
+            };
+            region.change(|w| w.create_group(spec)).unwrap();
+            let all_in = |w: &World| {
+                World::members(w.view(), name).filter(|(_, l)| l.state.name() == "InService").count()
+                    == desired
+            };
+            assert!(region.wait_until(SOON, all_in).await);
+            return;
+        }
+        self.autoscaling
+            .create_launch_configuration()
+            .launch_configuration_name(name)
+            .image_id("ami-12345678")
+            .instance_type("t3.medium")
+            .send()
+            .await
+            .unwrap();
+        let tag = |(k, v): (&String, &String)| {
+            aws_sdk_autoscaling::types::Tag::builder()
+                .key(k)
+                .value(v)
+                .resource_id(name)
+                .resource_type("auto-scaling-group")
+                .propagate_at_launch(true)
+                .build()
+        };
+        self.autoscaling
+            .create_auto_scaling_group()
+            .auto_scaling_group_name(name)
+            .launch_configuration_name(name)
+            .availability_zones(ZONES[0])
+            .min_size(0)
+            .max_size(10)
+            .desired_capacity(i32::try_from(desired).unwrap())
+            .set_tags(Some(tags.iter().map(tag).collect()))
+            .send()
+            .await
+            .unwrap();
+    }
+}

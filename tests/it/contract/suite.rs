@@ -1,0 +1,470 @@
+//! What holds for the simulated region and for moto alike.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_ec2::error::ProvideErrorMetadata;
+use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, Volume};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ServerSideEncryption;
+use futures_util::FutureExt;
+
+use super::endpoints::{Endpoints, ZONES, tags};
+
+type Check = for<'a> fn(&'a Endpoints) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+macro_rules! checks {
+    ($($name:ident),* $(,)?) => {
+        /// Every check, by name.
+        const CHECKS: &[(&str, Check)] = &[$((stringify!($name), |e| Box::pin($name(e)))),*];
+    };
+}
+
+checks![
+    instances_are_found_by_id_tag_key_state_and_zone,
+    a_missing_instance_is_an_error_by_id_and_nothing_by_filter,
+    a_terminated_instance_is_still_described,
+    instances_come_in_pages_without_gap_or_overlap,
+    volumes_are_created_with_tags_and_found_by_every_filter,
+    a_missing_volume_is_an_error_by_id_and_nothing_by_filter,
+    an_attached_volume_is_found_by_its_instance_and_is_free_after_detaching,
+    tags_are_set_changed_and_described,
+    an_object_is_created_once,
+    of_sixteen_racing_creates_exactly_one_wins,
+    an_object_is_replaced_only_from_the_version_that_was_read,
+    of_sixteen_racing_replacements_exactly_one_wins,
+    a_missing_key_and_a_missing_bucket_are_told_apart,
+    an_object_keeps_its_content_metadata_and_encryption,
+    an_unchanged_object_is_not_sent_again,
+    an_object_is_deleted_and_deleting_it_twice_is_no_error,
+    keys_are_listed_by_prefix_in_order_and_in_pages,
+    awkward_keys_come_back_as_they_went,
+    groups_are_described_with_their_instances,
+    groups_are_found_by_name_and_by_tag,
+    groups_come_in_pages,
+    group_instances_are_described_by_id,
+];
+
+/// No check takes longer than this.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// Runs every check and names all that failed.
+async fn run(endpoints: &Endpoints) {
+    let mut failed = Vec::new();
+    for (name, check) in CHECKS {
+        // A panic has already been printed; what hangs is named like what fails.
+        let ended = tokio::time::timeout(LONGEST, AssertUnwindSafe(check(endpoints)).catch_unwind()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "these do not hold: {failed:#?}");
+}
+
+#[tokio::test]
+async fn every_contract_holds_in_the_simulated_region() {
+    run(&Endpoints::simulated().await).await;
+}
+
+#[tokio::test]
+async fn every_contract_holds_in_moto() {
+    run(&Endpoints::moto().await).await;
+}
+
+pub fn filter(name: &str, value: &str) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+async fn instances(e: &Endpoints, filters: Vec<Filter>) -> BTreeSet<String> {
+    let answer = e.ec2.describe_instances().set_filters(Some(filters)).send().await.unwrap();
+    let found = answer.reservations().iter().flat_map(Reservation::instances);
+    found.map(|i| i.instance_id().unwrap().to_owned()).collect()
+}
+
+async fn instances_are_found_by_id_tag_key_state_and_zone(e: &Endpoints) {
+    let red = e.instance(ZONES[0], &tags(&[("colour", "red")])).await;
+    let blue = e.instance(ZONES[1], &tags(&[("colour", "blue"), ("blue-only", "")])).await;
+    let one = |id: &String| BTreeSet::from([id.clone()]);
+    assert_eq!(instances(e, vec![filter("tag:colour", "red")]).await, one(&red));
+    assert_eq!(instances(e, vec![filter("tag-key", "blue-only")]).await, one(&blue));
+    assert_eq!(instances(e, vec![filter("instance-id", &red)]).await, one(&red));
+    let either = Filter::builder().name("tag:colour").values("red").values("blue").build();
+    assert_eq!(instances(e, vec![either.clone()]).await, BTreeSet::from([red.clone(), blue.clone()]));
+    let in_zone = vec![either.clone(), filter("availability-zone", ZONES[1])];
+    assert_eq!(instances(e, in_zone).await, one(&blue), "filters are joined by and");
+    let running = vec![either.clone(), filter("instance-state-name", "running")];
+    assert_eq!(instances(e, running).await.len(), 2);
+    let stopped = vec![either, filter("instance-state-name", "shutting-down")];
+    assert!(instances(e, stopped).await.is_empty());
+
+    let answer = e.ec2.describe_instances().instance_ids(&red).send().await.unwrap();
+    let found = &answer.reservations()[0].instances()[0];
+    assert_eq!(found.placement().unwrap().availability_zone(), Some(ZONES[0]));
+    assert!(found.private_ip_address().unwrap().parse::<std::net::Ipv4Addr>().is_ok());
+    assert_eq!(found.state().unwrap().name().unwrap().as_str(), "running");
+    assert_eq!(found.tags()[0].key().zip(found.tags()[0].value()), Some(("colour", "red")));
+    assert!(found.launch_time().is_some());
+}
+
+async fn a_missing_instance_is_an_error_by_id_and_nothing_by_filter(e: &Endpoints) {
+    let missing = "i-0123456789abcdef0";
+    let error = e.ec2.describe_instances().instance_ids(missing).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("InvalidInstanceID.NotFound"));
+    assert!(instances(e, vec![filter("instance-id", missing)]).await.is_empty());
+}
+
+async fn a_terminated_instance_is_still_described(e: &Endpoints) {
+    let id = e.instance(ZONES[0], &tags(&[])).await;
+    e.terminate(&id).await;
+    let answer = e.ec2.describe_instances().instance_ids(&id).send().await.unwrap();
+    let state = answer.reservations()[0].instances()[0].state().unwrap().name().unwrap().as_str().to_owned();
+    assert_eq!(state, "terminated");
+}
+
+async fn instances_come_in_pages_without_gap_or_overlap(e: &Endpoints) {
+    let mut wanted = BTreeSet::new();
+    for _ in 0..7 {
+        wanted.insert(e.instance(ZONES[2], &tags(&[("paged", "yes")])).await);
+    }
+    let first = e.ec2.describe_instances().filters(filter("tag:paged", "yes")).max_results(5);
+    let first = first.send().await.unwrap();
+    assert_eq!(first.reservations().len(), 5);
+    assert!(first.next_token().is_some());
+    let mut pages =
+        e.ec2.describe_instances().filters(filter("tag:paged", "yes")).max_results(5).into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        let ids = page.reservations().iter().flat_map(Reservation::instances);
+        found.extend(ids.map(|i| i.instance_id().unwrap().to_owned()));
+    }
+    assert_eq!(found.len(), 7);
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+}
+
+pub async fn volume(e: &Endpoints, zone: &str, name: &str) -> String {
+    let spec = TagSpecification::builder()
+        .resource_type(ResourceType::Volume)
+        .tags(Tag::builder().key("name").value(name).build())
+        .build();
+    let made = e.ec2.create_volume().availability_zone(zone).size(1).tag_specifications(spec);
+    let id = made.send().await.unwrap().volume_id().unwrap().to_owned();
+    while volumes(e, vec![filter("volume-id", &id)]).await[0].state().unwrap().as_str() != "available" {
+        tokio::task::yield_now().await;
+    }
+    id
+}
+
+async fn volumes(e: &Endpoints, filters: Vec<Filter>) -> Vec<Volume> {
+    e.ec2.describe_volumes().set_filters(Some(filters)).send().await.unwrap().volumes().to_vec()
+}
+
+async fn volume_ids(e: &Endpoints, filters: Vec<Filter>) -> Vec<String> {
+    volumes(e, filters).await.iter().map(|v| v.volume_id().unwrap().to_owned()).collect()
+}
+
+async fn volumes_are_created_with_tags_and_found_by_every_filter(e: &Endpoints) {
+    let id = volume(e, ZONES[1], "found").await;
+    let ours = std::slice::from_ref(&id);
+    let by_name = || filter("tag:name", "found");
+    assert_eq!(volume_ids(e, vec![by_name()]).await, ours);
+    assert_eq!(volume_ids(e, vec![by_name(), filter("availability-zone", ZONES[1])]).await, ours);
+    assert!(volume_ids(e, vec![by_name(), filter("availability-zone", ZONES[0])]).await.is_empty());
+    assert_eq!(volume_ids(e, vec![by_name(), filter("status", "available")]).await, ours);
+    assert!(volume_ids(e, vec![by_name(), filter("status", "in-use")]).await.is_empty());
+    assert!(volume_ids(e, vec![filter("tag-key", "name")]).await.contains(&id));
+    let described = e.ec2.describe_volumes().volume_ids(&id).send().await.unwrap();
+    let found = &described.volumes()[0];
+    assert_eq!((found.size(), found.availability_zone()), (Some(1), Some(ZONES[1])));
+    assert!(found.attachments().is_empty());
+}
+
+async fn a_missing_volume_is_an_error_by_id_and_nothing_by_filter(e: &Endpoints) {
+    let missing = "vol-0123456789abcdef0";
+    let error = e.ec2.describe_volumes().volume_ids(missing).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("InvalidVolume.NotFound"));
+    assert!(volume_ids(e, vec![filter("volume-id", missing)]).await.is_empty());
+}
+
+async fn an_attached_volume_is_found_by_its_instance_and_is_free_after_detaching(e: &Endpoints) {
+    let instance = e.instance(ZONES[0], &tags(&[])).await;
+    let id = volume(e, ZONES[0], "attached").await;
+    let by_both = |status| {
+        vec![
+            filter("volume-id", &id),
+            filter("attachment.instance-id", &instance),
+            filter("attachment.status", status),
+        ]
+    };
+    let attach = e.ec2.attach_volume().volume_id(&id).instance_id(&instance).device("/dev/xvdf");
+    let attached = attach.send().await.unwrap();
+    assert_eq!(attached.instance_id(), Some(instance.as_str()));
+    while volume_ids(e, by_both("attached")).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let found = volumes(e, vec![filter("volume-id", &id)]).await.remove(0);
+    assert_eq!(found.state().unwrap().as_str(), "in-use");
+    assert_eq!(found.attachments()[0].instance_id(), Some(instance.as_str()));
+    assert_eq!(found.attachments()[0].device(), Some("/dev/xvdf"));
+    e.ec2.detach_volume().volume_id(&id).instance_id(&instance).send().await.unwrap();
+    while volume_ids(e, vec![filter("volume-id", &id), filter("status", "available")]).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(volumes(e, vec![filter("volume-id", &id)]).await[0].attachments().is_empty());
+}
+
+async fn tags_are_set_changed_and_described(e: &Endpoints) {
+    let id = volume(e, ZONES[0], "before").await;
+    let tag = |k, v| Tag::builder().key(k).value(v).build();
+    let set =
+        e.ec2.create_tags().resources(&id).tags(tag("name", "after")).tags(tag("quorate:slot", "a & <b>"));
+    set.send().await.unwrap();
+    let described =
+        e.ec2.describe_tags().filters(filter("resource-id", &id)).filters(filter("resource-type", "volume"));
+    let described = described.send().await.unwrap();
+    let mut found: Vec<_> = described.tags().iter().map(|t| (t.key().unwrap(), t.value().unwrap())).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("name", "after"), ("quorate:slot", "a & <b>")]);
+    let by_key = e.ec2.describe_tags().filters(filter("key", "quorate:slot")).send().await.unwrap();
+    assert_eq!(by_key.tags()[0].resource_id(), Some(id.as_str()));
+}
+
+pub fn text(body: &str) -> ByteStream {
+    ByteStream::from(body.as_bytes().to_vec())
+}
+
+pub fn status<E>(error: &aws_sdk_s3::error::SdkError<E>) -> u16 {
+    error.raw_response().map_or(0, |r| r.status().as_u16())
+}
+
+async fn read(e: &Endpoints, bucket: &str, key: &str) -> (String, String) {
+    let got = e.s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+    let etag = got.e_tag().unwrap().to_owned();
+    (String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap(), etag)
+}
+
+async fn an_object_is_created_once(e: &Endpoints) {
+    e.bucket("once").await;
+    let create =
+        |body| e.s3.put_object().bucket("once").key("charter.json").if_none_match("*").body(text(body));
+    let made = create("first").send().await.unwrap();
+    let refused = create("second").send().await.unwrap_err();
+    assert_eq!((status(&refused), refused.code()), (412, Some("PreconditionFailed")));
+    assert_eq!(read(e, "once", "charter.json").await, ("first".into(), made.e_tag().unwrap().to_owned()));
+}
+
+/// Sixteen writes at once: how many won, how many were refused by their condition.
+async fn race(e: &Endpoints, bucket: &str, etag: Option<String>) -> (usize, usize) {
+    let start = Arc::new(tokio::sync::Barrier::new(16));
+    let writers: Vec<_> = (0..16)
+        .map(|n| {
+            let put = e.s3.put_object().bucket(bucket).key("k").body(text(&format!("writer {n}")));
+            let put = match &etag {
+                None => put.if_none_match("*"),
+                Some(etag) => put.if_match(etag),
+            };
+            let start = Arc::clone(&start);
+            tokio::spawn(async move {
+                start.wait().await;
+                put.send().await.map(|_| ()).map_err(|e| status(&e))
+            })
+        })
+        .collect();
+    let (mut won, mut refused) = (0, 0);
+    for writer in writers {
+        match writer.await.unwrap() {
+            Ok(()) => won += 1,
+            Err(412) => refused += 1,
+            Err(other) => panic!("a writer was answered with {other}"),
+        }
+    }
+    (won, refused)
+}
+
+async fn of_sixteen_racing_creates_exactly_one_wins(e: &Endpoints) {
+    e.bucket("creates").await;
+    assert_eq!(race(e, "creates", None).await, (1, 15));
+}
+
+async fn of_sixteen_racing_replacements_exactly_one_wins(e: &Endpoints) {
+    e.bucket("replacements").await;
+    let put = e.s3.put_object().bucket("replacements").key("k").body(text("before")).send().await.unwrap();
+    assert_eq!(race(e, "replacements", put.e_tag().map(str::to_owned)).await, (1, 15));
+}
+
+async fn an_object_is_replaced_only_from_the_version_that_was_read(e: &Endpoints) {
+    e.bucket("cas").await;
+    let put = |body, etag: &str| e.s3.put_object().bucket("cas").key("k").if_match(etag).body(text(body));
+    let missing = put("x", "\"00000000000000000000000000000000\"").send().await.unwrap_err();
+    assert_eq!((status(&missing), missing.code()), (404, Some("NoSuchKey")));
+    e.s3.put_object().bucket("cas").key("k").body(text("one")).send().await.unwrap();
+    let (_, first) = read(e, "cas", "k").await;
+    let second = put("two", &first).send().await.unwrap();
+    assert_ne!(second.e_tag(), Some(first.as_str()));
+    let stale = put("three", &first).send().await.unwrap_err();
+    assert_eq!((status(&stale), stale.code()), (412, Some("PreconditionFailed")));
+    assert_eq!(read(e, "cas", "k").await.0, "two");
+}
+
+async fn a_missing_key_and_a_missing_bucket_are_told_apart(e: &Endpoints) {
+    e.bucket("present").await;
+    let key = e.s3.get_object().bucket("present").key("absent").send().await.unwrap_err();
+    assert_eq!((status(&key), key.code()), (404, Some("NoSuchKey")));
+    assert!(key.into_service_error().is_no_such_key());
+    let bucket = e.s3.get_object().bucket("absent").key("absent").send().await.unwrap_err();
+    assert_eq!((status(&bucket), bucket.code()), (404, Some("NoSuchBucket")));
+    let head = e.s3.head_object().bucket("present").key("absent").send().await.unwrap_err();
+    assert!(head.into_service_error().is_not_found());
+    let list = e.s3.list_objects_v2().bucket("absent").send().await.unwrap_err();
+    assert_eq!(list.code(), Some("NoSuchBucket"));
+    let put = e.s3.put_object().bucket("absent").key("k").body(text("")).send().await.unwrap_err();
+    assert_eq!(put.code(), Some("NoSuchBucket"));
+}
+
+async fn an_object_keeps_its_content_metadata_and_encryption(e: &Endpoints) {
+    e.bucket("kept").await;
+    let key_id = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef";
+    let put =
+        e.s3.put_object()
+            .bucket("kept")
+            .key("pki/ca.key")
+            .body(text("content"))
+            .content_type("application/x-pem-file")
+            .metadata("nonce", "17")
+            .server_side_encryption(ServerSideEncryption::AwsKms)
+            .ssekms_key_id(key_id);
+    let put = put.send().await.unwrap();
+    assert_eq!(put.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
+    assert_eq!(put.ssekms_key_id(), Some(key_id));
+    let head = e.s3.head_object().bucket("kept").key("pki/ca.key").send().await.unwrap();
+    assert_eq!(head.content_length(), Some(7));
+    assert_eq!(head.content_type(), Some("application/x-pem-file"));
+    assert_eq!(head.metadata().unwrap()["nonce"], "17");
+    assert_eq!(head.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
+    assert_eq!(head.ssekms_key_id(), Some(key_id));
+    assert!(head.last_modified().is_some());
+    assert_eq!(read(e, "kept", "pki/ca.key").await.0, "content");
+}
+
+async fn an_unchanged_object_is_not_sent_again(e: &Endpoints) {
+    e.bucket("unchanged").await;
+    let put = e.s3.put_object().bucket("unchanged").key("k").body(text("same")).send().await.unwrap();
+    let again = e.s3.get_object().bucket("unchanged").key("k").if_none_match(put.e_tag().unwrap());
+    assert_eq!(status(&again.send().await.unwrap_err()), 304);
+    let other = e.s3.get_object().bucket("unchanged").key("k").if_none_match("\"other\"");
+    assert!(other.send().await.is_ok());
+}
+
+async fn an_object_is_deleted_and_deleting_it_twice_is_no_error(e: &Endpoints) {
+    e.bucket("deleted").await;
+    e.s3.put_object().bucket("deleted").key("k").body(text("x")).send().await.unwrap();
+    for _ in 0..2 {
+        e.s3.delete_object().bucket("deleted").key("k").send().await.unwrap();
+    }
+    let gone = e.s3.get_object().bucket("deleted").key("k").send().await.unwrap_err();
+    assert!(gone.into_service_error().is_no_such_key());
+}
+
+async fn keys_are_listed_by_prefix_in_order_and_in_pages(e: &Endpoints) {
+    e.bucket("listed").await;
+    for key in ["b/5", "b/1", "b/4", "a", "b/2", "c", "b/3"] {
+        e.s3.put_object().bucket("listed").key(key).body(text(key)).send().await.unwrap();
+    }
+    let mut pages = e.s3.list_objects_v2().bucket("listed").prefix("b/").max_keys(2).into_paginator().send();
+    let (mut found, mut sizes) = (Vec::new(), Vec::new());
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        sizes.push(page.contents().len());
+        found.extend(page.contents().iter().map(|o| o.key().unwrap().to_owned()));
+    }
+    assert_eq!(found, ["b/1", "b/2", "b/3", "b/4", "b/5"]);
+    assert_eq!(sizes, [2, 2, 1]);
+    let none = e.s3.list_objects_v2().bucket("listed").prefix("z").send().await.unwrap();
+    assert_eq!((none.contents().len(), none.is_truncated()), (0, Some(false)));
+    let rolled = e.s3.list_objects_v2().bucket("listed").delimiter("/").send().await.unwrap();
+    assert_eq!(rolled.common_prefixes()[0].prefix(), Some("b/"));
+    assert_eq!(rolled.contents().len(), 2);
+}
+
+async fn awkward_keys_come_back_as_they_went(e: &Endpoints) {
+    e.bucket("awkward").await;
+    let key = "a b/ü+&=<x>'\"%41.json";
+    e.s3.put_object().bucket("awkward").key(key).body(text("x")).send().await.unwrap();
+    assert_eq!(read(e, "awkward", key).await.0, "x");
+    let listed = e.s3.list_objects_v2().bucket("awkward").prefix("a b/").send().await.unwrap();
+    assert_eq!(listed.contents()[0].key(), Some(key));
+}
+
+async fn groups_are_described_with_their_instances(e: &Endpoints) {
+    e.group("described", 2, &tags(&[("quorate:cluster", "c1")])).await;
+    let answer = e.autoscaling.describe_auto_scaling_groups().auto_scaling_group_names("described");
+    let answer = answer.send().await.unwrap();
+    let group = &answer.auto_scaling_groups()[0];
+    assert_eq!((group.min_size(), group.max_size(), group.desired_capacity()), (Some(0), Some(10), Some(2)));
+    assert_eq!(group.availability_zones(), [ZONES[0]]);
+    assert!(group.target_group_arns().is_empty());
+    assert_eq!(group.tags()[0].key().zip(group.tags()[0].value()), Some(("quorate:cluster", "c1")));
+    assert_eq!(group.instances().len(), 2);
+    for member in group.instances() {
+        assert_eq!(member.lifecycle_state().unwrap().as_str(), "InService");
+        assert_eq!(member.health_status(), Some("Healthy"));
+        assert_eq!(member.availability_zone(), Some(ZONES[0]));
+    }
+    // The group's tags are its instances', and EC2 knows whose they are.
+    let members: BTreeSet<String> =
+        group.instances().iter().map(|i| i.instance_id().unwrap().to_owned()).collect();
+    assert_eq!(instances(e, vec![filter("tag:quorate:cluster", "c1")]).await, members);
+    assert_eq!(instances(e, vec![filter("tag:aws:autoscaling:groupName", "described")]).await, members);
+}
+
+async fn groups_are_found_by_name_and_by_tag(e: &Endpoints) {
+    use aws_sdk_autoscaling::types::Filter;
+    e.group("tagged", 0, &tags(&[("team", "x")])).await;
+    let names = |answer: aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoScalingGroupsOutput| {
+        let groups = answer.auto_scaling_groups().iter();
+        groups.map(|g| g.auto_scaling_group_name().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let by = |name: &str, value: &str| {
+        let filter = Filter::builder().name(name).values(value).build();
+        e.autoscaling.describe_auto_scaling_groups().filters(filter).send()
+    };
+    assert_eq!(names(by("tag:team", "x").await.unwrap()), ["tagged"]);
+    assert_eq!(names(by("tag-key", "team").await.unwrap()), ["tagged"]);
+    assert!(names(by("tag:team", "y").await.unwrap()).is_empty());
+    let none = e.autoscaling.describe_auto_scaling_groups().auto_scaling_group_names("no-such-group");
+    assert!(names(none.send().await.unwrap()).is_empty(), "a missing group is no error");
+}
+
+async fn groups_come_in_pages(e: &Endpoints) {
+    for name in ["page-1", "page-2", "page-3"] {
+        e.group(name, 0, &tags(&[])).await;
+    }
+    let mut pages = e.autoscaling.describe_auto_scaling_groups().max_records(2).into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        assert!(page.auto_scaling_groups().len() <= 2);
+        let groups = page.auto_scaling_groups().iter();
+        found.extend(groups.map(|g| g.auto_scaling_group_name().unwrap().to_owned()));
+    }
+    let unique: BTreeSet<&String> = found.iter().collect();
+    assert_eq!(unique.len(), found.len(), "no group twice");
+    assert!(["page-1", "page-2", "page-3"].iter().all(|n| found.iter().any(|f| f == n)));
+}
+
+async fn group_instances_are_described_by_id(e: &Endpoints) {
+    e.group("by-id", 2, &tags(&[])).await;
+    let group = e.autoscaling.describe_auto_scaling_groups().auto_scaling_group_names("by-id");
+    let group = group.send().await.unwrap();
+    let id = group.auto_scaling_groups()[0].instances()[0].instance_id().unwrap().to_owned();
+    let answer = e.autoscaling.describe_auto_scaling_instances().instance_ids(&id).send().await.unwrap();
+    let [found] = answer.auto_scaling_instances() else { panic!("one instance, and no other") };
+    assert_eq!(found.auto_scaling_group_name(), Some("by-id"));
+    assert_eq!((found.instance_id(), found.lifecycle_state()), (Some(id.as_str()), Some("InService")));
+    let alone = e.instance(ZONES[0], &tags(&[])).await;
+    let none = e.autoscaling.describe_auto_scaling_instances().instance_ids(&alone).send().await.unwrap();
+    assert!(none.auto_scaling_instances().is_empty(), "an instance in no group is no error");
+}
