@@ -154,10 +154,12 @@ impl AutoScaling {
                     what: what.to_owned(),
                     source: Cause::new(&error),
                 })?;
-            for group in page.auto_scaling_groups() {
+            // An empty list comes as an empty element: without one, nobody has said "none".
+            let listed = page.auto_scaling_groups.as_deref();
+            for group in listed.ok_or_else(|| malformed("no list of groups".to_owned()))? {
                 groups.push(decoded(group).map_err(malformed)?);
             }
-            let next = page.next_token().filter(|next| !next.is_empty()).map(str::to_owned);
+            let next = page.next_token.filter(|next| !next.is_empty());
             match next {
                 None => return Ok(()),
                 next if next == token => return Err(malformed("the same page twice".to_owned())),

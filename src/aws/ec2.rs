@@ -359,12 +359,15 @@ impl Ec2 {
                 .send()
                 .await
                 .map_err(|error| call.failed(Cause::new(&error)))?;
-            for instance in page.reservations().iter().flat_map(Reservation::instances) {
+            // EC2 sends an empty list as an empty element: without one, it has not said "none".
+            let reservations = page.reservations.as_deref();
+            let reservations = reservations.ok_or_else(|| call.malformed("no list of instances"))?;
+            for instance in reservations.iter().flat_map(Reservation::instances) {
                 let (id, instance) =
                     decode::instance(instance, cluster).map_err(|why| call.malformed(why))?;
                 found.insert(id, instance);
             }
-            match call.next(token.as_deref(), page.next_token())? {
+            match call.next(token.as_deref(), page.next_token.as_deref())? {
                 None => return Ok(found),
                 next => token = next,
             }
@@ -390,12 +393,13 @@ impl Ec2 {
                 .send()
                 .await
                 .map_err(|error| call.failed(Cause::new(&error)))?;
-            for volume in page.volumes() {
+            let volumes = page.volumes.as_deref();
+            for volume in volumes.ok_or_else(|| call.malformed("no list of volumes"))? {
                 let (id, volume) =
                     decode::volume(volume, cluster, holder).map_err(|why| call.malformed(why))?;
                 found.insert(id, volume);
             }
-            match call.next(token.as_deref(), page.next_token())? {
+            match call.next(token.as_deref(), page.next_token.as_deref())? {
                 None => return Ok(found),
                 next => token = next,
             }

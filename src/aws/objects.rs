@@ -182,7 +182,7 @@ impl ObjectStore {
                 let key = object.key().and_then(|key| key.strip_prefix(&self.root));
                 keys.push(key.ok_or_else(|| malformed("a key from elsewhere"))?.to_owned());
             }
-            if page.is_truncated() != Some(true) {
+            if !page.is_truncated().ok_or_else(|| malformed("it does not say whether more is to come"))? {
                 return Ok(keys);
             }
             match page.next_continuation_token().map(str::to_owned) {
