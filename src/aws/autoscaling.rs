@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 
+use super::whole::WholeXml;
 use super::{Cause, TAG_CLUSTER, TAG_ROLE};
 use crate::model::{ClusterName, InstanceId, Role, Zone};
 
@@ -101,7 +102,8 @@ pub struct AutoScaling {
 
 impl AutoScaling {
     pub(super) fn new(sdk: &SdkConfig) -> Self {
-        Self { client: Client::new(sdk) }
+        let config = aws_sdk_autoscaling::config::Builder::from(sdk).interceptor(WholeXml).build();
+        Self { client: Client::from_conf(config) }
     }
 
     /// The groups of a cluster and role, by name: those with both tags or, when `names` are given,
@@ -195,5 +197,6 @@ fn decoded(group: &AutoScalingGroup) -> Result<Group, String> {
     Ok(Group { name, zones, instances })
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

@@ -16,6 +16,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
 
+use super::whole::WholeXml;
 use super::{Cause, TAG_CLUSTER};
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
 
@@ -170,7 +171,8 @@ pub struct Ec2 {
 
 impl Ec2 {
     pub(super) fn new(sdk: &SdkConfig) -> Self {
-        Self { client: Client::new(sdk) }
+        let config = aws_sdk_ec2::config::Builder::from(sdk).interceptor(WholeXml).build();
+        Self { client: Client::from_conf(config) }
     }
 
     /// All tags of an instance. One that EC2 does not know (yet) is an error.
@@ -459,5 +461,6 @@ fn number(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

@@ -422,5 +422,6 @@ fn in_chain<'a, E: std::error::Error + 'static>(
     None
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

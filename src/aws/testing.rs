@@ -197,16 +197,14 @@ async fn serve(mut stream: TcpStream, handle: impl FnOnce(Request) -> Reply) {
         Reply::Half => (200, vec![("etag", "\"e1\"".to_owned())], b"half".to_vec(), 1000),
         Reply::Silence => return std::future::pending().await,
     };
-    let mut text = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
+    let mut head = vec![format!("HTTP/1.1 {status} X"), "connection: close".to_owned()];
     // 304 has no body and says no length.
     if status != 304 {
-        text.push_str(&format!("content-length: {length}\r\n"));
+        head.push(format!("content-length: {length}"));
     }
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    let mut bytes = text.into_bytes();
+    head.extend(headers.into_iter().map(|(name, value)| format!("{name}: {value}")));
+    head.push("\r\n".to_owned());
+    let mut bytes = head.join("\r\n").into_bytes();
     if !bodiless {
         bytes.extend(body);
     }

@@ -21,7 +21,7 @@ fn instance(id: &str, state: &str, tags: &[(&str, &str)]) -> String {
 }
 
 fn volume(id: &str, state: &str, tags: &[(&str, &str)], attachments: &[(&str, &str)]) -> String {
-    let attachments: String = attachments
+    let attachments: Vec<_> = attachments
         .iter()
         .map(|(instance, state)| {
             format!(
@@ -30,6 +30,7 @@ fn volume(id: &str, state: &str, tags: &[(&str, &str)], attachments: &[(&str, &s
             )
         })
         .collect();
+    let attachments = attachments.concat();
     format!(
         "<item><volumeId>{id}</volumeId><status>{state}</status><availabilityZone>eu-west-1a</availabilityZone>\
          <attachmentSet>{attachments}</attachmentSet>{}</item>",
@@ -38,11 +39,11 @@ fn volume(id: &str, state: &str, tags: &[(&str, &str)], attachments: &[(&str, &s
 }
 
 fn tag_set(tags: &[(&str, &str)]) -> String {
-    let items: String = tags
+    let items: Vec<_> = tags
         .iter()
         .map(|(key, value)| format!("<item><key>{key}</key><value>{value}</value></item>"))
         .collect();
-    format!("<tagSet>{items}</tagSet>")
+    format!("<tagSet>{}</tagSet>", items.concat())
 }
 
 fn instances(items: &str, next: &str) -> Reply {
