@@ -248,7 +248,7 @@ impl MetadataService {
     }
 }
 
-/// The endpoint as the environment has it, by the SDK's own rules.
+/// The endpoint as the environment has it, by the SDK's own rules; a profile file's is not read.
 pub(super) fn endpoint_from_environment() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let endpoint = set("AWS_EC2_METADATA_SERVICE_ENDPOINT");
