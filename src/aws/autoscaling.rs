@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 
+use super::whole::WholeXml;
 use super::{Cause, TAG_CLUSTER, TAG_ROLE};
 use crate::model::{ClusterName, InstanceId, Role, Zone};
 
@@ -101,7 +102,8 @@ pub struct AutoScaling {
 
 impl AutoScaling {
     pub(super) fn new(sdk: &SdkConfig) -> Self {
-        Self { client: Client::new(sdk) }
+        let config = aws_sdk_autoscaling::config::Builder::from(sdk).interceptor(WholeXml).build();
+        Self { client: Client::from_conf(config) }
     }
 
     /// The groups of a cluster and role, by name: those with both tags or, when `names` are given,
@@ -154,10 +156,12 @@ impl AutoScaling {
                     what: what.to_owned(),
                     source: Cause::new(&error),
                 })?;
-            for group in page.auto_scaling_groups() {
+            // An empty list comes as an empty element: without one, nobody has said "none".
+            let listed = page.auto_scaling_groups.as_deref();
+            for group in listed.ok_or_else(|| malformed("no list of groups".to_owned()))? {
                 groups.push(decoded(group).map_err(malformed)?);
             }
-            let next = page.next_token().filter(|next| !next.is_empty()).map(str::to_owned);
+            let next = page.next_token.filter(|next| !next.is_empty());
             match next {
                 None => return Ok(()),
                 next if next == token => return Err(malformed("the same page twice".to_owned())),
@@ -193,5 +197,6 @@ fn decoded(group: &AutoScalingGroup) -> Result<Group, String> {
     Ok(Group { name, zones, instances })
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

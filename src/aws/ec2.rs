@@ -16,6 +16,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
 
+use super::whole::WholeXml;
 use super::{Cause, TAG_CLUSTER};
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
 
@@ -170,7 +171,8 @@ pub struct Ec2 {
 
 impl Ec2 {
     pub(super) fn new(sdk: &SdkConfig) -> Self {
-        Self { client: Client::new(sdk) }
+        let config = aws_sdk_ec2::config::Builder::from(sdk).interceptor(WholeXml).build();
+        Self { client: Client::from_conf(config) }
     }
 
     /// All tags of an instance. One that EC2 does not know (yet) is an error.
@@ -359,12 +361,15 @@ impl Ec2 {
                 .send()
                 .await
                 .map_err(|error| call.failed(Cause::new(&error)))?;
-            for instance in page.reservations().iter().flat_map(Reservation::instances) {
+            // EC2 sends an empty list as an empty element: without one, it has not said "none".
+            let reservations = page.reservations.as_deref();
+            let reservations = reservations.ok_or_else(|| call.malformed("no list of instances"))?;
+            for instance in reservations.iter().flat_map(Reservation::instances) {
                 let (id, instance) =
                     decode::instance(instance, cluster).map_err(|why| call.malformed(why))?;
                 found.insert(id, instance);
             }
-            match call.next(token.as_deref(), page.next_token())? {
+            match call.next(token.as_deref(), page.next_token.as_deref())? {
                 None => return Ok(found),
                 next => token = next,
             }
@@ -390,12 +395,13 @@ impl Ec2 {
                 .send()
                 .await
                 .map_err(|error| call.failed(Cause::new(&error)))?;
-            for volume in page.volumes() {
+            let volumes = page.volumes.as_deref();
+            for volume in volumes.ok_or_else(|| call.malformed("no list of volumes"))? {
                 let (id, volume) =
                     decode::volume(volume, cluster, holder).map_err(|why| call.malformed(why))?;
                 found.insert(id, volume);
             }
-            match call.next(token.as_deref(), page.next_token())? {
+            match call.next(token.as_deref(), page.next_token.as_deref())? {
                 None => return Ok(found),
                 next => token = next,
             }
@@ -455,5 +461,6 @@ fn number(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

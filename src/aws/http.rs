@@ -121,3 +121,43 @@ async fn read_bundle(path: &Path) -> Result<Vec<u8>, HttpError> {
     }
     Ok(pem)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fact::chain;
+
+    async fn with_bundle(content: &str) -> Result<SharedHttpClient, HttpError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bundle.pem");
+        std::fs::write(&path, content).unwrap();
+        for_apis(Some(&path), ProxyConfig::disabled()).await
+    }
+
+    fn certificate() -> String {
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()
+    }
+
+    #[tokio::test]
+    async fn a_bundle_of_certificates_is_trusted() {
+        with_bundle(&format!("# ours\n{}\n{}", certificate(), certificate())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_is_none_is_refused_with_its_name() {
+        let cut: String = certificate().lines().take(4).collect::<Vec<_>>().join("\n");
+        let garbled = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for content in ["", "no certificate", &cut, garbled, &(certificate() + garbled)] {
+            let text = chain(&with_bundle(content).await.unwrap_err());
+            assert!(text.contains("AWS_CA_BUNDLE") && text.contains("bundle.pem"), "{content}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_is_missing_is_refused_with_its_name() {
+        let error =
+            for_apis(Some(Path::new("/nowhere/bundle.pem")), ProxyConfig::disabled()).await.unwrap_err();
+        assert!(matches!(&error, HttpError::ReadBundle { .. }), "{error:?}");
+        assert!(chain(&error).contains("/nowhere/bundle.pem"), "{}", chain(&error));
+    }
+}

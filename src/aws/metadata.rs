@@ -41,7 +41,8 @@ use crate::model::ids::ParseIdError;
 /// How long one attempt may take, the reading of the body included.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// How long a call may take with all its attempts.
+/// How long a call may take with all its attempts: longer than these and the waits in between
+/// add up to, so that it is an attempt's time-out that is met.
 const OPERATION: Duration = Duration::from_secs(15);
 
 /// How long a session token is asked for. Short, so that a copy of a token that the service no
@@ -247,7 +248,7 @@ impl MetadataService {
     }
 }
 
-/// The endpoint as the environment has it, by the SDK's own rules.
+/// The endpoint as the environment has it, by the SDK's own rules; a profile file's is not read.
 pub(super) fn endpoint_from_environment() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let endpoint = set("AWS_EC2_METADATA_SERVICE_ENDPOINT");
@@ -371,11 +372,14 @@ async fn whole(answer: HttpConnectorFuture, carried: bool) -> Result<HttpRespons
         .map_err(|error| if error.is_timeout() { Silence::TimedOut } else { Silence::new(&error) })?;
     let body = ByteStream::new(response.take_body()).collect().await;
     let body = body.map_err(|error| Silence::new(&error))?.to_vec();
-    *response.body_mut() = if carried && response.status().is_success() {
-        SdkBody::from(BASE64.encode(body))
+    if carried && response.status().is_success() {
+        let text = BASE64.encode(body);
+        // The SDK compares the length that was said with the body's.
+        response.headers_mut().insert("content-length", text.len().to_string());
+        *response.body_mut() = SdkBody::from(text);
     } else {
-        SdkBody::from(body)
-    };
+        *response.body_mut() = SdkBody::from(body);
+    }
     Ok(response)
 }
 
@@ -401,7 +405,6 @@ fn named(path: &str, error: &ImdsError) -> MetadataError {
         (None, Some(Silence::TimedOut)) => MetadataError::TimedOut { path: owned },
         (None, Some(Silence::Refused)) => MetadataError::Refused { path: owned },
         (None, Some(Silence::Broken(why))) => MetadataError::Broken { path: owned, why: why.clone() },
-        (None, None) if matches!(error, ImdsError::IoError(_)) => MetadataError::TimedOut { path: owned },
         (None, None) => MetadataError::Broken { path: owned, why: chain(error) },
     }
 }
@@ -419,5 +422,6 @@ fn in_chain<'a, E: std::error::Error + 'static>(
     None
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;

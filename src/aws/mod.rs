@@ -18,8 +18,10 @@ mod ec2;
 mod http;
 mod metadata;
 mod objects;
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod testing;
+mod whole;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -22,6 +22,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
 
 pub use self::error::ObjectError;
+use super::whole::WholeXml;
 use super::{Cause, OPERATION};
 use crate::model::{ClusterName, ETag};
 
@@ -95,7 +96,8 @@ impl ObjectStore {
         // A bucket's own host name seldom resolves where the endpoint is not AWS's.
         let overridden = sdk.endpoint_url().is_some()
             || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|endpoint| !endpoint.is_empty());
-        let config = aws_sdk_s3::config::Builder::from(sdk).force_path_style(overridden).build();
+        let config =
+            aws_sdk_s3::config::Builder::from(sdk).force_path_style(overridden).interceptor(WholeXml).build();
         let prefix = location.prefix.trim_matches('/');
         let root = if prefix.is_empty() {
             format!("{}/", location.cluster)
@@ -182,7 +184,7 @@ impl ObjectStore {
                 let key = object.key().and_then(|key| key.strip_prefix(&self.root));
                 keys.push(key.ok_or_else(|| malformed("a key from elsewhere"))?.to_owned());
             }
-            if page.is_truncated() != Some(true) {
+            if !page.is_truncated().ok_or_else(|| malformed("it does not say whether more is to come"))? {
                 return Ok(keys);
             }
             match page.next_continuation_token().map(str::to_owned) {
@@ -332,5 +334,6 @@ impl ObjectStore {
     }
 }
 
-#[cfg(all(test, feature = "lab"))]
+#[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;
