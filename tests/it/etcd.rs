@@ -3,6 +3,7 @@
 //! Every test has loopback addresses of its own and a directory of its own; what it started is
 //! killed by its id when the test ends, however it ends.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -511,6 +512,42 @@ async fn a_copy_of_the_charter_is_never_replaced_by_an_earlier_or_another_cluste
     raw.put("/quorate/charter", "{", None).await.unwrap();
     let error = client.observe(None).await.unwrap_err();
     assert!(error.to_string().contains("/quorate/charter"), "damage is not absence: {error}");
+}
+
+/// The local ports of the connections to a machine's clients' port.
+/// Source of the format: the kernel's `Documentation/networking/proc_net_tcp.rst`.
+fn connections(to: Ipv4Addr) -> BTreeSet<String> {
+    let remote = format!("{:08X}:{:04X}", u32::from_le_bytes(to.octets()), 2379);
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists its connections");
+    table
+        .lines()
+        .filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, local, there, "01", ..] if there == remote => Some(local.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn connections_are_kept_from_look_to_look_until_the_certificates_change() {
+    let lab = Lab::new();
+    let node = lab.single(1, Generation(1)).await;
+    let address = node.launch.address;
+    let client = client(&[&node]);
+    client.observe(None).await.unwrap();
+    let first = connections(address);
+    assert!(!first.is_empty());
+    for _ in 0..5 {
+        client.observe(None).await.unwrap();
+        client.own(&node.url()).await.unwrap();
+    }
+    // Only a connection made before this client's may have gone meanwhile.
+    let now = connections(address);
+    assert!(!now.is_empty() && now.is_subset(&first), "a look made a new connection: {now:?} {first:?}");
+    node.issue(&lab.authority);
+    client.observe(None).await.unwrap();
+    let second = connections(address);
+    assert!(!second.is_subset(&first), "{second:?} {first:?}");
 }
 
 #[tokio::test]
