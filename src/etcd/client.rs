@@ -1,6 +1,6 @@
 //! Looking at a cluster: one linearizable answer, or an error that names every endpoint's reason.
 //!
-//! Everything begins with a [look](ClusterClient::look): a linearizable read of `/quorate/` at one
+//! Everything begins with a look: a linearizable read of `/quorate/` at one
 //! endpoint, which only a member with a quorum behind it can answer. Endpoints are asked one after
 //! the other, the one that answered last time first; whoever takes longer than a moment is not
 //! waited for but joined by the next. What follows, members or a change, is asked of the very
