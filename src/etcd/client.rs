@@ -1,6 +1,6 @@
 //! Looking at a cluster: one linearizable answer, or an error that names every endpoint's reason.
 //!
-//! Everything begins with a [look](ClusterClient::look): a linearizable read of `/quorate/` at one
+//! Everything begins with a look: a linearizable read of `/quorate/` at one
 //! endpoint, which only a member with a quorum behind it can answer. Endpoints are asked one after
 //! the other, the one that answered last time first; whoever takes longer than a moment is not
 //! waited for but joined by the next. What follows, members or a change, is asked of the very
@@ -138,11 +138,6 @@ impl ClusterClient {
             (None, _) | (_, Some(_) | None) => Ok(()),
         })
         .await
-    }
-
-    /// A linearizable read from whichever endpoint gives one.
-    pub(super) async fn look_at_any(&self) -> Result<Look, EtcdError> {
-        self.look_with(|_| Ok(())).await
     }
 
     async fn look_with(
@@ -329,6 +324,18 @@ pub(super) fn malformed(operation: &'static str, url: &str, found: String) -> Et
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_and_changes_can_be_made_from_any_task() {
+        fn sent(_: impl Send) {}
+        let dir = std::path::Path::new("/nowhere");
+        let client = ClusterClient::new(TlsFiles::in_directory(dir), vec![]);
+        let holder = "i-00000001".parse().unwrap();
+        sent(client.observe(None));
+        sent(client.own("https://127.0.0.1:2379"));
+        sent(client.add_learner(&holder, "https://127.0.0.1:2380"));
+        sent(client.take_lock(&holder));
+    }
 
     #[test]
     fn an_alarm_about_another_member_does_not_make_this_one_ill() {

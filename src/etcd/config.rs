@@ -191,7 +191,9 @@ pub fn render(
         log_level: &tuning.log_level,
         log_outputs: ["stderr"],
     };
-    serde_saphyr::to_string(&file).map_err(ConfigError::Yaml)
+    // One line a value, so that it can be found by grep.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(&file, options).map_err(ConfigError::Yaml)
 }
 
 fn security(pki: &Path, certificate: &str, key: &str) -> Result<Security, ConfigError> {
@@ -224,6 +226,7 @@ mod tests {
             initial_cluster: vec![
                 ("etcd-1".into(), "https://10.0.1.5:2380".into()),
                 ("etcd-2".into(), "https://10.0.2.7:2380".into()),
+                ("etcd-3".into(), "https://10.0.3.130:2380".into()),
             ],
         }
     }

@@ -71,7 +71,8 @@ impl Connections {
 
     /// A client for an endpoint. Nothing is sent yet.
     pub async fn to(&self, url: &str) -> Result<Endpoint, EtcdError> {
-        let (digest, options) = self.options()?;
+        let pems = self.read()?;
+        let digest = pems.digest();
         {
             let mut open = self.open();
             if open.digest.as_ref() != Some(&digest) {
@@ -82,7 +83,7 @@ impl Connections {
                 return Ok(Endpoint { url: url.to_owned(), client: client.clone() });
             }
         }
-        let client = Client::connect([url], Some(options))
+        let client = Client::connect([url], Some(pems.options()))
             .await
             .map_err(|error| EtcdError::Endpoint { endpoint: url.to_owned(), source: error.into() })?;
         self.open().clients.insert(url.to_owned(), client.clone());
@@ -122,21 +123,37 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn options(&self) -> Result<(Vec<u8>, ConnectOptions), EtcdError> {
+    fn read(&self) -> Result<Pems, EtcdError> {
         let read = |path: &Path| {
             fs::read(path).map_err(|source| EtcdError::TlsFile { path: path.to_owned(), source })
         };
-        let (authority, certificate, key) =
-            (read(&self.files.authority)?, read(&self.files.certificate)?, read(&self.files.key)?);
+        let TlsFiles { authority, certificate, key } = &self.files;
+        Ok(Pems { authority: read(authority)?, certificate: read(certificate)?, key: read(key)? })
+    }
+}
+
+/// The content of the files.
+struct Pems {
+    authority: Vec<u8>,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Pems {
+    /// What tells one set of files from another, without keeping the key.
+    fn digest(&self) -> Vec<u8> {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        for part in [&authority, &certificate, &key] {
+        for part in [&self.authority, &self.certificate, &self.key] {
             digest.update(part);
             digest.update(&[0]);
         }
+        digest.finish().as_ref().to_vec()
+    }
+
+    fn options(self) -> ConnectOptions {
         let tls = TlsOptions::new()
-            .ca_certificate(Certificate::from_pem(authority))
-            .identity(Identity::from_pem(certificate, key));
-        let options = ConnectOptions::new().with_tls(tls).with_connect_timeout(CONNECT).with_timeout(CALL);
-        Ok((digest.finish().as_ref().to_vec(), options))
+            .ca_certificate(Certificate::from_pem(self.authority))
+            .identity(Identity::from_pem(self.certificate, self.key));
+        ConnectOptions::new().with_tls(tls).with_connect_timeout(CONNECT).with_timeout(CALL)
     }
 }

@@ -232,3 +232,51 @@ fn reasons(passed_over: &[PassedOver]) -> String {
 fn name(holder: Option<&InstanceId>) -> &str {
     holder.map_or("nobody", InstanceId::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(source: Cause) -> EtcdError {
+        EtcdError::Call { operation: "adding a learner", endpoint: "https://10.0.0.1:2379".into(), source }
+    }
+
+    #[test]
+    fn no_quorum_names_the_reason_of_every_endpoint() {
+        let passed_over = |why: &str| PassedOver { endpoint: format!("https://{why}"), why: why.to_owned() };
+        let error = EtcdError::NoQuorum { passed_over: vec![passed_over("a"), passed_over("b")] };
+        assert_eq!(error.to_string(), "no quorum answered: https://a: a; https://b: b");
+        let error = EtcdError::NoQuorum { passed_over: vec![] };
+        assert_eq!(error.to_string(), "no quorum answered: no endpoint is known");
+    }
+
+    #[test]
+    fn not_now_is_told_from_never() {
+        let refused = |why: &str| call(Cause::Refused(format!("etcdserver: {why}")));
+        for error in [
+            call(Cause::Silent(Duration::from_secs(3))),
+            call(Cause::Unreachable("connection refused".into())),
+            refused("unhealthy cluster"),
+            refused("re-configuration failed due to not enough started members"),
+        ] {
+            assert!(error.is_retryable(), "{error:?}");
+        }
+        for error in [
+            call(Cause::Malformed("no header".into())),
+            refused("given member URLs are invalid"),
+            refused("mvcc: database space exceeded"),
+        ] {
+            assert!(!error.is_retryable(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_printed_once() {
+        let error = call(Cause::Refused("etcdserver: no leader".into()));
+        assert_eq!(error.to_string(), "adding a learner at https://10.0.0.1:2379");
+        assert_eq!(
+            crate::model::fact::chain(&error),
+            "adding a learner at https://10.0.0.1:2379: etcdserver: no leader"
+        );
+    }
+}

@@ -24,10 +24,10 @@ impl ClusterClient {
     pub async fn take_lock(&self, instance: &InstanceId) -> Result<(), EtcdError> {
         let look = self.look().await?;
         match &look.store.lock {
-            Some(lock) if lock.holder != *instance => {
-                return Err(EtcdError::LockHeld { holder: lock.holder.clone() });
+            Some(held) if held.holder != *instance => {
+                return Err(EtcdError::LockHeld { holder: held.holder.clone() });
             }
-            Some(lock) if self.keep_alive(&look, lock).await? => return Ok(()),
+            Some(held) if self.keep_alive(&look, held).await? => return Ok(()),
             // Ours, and it ended just now; or nobody's.
             Some(_) | None => {}
         }
@@ -53,7 +53,7 @@ impl ClusterClient {
             return Err(EtcdError::Raced { key: LOCK.to_owned() });
         };
         match Store::read(found.kvs().iter().map(Into::into))?.lock {
-            Some(lock) if lock.holder != *instance => Err(EtcdError::LockHeld { holder: lock.holder }),
+            Some(held) if held.holder != *instance => Err(EtcdError::LockHeld { holder: held.holder }),
             Some(_) | None => Err(EtcdError::Raced { key: LOCK.to_owned() }),
         }
     }
@@ -61,7 +61,7 @@ impl ClusterClient {
     /// Gives the lock back. When it is not this instance's there is nothing to give back.
     pub async fn release_lock(&self, instance: &InstanceId) -> Result<(), EtcdError> {
         let look = self.look().await?;
-        if !look.store.lock.as_ref().is_some_and(|lock| lock.holder == *instance) {
+        if look.store.lock.as_ref().is_none_or(|held| held.holder != *instance) {
             return Ok(());
         }
         let txn = Txn::new()
@@ -74,9 +74,9 @@ impl ClusterClient {
 
     /// Proves that the lock is this instance's, and will be for the next minute.
     pub(super) async fn prove_lock(&self, look: &Look, instance: &InstanceId) -> Result<(), EtcdError> {
-        if let Some(lock) = &look.store.lock
-            && lock.holder == *instance
-            && self.keep_alive(look, lock).await?
+        if let Some(held) = &look.store.lock
+            && held.holder == *instance
+            && self.keep_alive(look, held).await?
         {
             return Ok(());
         }
@@ -92,9 +92,9 @@ impl ClusterClient {
     }
 
     /// Keeps the lock's lease alive once; `false` when it has ended.
-    async fn keep_alive(&self, look: &Look, lock: &Lock) -> Result<bool, EtcdError> {
+    async fn keep_alive(&self, look: &Look, held: &Lock) -> Result<bool, EtcdError> {
         let mut leases = look.endpoint.client.lease_client();
-        let kept = leases.keep_alive(lock.lease);
+        let kept = leases.keep_alive(held.lease);
         match self.connections.call("keeping the lock", &look.endpoint.url, CALL, kept).await {
             Ok(_) => Ok(true),
             Err(EtcdError::Call { source: Cause::Refused(_), .. }) => Ok(false),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use super::client::{ClusterClient, identity, malformed};
 use super::connection::CALL;
@@ -50,17 +51,21 @@ impl ClusterClient {
     /// How far the leader is, when one of the endpoints is the leader that this member names.
     async fn leaders_index(&self, own: &Position, client_url: &str) -> Option<u64> {
         let others: Vec<_> = self.endpoints().into_iter().filter(|url| url != client_url).collect();
-        let answers = join_all(others.iter().map(|url| self.position(url, LEADER))).await;
-        answers.into_iter().zip(&others).find_map(|(answer, url)| match answer {
-            Ok(other) => {
-                (other.cluster == own.cluster && other.member.0 == own.leader).then_some(other.committed)
+        let mut answers: FuturesUnordered<_> =
+            others.iter().map(async |url| (url, self.position(url, LEADER).await)).collect();
+        while let Some((url, answer)) = answers.next().await {
+            match answer {
+                Ok(other) if other.cluster == own.cluster && other.member.0 == own.leader => {
+                    return Some(other.committed);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let error = crate::model::fact::chain(&error);
+                    tracing::debug!(url, error, "an endpoint does not say how far it is");
+                }
             }
-            Err(error) => {
-                let error = crate::model::fact::chain(&error);
-                tracing::debug!(url, error, "an endpoint does not say how far it is");
-                None
-            }
-        })
+        }
+        None
     }
 
     async fn position(&self, url: &str, limit: Duration) -> Result<Position, EtcdError> {

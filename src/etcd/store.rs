@@ -104,11 +104,11 @@ impl ClusterClient {
     /// Copies the charter into etcd. A copy of a later generation or of another cluster is never
     /// replaced, whatever happens between reading and writing.
     ///
-    /// Endpoints of an earlier generation are not passed over here: replacing their copy is what
-    /// this is for.
+    /// Where a generation is expected, endpoints whose copy is of another one are passed over here
+    /// too: an older cluster that still runs somewhere must not be made to look like this one.
     pub async fn copy_charter(&self, charter: &Charter) -> Result<(), EtcdError> {
         let value = encode(CHARTER, charter)?;
-        let Look { endpoint, store, .. } = self.look_at_any().await?;
+        let Look { endpoint, store, .. } = self.look().await?;
         if let Some(copy) = store.charter {
             if copy.uuid != charter.uuid {
                 return Err(EtcdError::ForeignCharter { found: copy.uuid, given: charter.uuid.clone() });
@@ -131,4 +131,51 @@ impl ClusterClient {
 
 fn encode(key: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, EtcdError> {
     serde_json::to_vec(value).map_err(|source| EtcdError::Encode { key: key.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<Store, EtcdError> {
+        Store::read(entries.iter().map(|(key, value)| Entry {
+            key: key.as_bytes(),
+            value: value.as_bytes(),
+            mod_revision: 7,
+            lease: 9,
+        }))
+    }
+
+    #[test]
+    fn what_is_known_is_read_and_what_is_not_is_left_alone() {
+        let record = r#"{"volume":"vol-00000001","instance":"i-00000001","peerUrl":"u","member":"1f"}"#;
+        let store = read(&[
+            (LOCK, "i-00000002"),
+            ("/quorate/slots/3", record),
+            ("/quorate/tomorrow", "something new"),
+        ])
+        .unwrap();
+        assert_eq!(store.lock, Some(Lock { holder: "i-00000002".parse().unwrap(), lease: 9 }));
+        let slots: Vec<_> =
+            store.records.iter().map(|(slot, record)| (slot.number(), record.member)).collect();
+        assert_eq!(slots, [(3, Some(crate::model::MemberId(0x1f)))]);
+        assert_eq!((store.charter, store.charter_revision), (None, 0));
+    }
+
+    #[test]
+    fn a_damaged_value_is_an_error_and_never_an_absent_one() {
+        for (key, value) in [
+            (CHARTER, "{}"),
+            (CHARTER, ""),
+            (LOCK, "nobody"),
+            ("/quorate/slots/1", "null"),
+            ("/quorate/slots/9", "{}"),
+            ("/quorate/slots/", "{}"),
+        ] {
+            match read(&[(key, value)]) {
+                Err(EtcdError::Content { key: named, .. }) => assert_eq!(named, key),
+                other => panic!("{key} {value}: {other:?}"),
+            }
+        }
+    }
 }

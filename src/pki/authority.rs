@@ -152,7 +152,7 @@ mod tests {
         let read = EtcdAuthority::parse(&authority.bundle().unwrap(), &cluster()).unwrap();
         assert_eq!(read, authority);
         assert_eq!(read.summary().fingerprint.len(), 64);
-        assert_eq!(read.summary().not_after, NOW + LIFETIME.whole_milliseconds() as i64);
+        assert_eq!(read.summary().not_after, NOW + LIFETIME.whole_seconds() * 1000);
         assert_eq!(read.not_before, NOW - 300_000);
     }
 

@@ -91,8 +91,8 @@ impl Certificate {
         Ok(parsed)
     }
 
-    fn damaged(&self, found: impl ToString) -> PkiError {
-        PkiError::Certificate { of: self.of, found: found.to_string() }
+    fn damaged(&self, found: impl Into<String>) -> PkiError {
+        PkiError::Certificate { of: self.of, found: found.into() }
     }
 
     /// SHA-256 of the DER, in hexadecimal.
@@ -114,7 +114,7 @@ impl Certificate {
         if !parsed.is_ca() {
             return Err(not("its basic constraints do not say CA"));
         }
-        match parsed.key_usage().map_err(|error| self.damaged(error))? {
+        match parsed.key_usage().map_err(|error| self.damaged(error.to_string()))? {
             Some(usage) if usage.value.key_cert_sign() => {}
             _ => return Err(not("its key is not for signing certificates")),
         }
@@ -134,7 +134,7 @@ impl Certificate {
     /// Refuses a certificate that is not for what it is to be used for.
     pub fn must_serve(&self, server: bool, client: bool) -> Result<(), PkiError> {
         let parsed = self.parsed()?;
-        let usage = parsed.extended_key_usage().map_err(|error| self.damaged(error))?;
+        let usage = parsed.extended_key_usage().map_err(|error| self.damaged(error.to_string()))?;
         match usage {
             Some(usage) if usage.value.server_auth >= server && usage.value.client_auth >= client => Ok(()),
             _ => Err(self.damaged("its extended key usage is another")),
@@ -153,7 +153,7 @@ impl Certificate {
     /// The IPv4 addresses that it names, in order.
     pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, PkiError> {
         let parsed = self.parsed()?;
-        let names = parsed.subject_alternative_name().map_err(|error| self.damaged(error))?;
+        let names = parsed.subject_alternative_name().map_err(|error| self.damaged(error.to_string()))?;
         Ok(names
             .iter()
             .flat_map(|names| &names.value.general_names)

@@ -268,7 +268,8 @@ mod tests {
         assert_eq!(names, expected);
         for name in names {
             let mode = fs::metadata(dir.path().join(&name)).unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode, if name.ends_with(".key") { 0o600 } else { 0o644 }, "{name}");
+            let key = [SERVER_KEY, PEER_KEY, CLIENT_KEY].contains(&name.as_str());
+            assert_eq!(mode, if key { 0o600 } else { 0o644 }, "{name}");
         }
     }
 

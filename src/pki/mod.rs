@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use authority::EtcdAuthority;
+pub use files::WriteError;
 pub use leaves::{LeafRequest, inspect, issue};
 
 /// A private key in PEM. It shows itself to nobody but who asks for it by name.
