@@ -1,1 +1,4 @@
 //! Everything that is not a unit test: contracts, protocols and real programs.
+
+mod disks;
+mod service;

@@ -76,8 +76,7 @@ impl Child {
 
     pub(super) fn state(&self) -> Result<ServiceState, ServiceError> {
         Ok(match self.find()? {
-            None => ServiceState::Stopped,
-            Some(Note { stopping: true, ended: Some(_), .. }) => ServiceState::Stopped,
+            None | Some(Note { stopping: true, ended: Some(_), .. }) => ServiceState::Stopped,
             Some(Note { ended: Some(how), .. }) => ServiceState::Failed(how),
             Some(Note { ended: None, .. }) => ServiceState::Running,
         })
@@ -276,5 +275,202 @@ fn reap(pid: i32) -> Result<Option<String>, ServiceError> {
         Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(format!("ended by {signal}"))),
         Ok(_) | Err(Errno::ECHILD) => Ok(None),
         Err(source) => Err(ServiceError::Signal { what: "waiting for", pid, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{Id, waitid};
+
+    /// A root with its service; what it started is killed at the end.
+    struct Lab {
+        dir: tempfile::TempDir,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap() }
+        }
+
+        /// The service, as an agent started now sees it.
+        fn agent(&self) -> Child {
+            Child::new(&Root::new(self.dir.path()))
+        }
+
+        fn note(&self) -> Note {
+            self.agent().read().unwrap().unwrap()
+        }
+
+        fn start(&self, program: &str, args: &[&str]) -> i32 {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            self.agent().start(Path::new(program), &args).unwrap();
+            self.note().pid
+        }
+
+        fn state(&self) -> ServiceState {
+            self.agent().state().unwrap()
+        }
+    }
+
+    impl Drop for Lab {
+        fn drop(&mut self) {
+            if let Ok(Some(note)) = self.agent().read()
+                && process(note.pid).is_ok_and(|process| process == Process::Alive(note.start_time))
+            {
+                let _ = kill(Pid::from_raw(note.pid), Signal::SIGKILL);
+                let _ = waitpid(Pid::from_raw(note.pid), None);
+            }
+        }
+    }
+
+    /// Waits for the end of a child of this process, and leaves it to be reaped.
+    fn wait_for_end(pid: i32) {
+        waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_is_stopped_until_started_and_after_it_was_stopped() {
+        let lab = Lab::new();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+        lab.start("sleep", &["600"]);
+        assert_eq!(lab.state(), ServiceState::Running);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[test]
+    fn starting_what_runs_changes_nothing() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        assert_eq!(lab.start("sleep", &["600"]), pid);
+    }
+
+    #[test]
+    fn it_has_a_process_group_of_its_own() {
+        let lab = Lab::new();
+        let pid = Pid::from_raw(lab.start("sleep", &["600"]));
+        assert_eq!(nix::unistd::getpgid(Some(pid)).unwrap(), pid);
+    }
+
+    #[test]
+    fn one_that_was_killed_has_failed_and_is_not_taken_for_running_while_it_waits_to_be_reaped() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_for_end(pid);
+        assert_eq!(process(pid).unwrap(), Process::Gone);
+        assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
+        // The next agent, whose child it never was, is told the same.
+        assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
+        assert_ne!(lab.start("sleep", &["600"]), pid);
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn one_that_ends_by_itself_has_failed_with_its_last_words() {
+        let lab = Lab::new();
+        fs::create_dir_all(lab.agent().log.parent().unwrap()).unwrap();
+        fs::write(&lab.agent().log, "words of the one before\n").unwrap();
+        let pid = lab.start("sh", &["-c", "echo listen: port taken >&2; exit 7"]);
+        wait_for_end(pid);
+        let how = "exited with status 7; its last words: listen: port taken";
+        assert_eq!(lab.state(), ServiceState::Failed(how.to_owned()));
+    }
+
+    #[test]
+    fn an_agent_cut_off_before_its_note_is_followed_by_one_that_finds_the_process() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        fs::remove_file(&lab.agent().note).unwrap();
+        assert_eq!(lab.start("sleep", &["600"]), pid);
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_is_not_the_process() {
+        let lab = Lab::new();
+        lab.start("sleep", &["600"]);
+        let note = lab.note();
+        lab.agent().write(&Note { start_time: note.start_time + 1, ..note.clone() }).unwrap();
+        assert_eq!(lab.state(), ServiceState::Failed("is gone".to_owned()));
+        lab.agent().write(&note).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_belongs_to_no_agent_any_more_is_found_stopped_and_found_gone() {
+        let lab = Lab::new();
+        let orphan = |lab: &Lab| {
+            let said =
+                Command::new("sh").args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"]).output().unwrap();
+            let pid = String::from_utf8(said.stdout).unwrap().trim().parse().unwrap();
+            let start_time = stat(pid).unwrap().unwrap().start_time;
+            lab.agent().write(&Note { pid, start_time, log_from: 0, stopping: false, ended: None }).unwrap();
+        };
+        orphan(&lab);
+        assert_eq!(lab.state(), ServiceState::Running);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+
+        orphan(&lab);
+        let note = lab.note();
+        kill(Pid::from_raw(note.pid), Signal::SIGKILL).unwrap();
+        while process(note.pid).unwrap() != Process::Gone {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lab.state(), ServiceState::Failed("is gone".to_owned()));
+    }
+
+    #[test]
+    fn one_that_was_asked_to_end_and_did_is_stopped_whoever_looks() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        lab.agent().write(&Note { stopping: true, ..lab.note() }).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        wait_for_end(pid);
+        assert_eq!(lab.state(), ServiceState::Stopped);
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_end_in_time_is_left_running() {
+        let lab = Lab::new();
+        let pid = lab.start("sh", &["-c", "trap '' TERM; exec sleep 600"]);
+        let name = format!("/proc/{pid}/comm");
+        while fs::read_to_string(&name).unwrap().trim() != "sleep" {
+            tokio::task::yield_now().await;
+        }
+        let error = lab.agent().stop(Duration::from_millis(60)).await.unwrap_err();
+        assert!(matches!(error, ServiceError::StillRunning { .. }), "{error:?}");
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let lab = Lab::new();
+        let error = lab.agent().start(Path::new("/no/such/etcd"), &[]).unwrap_err();
+        assert!(matches!(error, ServiceError::ProgramMissing { .. }), "{error:?}");
+        assert_eq!(lab.state(), ServiceState::Stopped);
+    }
+
+    #[test]
+    fn a_damaged_note_is_no_answer_and_names_no_group_of_processes() {
+        let lab = Lab::new();
+        lab.start("sleep", &["600"]);
+        let note = lab.note();
+        for pid in [-1, 0, 1] {
+            let bytes = serde_json::to_vec(&Note { pid, ..note.clone() }).unwrap();
+            fs::write(&lab.agent().note, bytes).unwrap();
+            let error = lab.agent().state().unwrap_err();
+            assert!(matches!(error, ServiceError::NoteDamaged { .. }), "{error:?}");
+        }
+        lab.agent().write(&note).unwrap();
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let text = format!("42 (a) Z (b)) S 1 42 42 {} 12345 0", ["0"; 15].join(" "));
+        let stat = parse_stat(&text).unwrap();
+        assert_eq!((stat.state, stat.start_time), ('S', 12345));
     }
 }

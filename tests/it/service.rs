@@ -1,0 +1,65 @@
+//! etcd itself as a supervised process, without systemd.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quorate::host::Root;
+use quorate::host::service::{self, Service};
+use quorate::model::{EtcdVersion, ServiceState};
+
+/// etcd on the `PATH`, or where `scripts/` put it.
+fn etcd() -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).chain([tools]).map(|dir| dir.join("etcd")).find(|etcd| etcd.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: no etcd on the PATH nor in .tools/bin");
+    }
+    found
+}
+
+#[tokio::test]
+async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_term() {
+    let Some(etcd) = etcd() else { return };
+    let version = service::version(&etcd).await.unwrap();
+    assert!(version >= EtcdVersion::OLDEST && version < EtcdVersion::TOO_NEW, "{version}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path());
+    let data = root.path("/var/lib/etcd/etcd");
+    std::fs::create_dir_all(data.parent().unwrap()).unwrap();
+    let mut args: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
+    for url in ["client", "peer"] {
+        // Port 0: whatever is free; nothing has to find this member.
+        args.push(format!("--listen-{url}-urls=http://127.0.0.1:0").into());
+    }
+    args.push("--advertise-client-urls=http://127.0.0.1:0".into());
+    Service::of(&root).start(&etcd, &args).await.unwrap();
+    let next = Service::of(&root);
+    assert_eq!(next.state().await.unwrap(), ServiceState::Running);
+    next.stop(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(next.state().await.unwrap(), ServiceState::Stopped);
+    next.stop(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn etcd_that_refuses_its_flags_has_failed_and_says_why() {
+    let Some(etcd) = etcd() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::of(&Root::new(dir.path()));
+    service.start(&etcd, &["--no-such-flag".into()]).await.unwrap();
+    let how = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            match service.state().await.unwrap() {
+                ServiceState::Failed(how) => break how,
+                ServiceState::Running => tokio::task::yield_now().await,
+                ServiceState::Stopped => panic!("stopped, though nobody asked"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert!(how.starts_with("exited with status ") && how.contains("no-such-flag"), "{how}");
+}
