@@ -45,11 +45,11 @@ async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_t
 }
 
 #[tokio::test]
-async fn etcd_that_refuses_its_flags_has_failed_and_says_why() {
+async fn etcd_without_its_configuration_has_failed_and_says_why() {
     let Some(etcd) = etcd() else { return };
     let dir = tempfile::tempdir().unwrap();
     let service = Service::of(&Root::new(dir.path()));
-    service.start(&etcd, &["--no-such-flag".into()]).await.unwrap();
+    service.start(&etcd, &["--config-file=/no/such/etcd.yaml".into()]).await.unwrap();
     let how = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
             match service.state().await.unwrap() {
@@ -61,5 +61,5 @@ async fn etcd_that_refuses_its_flags_has_failed_and_says_why() {
     })
     .await
     .unwrap();
-    assert!(how.starts_with("exited with status ") && how.contains("no-such-flag"), "{how}");
+    assert!(how.starts_with("exited with status ") && how.contains("/no/such/etcd.yaml"), "{how}");
 }

@@ -60,15 +60,6 @@ struct Note {
     ended: Option<String>,
 }
 
-/// A process, as the kernel shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Process {
-    /// There is none of that id, or only what is left of one that has ended.
-    Gone,
-    /// There is one, which started then.
-    Alive(u64),
-}
-
 impl Child {
     pub(super) fn new(root: &Root) -> Self {
         Self { note: root.path("/run/quorate/etcd.pid"), log: root.path("/var/log/quorate/etcd.log") }
@@ -96,7 +87,7 @@ impl Child {
         command.process_group(0);
         // Of the agent's environment nothing but the search path: etcd takes orders from `ETCD_*`.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env(MARK, &self.note);
-        #[expect(clippy::zombie_processes, reason = "it outlives the agent; `reap` waits for it by its id")]
+        #[expect(clippy::zombie_processes, reason = "it outlives the agent; `end` waits for it by its id")]
         let child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ServiceError::ProgramMissing { program: program.to_owned() },
             _ => ServiceError::Spawn { program: program.to_owned(), source },
@@ -120,13 +111,12 @@ impl Child {
             }
         }
         let deadline = Instant::now() + patience;
-        while process(note.pid)? == Process::Alive(note.start_time) {
+        while end(&note)?.is_none() {
             if Instant::now() >= deadline {
                 return Err(ServiceError::StillRunning { patience });
             }
             sleep(LOOK).await;
         }
-        reap(note.pid)?;
         files::remove_durably(&self.note).map_err(ServiceError::Note)
     }
 
@@ -135,10 +125,12 @@ impl Child {
         let Some(mut note) = self.read()? else {
             return self.adopt();
         };
-        if note.ended.is_some() || process(note.pid)? == Process::Alive(note.start_time) {
+        if note.ended.is_some() {
             return Ok(Some(note));
         }
-        let how = reap(note.pid)?.unwrap_or_else(|| "is gone".to_owned());
+        let Some(how) = end(&note)? else {
+            return Ok(Some(note));
+        };
         note.ended = Some(match self.tail(note.log_from) {
             Some(said) => format!("{how}; its last words: {said}"),
             None => how,
@@ -162,9 +154,10 @@ impl Child {
             if !environment.split(|byte| *byte == 0).any(|variable| variable == mark) {
                 continue;
             }
-            if let Process::Alive(start_time) = process(pid)? {
+            if let Some(stat) = stat(pid)?.filter(Stat::runs) {
                 tracing::info!(pid, "found an etcd process without a note");
-                let note = Note { pid, start_time, log_from: 0, stopping: false, ended: None };
+                let note =
+                    Note { pid, start_time: stat.start_time, log_from: 0, stopping: false, ended: None };
                 self.write(&note)?;
                 return Ok(Some(note));
             }
@@ -235,7 +228,16 @@ impl Child {
 /// What the kernel says of a process in `/proc/PID/stat`.
 struct Stat {
     state: char,
+    threads: u64,
     start_time: u64,
+}
+
+impl Stat {
+    /// Whether anything of it runs. The first thread of a process that ends can be a zombie while
+    /// the others still hold its ports and files.
+    fn runs(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1
+    }
 }
 
 /// A process's status; `None` when there is none of that id. Source: proc(5).
@@ -257,24 +259,27 @@ fn stat(pid: i32) -> Result<Option<Stat>, ServiceError> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    let threads = fields.nth(16)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, threads, start_time })
 }
 
-fn process(pid: i32) -> Result<Process, ServiceError> {
-    Ok(match stat(pid)? {
-        None | Some(Stat { state: 'Z' | 'X' | 'x', .. }) => Process::Gone,
-        Some(Stat { start_time, .. }) => Process::Alive(start_time),
-    })
-}
-
-/// How a process ended, when it is a child of this very agent.
-fn reap(pid: i32) -> Result<Option<String>, ServiceError> {
-    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+/// How the process ended; `None` while it runs. One that has ended and is a child of this very
+/// agent is waited for here, so that nothing is left of it.
+fn end(note: &Note) -> Result<Option<String>, ServiceError> {
+    let gone = || Some("is gone".to_owned());
+    let Some(stat) = stat(note.pid)?.filter(|stat| stat.start_time == note.start_time) else {
+        return Ok(gone());
+    };
+    if stat.runs() {
+        return Ok(None);
+    }
+    match waitpid(Pid::from_raw(note.pid), Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, status)) => Ok(Some(format!("exited with status {status}"))),
         Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(format!("ended by {signal}"))),
-        Ok(_) | Err(Errno::ECHILD) => Ok(None),
-        Err(source) => Err(ServiceError::Signal { what: "waiting for", pid, source }),
+        Ok(_) => Ok(None),
+        Err(Errno::ECHILD) => Ok(gone()),
+        Err(source) => Err(ServiceError::Signal { what: "waiting for", pid: note.pid, source }),
     }
 }
 
@@ -316,7 +321,7 @@ mod tests {
     impl Drop for Lab {
         fn drop(&mut self) {
             if let Ok(Some(note)) = self.agent().read()
-                && process(note.pid).is_ok_and(|process| process == Process::Alive(note.start_time))
+                && matches!(stat(note.pid), Ok(Some(stat)) if stat.start_time == note.start_time)
             {
                 let _ = kill(Pid::from_raw(note.pid), Signal::SIGKILL);
                 let _ = waitpid(Pid::from_raw(note.pid), None);
@@ -360,7 +365,7 @@ mod tests {
         let pid = lab.start("sleep", &["600"]);
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         wait_for_end(pid);
-        assert_eq!(process(pid).unwrap(), Process::Gone);
+        assert!(!stat(pid).unwrap().unwrap().runs());
         assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
         // The next agent, whose child it never was, is told the same.
         assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
@@ -416,7 +421,7 @@ mod tests {
         orphan(&lab);
         let note = lab.note();
         kill(Pid::from_raw(note.pid), Signal::SIGKILL).unwrap();
-        while process(note.pid).unwrap() != Process::Gone {
+        while stat(note.pid).unwrap().is_some_and(|stat| stat.runs()) {
             tokio::task::yield_now().await;
         }
         assert_eq!(lab.state(), ServiceState::Failed("is gone".to_owned()));
@@ -469,8 +474,15 @@ mod tests {
 
     #[test]
     fn a_process_may_have_any_name() {
-        let text = format!("42 (a) Z (b)) S 1 42 42 {} 12345 0", ["0"; 15].join(" "));
+        let text = format!("42 (a) Z (b)) S 1 42 42 {} 7 0 12345 0", ["0"; 13].join(" "));
         let stat = parse_stat(&text).unwrap();
-        assert_eq!((stat.state, stat.start_time), ('S', 12345));
+        assert_eq!((stat.state, stat.threads, stat.start_time), ('S', 7, 12345));
+    }
+
+    #[test]
+    fn a_process_runs_until_its_last_thread_has_ended() {
+        let runs = |state, threads| Stat { state, threads, start_time: 1 }.runs();
+        assert!(runs('S', 1) && runs('R', 9) && runs('Z', 2));
+        assert!(!runs('Z', 1) && !runs('X', 0));
     }
 }
