@@ -1,5 +1,6 @@
 //! Disks for real: blkid, mkfs, mount and their kin, on regular files, and on loop devices where
 //! there are root and loop devices.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;

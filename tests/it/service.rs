@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quorate::host::Root;
 use quorate::host::service::{self, Service};
 use quorate::model::{EtcdVersion, ServiceState};
@@ -20,14 +22,29 @@ fn etcd() -> Option<PathBuf> {
     found
 }
 
+/// A root whose etcd is killed at the end, when a test fails before it stops it.
+struct Lab(tempfile::TempDir);
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let Ok(note) = std::fs::read(self.0.path().join("run/quorate/etcd.pid")) else { return };
+        let note: serde_json::Value = serde_json::from_slice(&note).unwrap();
+        if note["ended"].is_null()
+            && let Some(pid) = note["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+        {
+            eprintln!("killing etcd {pid}: {:?}", kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+    }
+}
+
 #[tokio::test]
 async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_term() {
     let Some(etcd) = etcd() else { return };
     let version = service::version(&etcd).await.unwrap();
     assert!(version >= EtcdVersion::OLDEST && version < EtcdVersion::TOO_NEW, "{version}");
 
-    let dir = tempfile::tempdir().unwrap();
-    let root = Root::new(dir.path());
+    let lab = Lab(tempfile::tempdir().unwrap());
+    let root = Root::new(lab.0.path());
     let data = root.path("/var/lib/etcd/etcd");
     std::fs::create_dir_all(data.parent().unwrap()).unwrap();
     let mut args: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
@@ -47,8 +64,8 @@ async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_t
 #[tokio::test]
 async fn etcd_without_its_configuration_has_failed_and_says_why() {
     let Some(etcd) = etcd() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let service = Service::of(&Root::new(dir.path()));
+    let lab = Lab(tempfile::tempdir().unwrap());
+    let service = Service::of(&Root::new(lab.0.path()));
     service.start(&etcd, &["--config-file=/no/such/etcd.yaml".into()]).await.unwrap();
     let how = tokio::time::timeout(Duration::from_secs(30), async {
         loop {

@@ -289,7 +289,8 @@ pub async fn can_grow(device: &Path, kind: Kind) -> Result<bool, FilesystemError
     Ok(available.saturating_sub(used) > available / 100)
 }
 
-/// Grows the file system on `device`, mounted at `dir`, to the device's size.
+/// Grows the file system on `device`, mounted at `dir`, to the device's size. The kernel lets only
+/// those grow ext4 who have CAP_SYS_RESOURCE.
 pub async fn grow(device: &Path, dir: &Path, kind: Kind) -> Result<(), FilesystemError> {
     let (program, what) = match kind {
         Kind::Ext4 => ("resize2fs", device),

@@ -87,7 +87,7 @@ impl Child {
         command.process_group(0);
         // Of the agent's environment nothing but the search path: etcd takes orders from `ETCD_*`.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env(MARK, &self.note);
-        #[expect(clippy::zombie_processes, reason = "it outlives the agent; `end` waits for it by its id")]
+        // It outlives the agent, and when it does not, `end` waits for it by its id.
         let child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ServiceError::ProgramMissing { program: program.to_owned() },
             _ => ServiceError::Spawn { program: program.to_owned(), source },
