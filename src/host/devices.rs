@@ -62,7 +62,7 @@ pub fn find(root: &Root, volume: &VolumeId, hint: &str) -> Result<Option<PathBuf
     if let Some(disk) = by_link(root, volume)? {
         return Ok(Some(disk));
     }
-    if disks.iter().any(|disk| disk.is_ebs_or_unclear()) {
+    if disks.iter().any(NvmeDisk::is_ebs_or_unclear) {
         return Ok(None);
     }
     by_name(root, hint)
@@ -159,4 +159,137 @@ fn by_name(root: &Root, hint: &str) -> Result<Option<PathBuf>, DeviceError> {
 
 fn exists(path: &Path) -> Result<bool, DeviceError> {
     path.try_exists().map_err(|source| DeviceError::Look { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const HINT: &str = "/dev/sdf";
+
+    struct Machine {
+        _dir: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Root::new(dir.path());
+            Self { _dir: dir, root }
+        }
+
+        fn write(self, path: &str, text: &str) -> Self {
+            let path = self.root.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        fn nvme(self, name: &str, serial: &str, model: &str) -> Self {
+            self.write(&format!("/sys/block/{name}/device/serial"), serial)
+                .write(&format!("/sys/block/{name}/device/model"), model)
+                .write(&format!("/dev/{name}"), "")
+        }
+
+        fn ebs(self, name: &str, serial: &str) -> Self {
+            self.nvme(name, &format!("{serial}\n"), "Amazon Elastic Block Store              \n")
+        }
+
+        fn xen(self, name: &str) -> Self {
+            self.write(&format!("/sys/block/{name}/size"), "1").write(&format!("/dev/{name}"), "")
+        }
+
+        fn link(self, id: &str, target: &str) -> Self {
+            let link = self.root.path("/dev/disk/by-id").join(id);
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, link).unwrap();
+            self
+        }
+
+        fn find(&self) -> Result<Option<String>, DeviceError> {
+            let volume = "vol-0123456789abcdef0".parse().unwrap();
+            let found = find(&self.root, &volume, HINT)?;
+            let shown = |path: PathBuf| path.strip_prefix(self.root.as_path()).unwrap().display().to_string();
+            Ok(found.map(shown))
+        }
+
+        #[track_caller]
+        fn finds(&self, expected: Option<&str>) {
+            assert_eq!(self.find().unwrap().as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_volume_is_found_by_its_serial_whatever_the_order() {
+        Machine::new()
+            .ebs("nvme0n1", "vol0aaaaaaaaaaaaaaaa")
+            .ebs("nvme1n1", "vol0bbbbbbbbbbbbbbbb")
+            .ebs("nvme2n1", "vol0123456789abcdef0")
+            .finds(Some("dev/nvme2n1"));
+    }
+
+    #[test]
+    fn a_serial_is_the_volume_s_in_full_or_not_at_all() {
+        Machine::new().ebs("nvme1n1", "vol0123456789abcdef").finds(None);
+    }
+
+    #[test]
+    fn a_partition_is_not_the_device() {
+        Machine::new()
+            .ebs("nvme1n1p1", "vol0123456789abcdef0")
+            .link("nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0", "../../nvme1n1p1")
+            .finds(None);
+    }
+
+    #[test]
+    fn the_hidden_path_of_a_multipath_disk_is_not_the_device() {
+        Machine::new().ebs("nvme1c0n1", "vol0123456789abcdef0").finds(None);
+    }
+
+    #[test]
+    fn the_link_of_udev_is_followed_below_the_root() {
+        Machine::new()
+            .ebs("nvme3n1", "")
+            .link("nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0", "../../nvme3n1")
+            .finds(Some("dev/nvme3n1"));
+    }
+
+    #[test]
+    fn a_device_without_a_node_is_not_there_yet() {
+        let machine = Machine::new().ebs("nvme1n1", "vol0123456789abcdef0");
+        fs::remove_file(machine.root.path("/dev/nvme1n1")).unwrap();
+        machine.finds(None);
+    }
+
+    #[test]
+    fn on_nitro_the_name_that_was_asked_for_means_nothing() {
+        Machine::new().ebs("nvme0n1", "vol0aaaaaaaaaaaaaaaa").xen("xvdf").finds(None);
+        // A disk that does not say what it is may be a volume.
+        Machine::new().write("/sys/block/nvme0n1/size", "1").xen("xvdf").finds(None);
+    }
+
+    #[test]
+    fn on_xen_the_name_that_was_asked_for_is_the_kernel_s() {
+        Machine::new().xen("xvda").xen("xvdf").finds(Some("dev/xvdf"));
+        Machine::new().xen("sdf").finds(Some("dev/sdf"));
+        Machine::new().xen("xvdg").finds(None);
+        Machine::new().nvme("nvme0n1", "AWS1234", INSTANCE_STORE).xen("xvdf").finds(Some("dev/xvdf"));
+    }
+
+    #[test]
+    fn one_serial_on_two_devices_is_refused() {
+        let machine =
+            Machine::new().ebs("nvme1n1", "vol0123456789abcdef0").ebs("nvme2n1", "vol0123456789abcdef0");
+        assert!(matches!(machine.find(), Err(DeviceError::Twice { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_absent() {
+        let machine = Machine::new().write("/sys/block", "not a directory");
+        assert!(matches!(machine.find(), Err(DeviceError::Sys(_))));
+        let machine = Machine::new().write("/sys/block/nvme1n1/device/serial/x", "a directory");
+        assert!(matches!(machine.find(), Err(DeviceError::Sys(_))));
+    }
 }

@@ -329,3 +329,120 @@ fn discard(temporary: &Path) {
         tracing::warn!(path = %temporary.display(), %error, "temporary file left behind");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_370_400_000;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        list_optional(dir).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_with_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        write_durably(&path, b"a longer old content", 0o666).unwrap();
+        assert_eq!(mode(&path), 0o666);
+        write_durably(&path, b"new", 0o600).unwrap();
+        assert_eq!(read_optional(&path).unwrap().unwrap(), b"new");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(names(dir.path()), ["key.pem"]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_replaced_and_its_permissions_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        let left = temporary(&path).unwrap();
+        assert!(is_temporary(left.file_name().unwrap().to_str().unwrap()));
+        fs::write(&left, "half of a").unwrap();
+        fs::set_permissions(&left, Permissions::from_mode(0o644)).unwrap();
+        write_durably(&path, b"key", 0o600).unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (b"key".as_slice(), 0o600));
+        assert_eq!(names(dir.path()), ["key.pem"]);
+    }
+
+    #[test]
+    fn a_write_that_fails_names_the_path_and_leaves_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_durably(&dir.path().join("missing/file"), b"", 0o600).unwrap_err();
+        assert!(error.to_string().ends_with("missing/file"), "{error}");
+
+        let occupied = dir.path().join("occupied");
+        fs::create_dir(&occupied).unwrap();
+        let error = write_durably(&occupied, b"", 0o600).unwrap_err();
+        assert!(matches!(error, FileError::Rename { .. }), "{error:?}");
+        assert_eq!(names(dir.path()), ["occupied"]);
+    }
+
+    #[test]
+    fn a_set_that_can_not_be_written_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name, bytes| NewFile { name, bytes, mode: 0o600 };
+        write_set(dir.path(), &[file("a", b"1"), file("b", b"1")]).unwrap();
+        fs::create_dir(dir.path().join(".b.quorate-new")).unwrap();
+        write_set(dir.path(), &[file("a", b"2"), file("b", b"2")]).unwrap_err();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"1");
+        assert_eq!(names(dir.path()), [".b.quorate-new", "a", "b"]);
+    }
+
+    #[test]
+    fn absent_is_told_from_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        assert_eq!(read_optional(&file).unwrap(), None);
+        assert_eq!(list_optional(&file).unwrap(), None);
+        fs::write(&file, "").unwrap();
+        assert!(read_optional(dir.path()).is_err());
+        assert!(list_optional(&file).is_err());
+        assert!(read_optional(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn setting_aside_never_overwrites() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("etcd");
+        let aside = |content: &str| {
+            fs::create_dir(&data).unwrap();
+            if !content.is_empty() {
+                fs::write(data.join(content), "").unwrap();
+            }
+            let aside = rename_aside(&data, "removed from the cluster/..", NOW).unwrap();
+            aside.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        // An empty directory is what a plain rename would replace.
+        assert_eq!(aside(""), "etcd.aside-20261122T180000Z-removed-from-the-cluster---");
+        assert_eq!(aside("one"), "etcd.aside-20261122T180000Z-removed-from-the-cluster----2");
+        assert_eq!(aside("two"), "etcd.aside-20261122T180000Z-removed-from-the-cluster----3");
+        assert_eq!(names(dir.path()).len(), 3);
+        assert!(rename_aside(&data, "gone", NOW).is_err());
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir(&deep, 0o700).unwrap();
+        create_dir(&deep, 0o755).unwrap();
+        assert_eq!(mode(&deep), 0o700);
+        fs::write(deep.join("file"), "").unwrap();
+        assert!(create_dir(&deep.join("file"), 0o700).is_err());
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        remove_durably(&file).unwrap();
+        remove_durably(&file).unwrap();
+        assert!(remove_durably(dir.path()).is_err());
+    }
+}

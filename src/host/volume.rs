@@ -167,3 +167,133 @@ fn write<T: Serialize>(dir: &Path, name: &'static str, value: &T) -> Result<(), 
     bytes.push(b'\n');
     files::write_durably(&dir.join(name), &bytes, 0o644).map_err(VolumeError::Write)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StampState;
+    use std::fs;
+
+    fn stamp() -> Stamp {
+        Stamp {
+            cluster: "prod".parse().unwrap(),
+            slot: 1.try_into().unwrap(),
+            volume: "vol-0123456789abcdef0".parse().unwrap(),
+            state: StampState::Formatted,
+        }
+    }
+
+    fn charter() -> Charter {
+        serde_json::from_value(serde_json::json!({
+            "cluster": "prod",
+            "uuid": "6f2b1c1e-8f3a-4b52-9f0e-2d7a5c3b1a90",
+            "region": "eu-west-1",
+            "generation": 1,
+            "zones": ["eu-west-1a", "eu-west-1b", "eu-west-1c"],
+            "founders": [],
+            "nonce": "n",
+        }))
+        .unwrap()
+    }
+
+    fn touch(path: PathBuf) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+
+    #[test]
+    fn a_new_file_system_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        let nothing = VolumeContents {
+            stamp: Fact::Known(None),
+            data: DataDir::Absent,
+            charter: Fact::Known(None),
+            strangers: vec![],
+        };
+        assert_eq!(contents(dir.path()).unwrap(), nothing);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        write_stamp(dir.path(), &stamp()).unwrap();
+        write_charter(dir.path(), &charter()).unwrap();
+        let contents = contents(dir.path()).unwrap();
+        assert_eq!(contents.stamp, Fact::Known(Some(stamp())));
+        assert_eq!(contents.charter, Fact::Known(Some(charter())));
+        assert_eq!(contents.strangers, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_damaged_stamp_is_not_a_missing_one() {
+        for damaged in ["", "{", "{}", "null"] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(STAMP), damaged).unwrap();
+            fs::write(dir.path().join(CHARTER), damaged).unwrap();
+            let contents = contents(dir.path()).unwrap();
+            assert!(!contents.stamp.is_known(), "{damaged:?}: {:?}", contents.stamp);
+            assert!(!contents.charter.is_known(), "{damaged:?}: {:?}", contents.charter);
+        }
+    }
+
+    #[test]
+    fn etcd_s_memory_is_its_log_or_a_snapshot() {
+        let table: &[(&[&str], DataDir)] = &[
+            (&["etcd/member/snap/db"], DataDir::Unborn),
+            (
+                &["etcd/member/snap/db", "etcd/member/wal.tmp/0000000000000000-0000000000000000.wal"],
+                DataDir::Unborn,
+            ),
+            (&["etcd/member/wal/0.tmp"], DataDir::Unborn),
+            (&["etcd/member/wal/0000000000000000-0000000000000000.wal"], DataDir::Present),
+            (&["etcd/member/wal/0000000000000000-0000000000000000.wal.broken"], DataDir::Present),
+            (&["etcd/member/snap/0000000000000001-0000000000000002.snap"], DataDir::Present),
+        ];
+        for (paths, data) in table {
+            let dir = tempfile::tempdir().unwrap();
+            for path in *paths {
+                touch(dir.path().join(path));
+            }
+            assert_eq!(contents(dir.path()).unwrap().data, *data, "{paths:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(DATA)).unwrap();
+        assert_eq!(contents(dir.path()).unwrap().data, DataDir::Absent, "an empty directory");
+    }
+
+    #[test]
+    fn strangers_are_neither_ours_nor_the_file_system_s() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "etcd.aside-20261122T180000Z-removed",
+            ".quorate.json.quorate-new",
+            "lost+found",
+            "notes.txt",
+            "member",
+        ] {
+            touch(dir.path().join(name));
+        }
+        assert_eq!(contents(dir.path()).unwrap().strangers, ["member", "notes.txt"]);
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(contents(&dir.path().join("nowhere")).is_err());
+        fs::write(dir.path().join(DATA), "not a directory").unwrap();
+        assert!(matches!(contents(dir.path()), Err(VolumeError::List(_))));
+    }
+
+    #[test]
+    fn data_are_set_aside_once() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path().join("etcd/member/wal/0.wal"));
+        let aside = set_aside(dir.path(), "removed", 0).unwrap().unwrap();
+        assert!(aside.join("member/wal/0.wal").exists());
+        assert_eq!(set_aside(dir.path(), "removed", 0).unwrap(), None);
+        assert_eq!(contents(dir.path()).unwrap().data, DataDir::Absent);
+        assert_eq!(contents(dir.path()).unwrap().strangers, Vec::<String>::new());
+        assert!(set_aside(&dir.path().join("nowhere"), "removed", 0).is_err());
+    }
+}

@@ -60,15 +60,6 @@ struct Note {
     ended: Option<String>,
 }
 
-/// A process, as the kernel shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Process {
-    /// There is none of that id, or only what is left of one that has ended.
-    Gone,
-    /// There is one, which started then.
-    Alive(u64),
-}
-
 impl Child {
     pub(super) fn new(root: &Root) -> Self {
         Self { note: root.path("/run/quorate/etcd.pid"), log: root.path("/var/log/quorate/etcd.log") }
@@ -76,8 +67,7 @@ impl Child {
 
     pub(super) fn state(&self) -> Result<ServiceState, ServiceError> {
         Ok(match self.find()? {
-            None => ServiceState::Stopped,
-            Some(Note { stopping: true, ended: Some(_), .. }) => ServiceState::Stopped,
+            None | Some(Note { stopping: true, ended: Some(_), .. }) => ServiceState::Stopped,
             Some(Note { ended: Some(how), .. }) => ServiceState::Failed(how),
             Some(Note { ended: None, .. }) => ServiceState::Running,
         })
@@ -97,7 +87,7 @@ impl Child {
         command.process_group(0);
         // Of the agent's environment nothing but the search path: etcd takes orders from `ETCD_*`.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env(MARK, &self.note);
-        #[expect(clippy::zombie_processes, reason = "it outlives the agent; `reap` waits for it by its id")]
+        // It outlives the agent, and when it does not, `end` waits for it by its id.
         let child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ServiceError::ProgramMissing { program: program.to_owned() },
             _ => ServiceError::Spawn { program: program.to_owned(), source },
@@ -121,13 +111,12 @@ impl Child {
             }
         }
         let deadline = Instant::now() + patience;
-        while process(note.pid)? == Process::Alive(note.start_time) {
+        while end(&note)?.is_none() {
             if Instant::now() >= deadline {
                 return Err(ServiceError::StillRunning { patience });
             }
             sleep(LOOK).await;
         }
-        reap(note.pid)?;
         files::remove_durably(&self.note).map_err(ServiceError::Note)
     }
 
@@ -136,10 +125,12 @@ impl Child {
         let Some(mut note) = self.read()? else {
             return self.adopt();
         };
-        if note.ended.is_some() || process(note.pid)? == Process::Alive(note.start_time) {
+        if note.ended.is_some() {
             return Ok(Some(note));
         }
-        let how = reap(note.pid)?.unwrap_or_else(|| "is gone".to_owned());
+        let Some(how) = end(&note)? else {
+            return Ok(Some(note));
+        };
         note.ended = Some(match self.tail(note.log_from) {
             Some(said) => format!("{how}; its last words: {said}"),
             None => how,
@@ -163,9 +154,10 @@ impl Child {
             if !environment.split(|byte| *byte == 0).any(|variable| variable == mark) {
                 continue;
             }
-            if let Process::Alive(start_time) = process(pid)? {
+            if let Some(stat) = stat(pid)?.filter(Stat::runs) {
                 tracing::info!(pid, "found an etcd process without a note");
-                let note = Note { pid, start_time, log_from: 0, stopping: false, ended: None };
+                let note =
+                    Note { pid, start_time: stat.start_time, log_from: 0, stopping: false, ended: None };
                 self.write(&note)?;
                 return Ok(Some(note));
             }
@@ -236,7 +228,16 @@ impl Child {
 /// What the kernel says of a process in `/proc/PID/stat`.
 struct Stat {
     state: char,
+    threads: u64,
     start_time: u64,
+}
+
+impl Stat {
+    /// Whether anything of it runs. The first thread of a process that ends can be a zombie while
+    /// the others still hold its ports and files.
+    fn runs(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1
+    }
 }
 
 /// A process's status; `None` when there is none of that id. Source: proc(5).
@@ -258,23 +259,230 @@ fn stat(pid: i32) -> Result<Option<Stat>, ServiceError> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    let threads = fields.nth(16)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, threads, start_time })
 }
 
-fn process(pid: i32) -> Result<Process, ServiceError> {
-    Ok(match stat(pid)? {
-        None | Some(Stat { state: 'Z' | 'X' | 'x', .. }) => Process::Gone,
-        Some(Stat { start_time, .. }) => Process::Alive(start_time),
-    })
-}
-
-/// How a process ended, when it is a child of this very agent.
-fn reap(pid: i32) -> Result<Option<String>, ServiceError> {
-    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+/// How the process ended; `None` while it runs. One that has ended and is a child of this very
+/// agent is waited for here, so that nothing is left of it.
+fn end(note: &Note) -> Result<Option<String>, ServiceError> {
+    let gone = || Some("is gone".to_owned());
+    let Some(stat) = stat(note.pid)?.filter(|stat| stat.start_time == note.start_time) else {
+        return Ok(gone());
+    };
+    if stat.runs() {
+        return Ok(None);
+    }
+    match waitpid(Pid::from_raw(note.pid), Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, status)) => Ok(Some(format!("exited with status {status}"))),
         Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(format!("ended by {signal}"))),
-        Ok(_) | Err(Errno::ECHILD) => Ok(None),
-        Err(source) => Err(ServiceError::Signal { what: "waiting for", pid, source }),
+        Ok(_) => Ok(None),
+        Err(Errno::ECHILD) => Ok(gone()),
+        Err(source) => Err(ServiceError::Signal { what: "waiting for", pid: note.pid, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{Id, waitid};
+
+    /// A root with its service; what it started is killed at the end.
+    struct Lab {
+        dir: tempfile::TempDir,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap() }
+        }
+
+        /// The service, as an agent started now sees it.
+        fn agent(&self) -> Child {
+            Child::new(&Root::new(self.dir.path()))
+        }
+
+        fn note(&self) -> Note {
+            self.agent().read().unwrap().unwrap()
+        }
+
+        fn start(&self, program: &str, args: &[&str]) -> i32 {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            self.agent().start(Path::new(program), &args).unwrap();
+            self.note().pid
+        }
+
+        fn state(&self) -> ServiceState {
+            self.agent().state().unwrap()
+        }
+    }
+
+    impl Drop for Lab {
+        fn drop(&mut self) {
+            if let Ok(Some(note)) = self.agent().read()
+                && matches!(stat(note.pid), Ok(Some(stat)) if stat.start_time == note.start_time)
+            {
+                let _ = kill(Pid::from_raw(note.pid), Signal::SIGKILL);
+                let _ = waitpid(Pid::from_raw(note.pid), None);
+            }
+        }
+    }
+
+    /// Waits for the end of a child of this process, and leaves it to be reaped.
+    fn wait_for_end(pid: i32) {
+        waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_is_stopped_until_started_and_after_it_was_stopped() {
+        let lab = Lab::new();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+        lab.start("sleep", &["600"]);
+        assert_eq!(lab.state(), ServiceState::Running);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[test]
+    fn starting_what_runs_changes_nothing() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        assert_eq!(lab.start("sleep", &["600"]), pid);
+    }
+
+    #[test]
+    fn it_has_a_process_group_of_its_own() {
+        let lab = Lab::new();
+        let pid = Pid::from_raw(lab.start("sleep", &["600"]));
+        assert_eq!(nix::unistd::getpgid(Some(pid)).unwrap(), pid);
+    }
+
+    #[test]
+    fn one_that_was_killed_has_failed_and_is_not_taken_for_running_while_it_waits_to_be_reaped() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_for_end(pid);
+        assert!(!stat(pid).unwrap().unwrap().runs());
+        assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
+        // The next agent, whose child it never was, is told the same.
+        assert_eq!(lab.state(), ServiceState::Failed("ended by SIGKILL".to_owned()));
+        assert_ne!(lab.start("sleep", &["600"]), pid);
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn one_that_ends_by_itself_has_failed_with_its_last_words() {
+        let lab = Lab::new();
+        fs::create_dir_all(lab.agent().log.parent().unwrap()).unwrap();
+        fs::write(&lab.agent().log, "words of the one before\n").unwrap();
+        let pid = lab.start("sh", &["-c", "echo listen: port taken >&2; exit 7"]);
+        wait_for_end(pid);
+        let how = "exited with status 7; its last words: listen: port taken";
+        assert_eq!(lab.state(), ServiceState::Failed(how.to_owned()));
+    }
+
+    #[test]
+    fn an_agent_cut_off_before_its_note_is_followed_by_one_that_finds_the_process() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        fs::remove_file(&lab.agent().note).unwrap();
+        assert_eq!(lab.start("sleep", &["600"]), pid);
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_is_not_the_process() {
+        let lab = Lab::new();
+        lab.start("sleep", &["600"]);
+        let note = lab.note();
+        lab.agent().write(&Note { start_time: note.start_time + 1, ..note.clone() }).unwrap();
+        assert_eq!(lab.state(), ServiceState::Failed("is gone".to_owned()));
+        lab.agent().write(&note).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_belongs_to_no_agent_any_more_is_found_stopped_and_found_gone() {
+        let lab = Lab::new();
+        let orphan = |lab: &Lab| {
+            let said =
+                Command::new("sh").args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"]).output().unwrap();
+            let pid = String::from_utf8(said.stdout).unwrap().trim().parse().unwrap();
+            let start_time = stat(pid).unwrap().unwrap().start_time;
+            lab.agent().write(&Note { pid, start_time, log_from: 0, stopping: false, ended: None }).unwrap();
+        };
+        orphan(&lab);
+        assert_eq!(lab.state(), ServiceState::Running);
+        lab.agent().stop(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(lab.state(), ServiceState::Stopped);
+
+        orphan(&lab);
+        let note = lab.note();
+        kill(Pid::from_raw(note.pid), Signal::SIGKILL).unwrap();
+        while stat(note.pid).unwrap().is_some_and(|stat| stat.runs()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lab.state(), ServiceState::Failed("is gone".to_owned()));
+    }
+
+    #[test]
+    fn one_that_was_asked_to_end_and_did_is_stopped_whoever_looks() {
+        let lab = Lab::new();
+        let pid = lab.start("sleep", &["600"]);
+        lab.agent().write(&Note { stopping: true, ..lab.note() }).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        wait_for_end(pid);
+        assert_eq!(lab.state(), ServiceState::Stopped);
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_end_in_time_is_left_running() {
+        let lab = Lab::new();
+        let pid = lab.start("sh", &["-c", "trap '' TERM; exec sleep 600"]);
+        let name = format!("/proc/{pid}/comm");
+        while fs::read_to_string(&name).unwrap().trim() != "sleep" {
+            tokio::task::yield_now().await;
+        }
+        let error = lab.agent().stop(Duration::from_millis(60)).await.unwrap_err();
+        assert!(matches!(error, ServiceError::StillRunning { .. }), "{error:?}");
+        assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let lab = Lab::new();
+        let error = lab.agent().start(Path::new("/no/such/etcd"), &[]).unwrap_err();
+        assert!(matches!(error, ServiceError::ProgramMissing { .. }), "{error:?}");
+        assert_eq!(lab.state(), ServiceState::Stopped);
+    }
+
+    #[test]
+    fn a_damaged_note_is_no_answer_and_names_no_group_of_processes() {
+        let lab = Lab::new();
+        lab.start("sleep", &["600"]);
+        let note = lab.note();
+        for pid in [-1, 0, 1] {
+            let bytes = serde_json::to_vec(&Note { pid, ..note.clone() }).unwrap();
+            fs::write(&lab.agent().note, bytes).unwrap();
+            let error = lab.agent().state().unwrap_err();
+            assert!(matches!(error, ServiceError::NoteDamaged { .. }), "{error:?}");
+        }
+        lab.agent().write(&note).unwrap();
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let text = format!("42 (a) Z (b)) S 1 42 42 {} 7 0 12345 0", ["0"; 13].join(" "));
+        let stat = parse_stat(&text).unwrap();
+        assert_eq!((stat.state, stat.threads, stat.start_time), ('S', 7, 12345));
+    }
+
+    #[test]
+    fn a_process_runs_until_its_last_thread_has_ended() {
+        let runs = |state, threads| Stat { state, threads, start_time: 1 }.runs();
+        assert!(runs('S', 1) && runs('R', 9) && runs('Z', 2));
+        assert!(!runs('Z', 1) && !runs('X', 0));
     }
 }

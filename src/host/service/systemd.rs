@@ -68,13 +68,12 @@ impl Systemd {
             let told = ask("show", told()).await?;
             match interpret(&told)? {
                 ServiceState::Running if told.main_pid != 0 => return Ok(()),
-                ServiceState::Running => {}
                 ServiceState::Failed(how) if told.job == 0 => return Err(ServiceError::NotStarted { how }),
                 ServiceState::Stopped if told.job == 0 => {
                     let how = "systemd let it end, or dropped the start".to_owned();
                     return Err(ServiceError::NotStarted { how });
                 }
-                ServiceState::Stopped | ServiceState::Failed(_) => {}
+                ServiceState::Running | ServiceState::Stopped | ServiceState::Failed(_) => {}
             }
             if Instant::now() >= deadline {
                 return Err(ServiceError::SystemdSilent { what: "start", unit: UNIT, patience: START });

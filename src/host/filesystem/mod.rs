@@ -6,10 +6,11 @@
 //!
 //! Devices are block devices or, in a laboratory, regular files.
 
+mod probe;
+
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::FileTypeExt as _;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,16 +21,14 @@ use super::command::{self, CommandError, Finished};
 use super::files::{self, FileError};
 use crate::model::{Content, Mount, Slot};
 
-/// How much of the head and of the tail of a device must be zeros: GPT keeps its backup in the
-/// last 33 sectors, RAID and ZFS theirs within the last 512 KiB.
-const EDGE: u64 = 1024 * 1024;
+pub use probe::probe;
 
 /// How long a program that only looks may take.
 const LOOK: Duration = Duration::from_secs(30);
 /// How long mount and umount may take: a journal may have to be replayed, caches written back.
-const MOUNT: Duration = Duration::from_secs(120);
+const MOUNT: Duration = Duration::from_mins(2);
 /// How long making or growing may take: minutes, on the largest and slowest of volumes.
-const MAKE: Duration = Duration::from_secs(900);
+const MAKE: Duration = Duration::from_mins(15);
 
 /// The options that etcd's file system is mounted with.
 const OPTIONS: &str = "noatime,nodev,nosuid,noexec";
@@ -208,21 +207,6 @@ pub fn label(slot: Slot) -> String {
     format!("quorate-{slot}")
 }
 
-/// What is on a device. It is ours when its label is that of `slot`, or of any slot when `slot`
-/// is not known. Also says, of ours, whether the device has grown beyond the file system.
-pub async fn probe(device: &Path, slot: Option<Slot>) -> Result<Content, FilesystemError> {
-    let edges = edges(device).await?;
-    let seen = signatures(device).await?;
-    match judge(seen, &edges, slot) {
-        Judgement::Blank => Ok(Content::Blank),
-        Judgement::Foreign(found) => Ok(Content::Foreign(found)),
-        Judgement::Ours(kind) => {
-            let can_grow = can_grow(device, kind).await?;
-            Ok(Content::Ours { kind: kind.as_str().to_owned(), can_grow })
-        }
-    }
-}
-
 /// Makes a file system labelled for the slot, on a device that is probed once more and refused
 /// unless it is blank. Nothing is discarded and nothing is forced.
 pub async fn format(device: &Path, kind: Kind, slot: Slot) -> Result<(), FilesystemError> {
@@ -305,7 +289,8 @@ pub async fn can_grow(device: &Path, kind: Kind) -> Result<bool, FilesystemError
     Ok(available.saturating_sub(used) > available / 100)
 }
 
-/// Grows the file system on `device`, mounted at `dir`, to the device's size.
+/// Grows the file system on `device`, mounted at `dir`, to the device's size. The kernel lets only
+/// those grow ext4 who have CAP_SYS_RESOURCE.
 pub async fn grow(device: &Path, dir: &Path, kind: Kind) -> Result<(), FilesystemError> {
     let (program, what) = match kind {
         Kind::Ext4 => ("resize2fs", device),
@@ -316,135 +301,6 @@ pub async fn grow(device: &Path, dir: &Path, kind: Kind) -> Result<(), Filesyste
         .and_then(Finished::success)
         .map(drop)
         .map_err(|source| FilesystemError::Grow { device: device.to_owned(), source })
-}
-
-/// What blkid knows of a device.
-#[derive(Debug, PartialEq, Eq)]
-enum Signatures {
-    /// Nothing.
-    None,
-    /// Several things that exclude each other.
-    Ambivalent,
-    /// One thing, by its values.
-    Some(Vec<(String, String)>),
-}
-
-impl Signatures {
-    fn parse(export: &str) -> Self {
-        let pairs = export.lines().filter_map(|line| line.split_once('='));
-        Self::Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    }
-}
-
-/// What is at the edges of a device.
-#[derive(Debug, PartialEq, Eq)]
-struct Edges {
-    /// Where the first byte that is not zero is, in the head or the tail.
-    non_zero: Option<u64>,
-    /// What the device is, in words.
-    what: &'static str,
-}
-
-/// Low-level probing for everything that libblkid knows: file systems, RAID, encryption, other
-/// signatures (no filter), and partition tables. The cache is not asked. Source: blkid(8).
-async fn signatures(device: &Path) -> Result<Signatures, FilesystemError> {
-    let failed = |source| FilesystemError::Probe { device: device.to_owned(), source };
-    let args = ["--probe", "--output", "export"].map(AsRef::as_ref).into_iter().chain([device.as_os_str()]);
-    let finished = command::run("blkid", args, LOOK).await.map_err(failed)?;
-    let silent = finished.stdout.trim().is_empty() && finished.stderr.trim().is_empty();
-    match finished.status.code() {
-        Some(0) if !finished.stdout.trim().is_empty() => Ok(Signatures::parse(&finished.stdout)),
-        // Also said of a device that can't be read: that its edges were read tells the two apart.
-        Some(2) if silent => Ok(Signatures::None),
-        Some(8) => Ok(Signatures::Ambivalent),
-        _ => Err(failed(finished.failure())),
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    Blank,
-    Ours(Kind),
-    Foreign(String),
-}
-
-fn judge(seen: Signatures, edges: &Edges, slot: Option<Slot>) -> Judgement {
-    let pairs = match seen {
-        Signatures::Some(pairs) => pairs,
-        Signatures::Ambivalent => {
-            return Judgement::Foreign(format!("{}: signatures of more than one thing", edges.what));
-        }
-        Signatures::None => {
-            return match edges.non_zero {
-                None => Judgement::Blank,
-                Some(offset) => {
-                    Judgement::Foreign(format!("{}: non-zero bytes at offset {offset}", edges.what))
-                }
-            };
-        }
-    };
-    let value = |key: &str| pairs.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str());
-    let ours = |found: &str| match slot {
-        Some(slot) => found == label(slot),
-        None => Slot::all(Slot::MOST).any(|slot| found == label(slot)),
-    };
-    let kind = value("TYPE").and_then(|kind| kind.parse::<Kind>().ok());
-    match (kind, value("LABEL"), value("PTTYPE")) {
-        (Some(kind), Some(found), None) if ours(found) => Judgement::Ours(kind),
-        _ => Judgement::Foreign(format!("{}: {}", edges.what, describe(&pairs))),
-    }
-}
-
-/// What was found, for people: type, label, UUID and partition table come first.
-fn describe(pairs: &[(String, String)]) -> String {
-    let telling = ["PTTYPE", "TYPE", "LABEL", "UUID", "PTUUID", "USAGE", "VERSION"];
-    let found: Vec<String> = telling
-        .iter()
-        .filter_map(|key| pairs.iter().find(|(found, _)| found == key))
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    if found.is_empty() { "a signature that blkid does not name".to_owned() } else { found.join(" ") }
-}
-
-async fn edges(device: &Path) -> Result<Edges, FilesystemError> {
-    let device = device.to_owned();
-    blocking(device.clone(), move || {
-        let read = |source| FilesystemError::Read { device: device.clone(), source };
-        let mut file = File::open(&device).map_err(read)?;
-        let kind = file.metadata().map_err(read)?.file_type();
-        let what = if kind.is_block_device() {
-            "block device"
-        } else if kind.is_file() {
-            "regular file"
-        } else {
-            return Err(read(io::Error::other("neither a block device nor a regular file")));
-        };
-        let size = file.seek(SeekFrom::End(0)).map_err(read)?;
-        if size == 0 {
-            return Err(FilesystemError::NoSize { device: device.clone() });
-        }
-        let head = first_non_zero(&mut file, 0, size.min(EDGE)).map_err(read)?;
-        let non_zero = match head {
-            Some(offset) => Some(offset),
-            None => {
-                let tail = size.saturating_sub(EDGE);
-                first_non_zero(&mut file, tail, size - tail).map_err(read)?
-            }
-        };
-        Ok(Edges { non_zero, what })
-    })
-    .await
-}
-
-/// Where the first byte that is not zero is, of `length` bytes from `start`. All must be there.
-fn first_non_zero(file: &mut File, start: u64, length: u64) -> io::Result<Option<u64>> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(start))?;
-    let read = file.take(length).read_to_end(&mut bytes)?;
-    if u64::try_from(read).ok() != Some(length) {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok((start..).zip(&bytes).find(|(_, byte)| **byte != 0).map(|(offset, _)| offset))
 }
 
 /// The size of a device in bytes, by seeking to its end.
@@ -524,4 +380,52 @@ fn topmost(said: &str) -> Result<Mount, FilesystemError> {
 /// which newer kernels' ext4 shows beside `rw`) or shut the file system down.
 fn is_read_only(options: &str) -> bool {
     options.split(',').any(|option| matches!(option, "ro" | "emergency_ro" | "shutdown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_from_what_the_programs_say() {
+        let said = "Filesystem volume name:   quorate-1\nBlock count:              65536\n\
+                    Reserved block count:     0\nBlock size:               1024\n";
+        assert_eq!(ext4_size(said).unwrap(), 64 * 1024 * 1024);
+        let said = "meta-data=/dev/loop0             isize=512    agcount=4, agsize=19200 blks\n\
+                    \x20        =                       sectsz=512   attr=2, projid32bit=1\n\
+                    data     =                       bsize=4096   blocks=76800, imaxpct=25\n\
+                    log      =internal log           bsize=4096   blocks=16384, version=2\n";
+        assert_eq!(xfs_size(said).unwrap(), 300 * 1024 * 1024);
+        assert!(ext4_size("").is_err());
+        assert!(xfs_size("data = bsize=4096").is_err());
+    }
+
+    #[test]
+    fn the_mount_that_covers_the_others_is_told() {
+        let said = r#"{"filesystems": [
+            {"source": "/dev/a", "fstype": "ext4", "options": "rw"},
+            {"source": "/dev/b", "fstype": "ext4", "options": "ro",
+             "children": [{"source": "/dev/c", "fstype": "ext4", "options": "rw,noatime"}]}
+        ]}"#;
+        assert_eq!(topmost(said).unwrap(), Mount { source: "/dev/c".to_owned(), read_only: false });
+        for not_an_answer in ["", "{}", r#"{"filesystems": []}"#] {
+            assert!(topmost(not_an_answer).is_err(), "{not_an_answer}");
+        }
+    }
+
+    #[test]
+    fn read_only_is_told_from_options_that_only_sound_so() {
+        for options in ["ro,noatime", "noatime,ro", "rw,emergency_ro", "rw,shutdown"] {
+            assert!(is_read_only(options), "{options}");
+        }
+        assert!(!is_read_only("rw,noatime,errors=remount-ro"));
+    }
+
+    #[test]
+    fn only_file_systems_for_etcd_are_kinds() {
+        for kind in [Kind::Ext4, Kind::Xfs] {
+            assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);
+        }
+        assert!("btrfs".parse::<Kind>().is_err());
+    }
 }
