@@ -1,1 +1,306 @@
-//! (being written)
+//! The verbs.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::agent::setup::{Record, SetupError, learn, retry_after, sources};
+use crate::agent::{Agent, Ended, Event, Machine};
+use crate::aws::{Access, HttpError, MetadataError};
+use crate::config::verbs::{ConfigCommand, VerbError};
+use crate::config::{ConfigErrors, InstanceTags};
+use crate::host::files::{FileError, read_optional};
+use crate::host::{Root, clock};
+use crate::model::fact::chain;
+use crate::model::plan::Subject;
+use crate::model::{Halt, Plan, Waiting, WaitingOn};
+use crate::observe::{Depth, Memory, observe};
+use crate::plan::plan;
+use crate::reach::Reach;
+use crate::telemetry::journal::LogLevel;
+use crate::telemetry::notify;
+use crate::telemetry::status::{self, Status, StatusError};
+
+/// quorate makes the machines of an Auto Scaling group one highly available Kubernetes cluster.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// The directory that all paths are below.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the agent: observe, plan, execute, until SIGTERM. SIGHUP reads the configuration again.
+    Run,
+    /// Say what the agent does, what it waits for and since when.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what the agent would do now, and why. Nothing is changed.
+    Plan {
+        /// Plan from a recorded observation, offline; the agent keeps its last one in
+        /// /run/quorate/observed.json.
+        #[arg(long, value_name = "FILE", conflicts_with = "record")]
+        observed: Option<PathBuf>,
+        /// Record what is seen now.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check and show the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Why a verb failed. `main` maps each to an exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The runtime can't be started, or a signal can't be listened to.
+    #[error("starting up")]
+    Start(#[source] std::io::Error),
+    /// The way to AWS can't be made.
+    #[error("preparing the way to AWS")]
+    Access(#[source] HttpError),
+    /// This machine can't be learnt about.
+    #[error(transparent)]
+    Setup(SetupError),
+    /// The metadata service gave no usable answer.
+    #[error("asking the metadata service")]
+    Metadata(#[source] MetadataError),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(ConfigErrors),
+    /// There is no status.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// A recorded observation can't be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A recorded observation is not there.
+    #[error("{} is not there", path.display())]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A recorded observation can't be understood.
+    #[error("{} is not an observation that this version recorded", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A result can't be written as JSON.
+    #[error("writing JSON")]
+    Json(#[source] serde_json::Error),
+    /// The output can't be written.
+    #[error("writing the output")]
+    Output(#[source] std::io::Error),
+}
+
+/// Does what was asked.
+pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<(), CliError> {
+    let root = Root::new(cli.root);
+    // One thread: the agent waits nearly always, and memory is the machine's, not ours.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Start)?;
+    match cli.verb {
+        Verb::Run => runtime.block_on(run_agent(&root, level)),
+        Verb::Status { json } => {
+            let status = status::read(&root)?;
+            if json { print_json(output, &status) } else { print(output, &status.page(clock::now_ms())) }
+        }
+        Verb::Plan { observed: Some(path), json, record: _ } => {
+            let bytes = read_optional(&path)?.ok_or_else(|| CliError::NoRecord { path: path.clone() })?;
+            let record: Record =
+                serde_json::from_slice(&bytes).map_err(|source| CliError::Record { path, source })?;
+            show_plan(output, &plan(&record.settings, &record.observation), json)
+        }
+        Verb::Plan { observed: None, record, json } => {
+            let seen = runtime.block_on(look(&root))?;
+            if let Some(path) = record {
+                status::write(&path, &seen)?;
+            }
+            show_plan(output, &plan(&seen.settings, &seen.observation), json)
+        }
+        Verb::Config(command) => runtime.block_on(config(&root, &command, output)),
+    }
+}
+
+/// The agent, until a signal ends it.
+async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
+    let (sender, mut events) = mpsc::channel(8);
+    for (kind, event) in [
+        (SignalKind::terminate(), Event::Stop),
+        (SignalKind::interrupt(), Event::Stop),
+        (SignalKind::hangup(), Event::Reload),
+    ] {
+        let mut signals = signal(kind).map_err(CliError::Start)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "quorate");
+    let access = Access::from_environment().await.map_err(CliError::Access)?;
+    loop {
+        let Some(reach) = set_up(root, &access, level, &mut events).await else { return Ok(()) };
+        let settings = reach.settings.clone();
+        match Agent::new(settings, Machine::new(reach)).run(&mut events).await {
+            Ended::Stopped => {
+                notify::stopping();
+                tracing::info!("stopped; etcd is left as it is");
+                return Ok(());
+            }
+            Ended::Reload => {
+                notify::reloading();
+                tracing::info!("reading the configuration again");
+            }
+        }
+    }
+}
+
+/// Learns who this machine is and what is wanted, however long it takes; `None` when the agent is
+/// asked to stop meanwhile.
+async fn set_up(
+    root: &Root,
+    access: &Access,
+    level: &LogLevel,
+    events: &mut mpsc::Receiver<Event>,
+) -> Option<Reach> {
+    let since = clock::now_ms();
+    let mut failures = 0;
+    loop {
+        let error = match learn(root, access).await {
+            Ok(setup) => {
+                let settings = setup.loaded.settings;
+                level.set(settings.log.level.as_str());
+                let me = &setup.identity;
+                tracing::info!(
+                    instance = %me.instance, zone = %me.zone, address = %me.address,
+                    cluster = %settings.cluster, role = %settings.role, "this machine"
+                );
+                return Some(Reach::new(root.clone(), access, settings, setup.identity).await);
+            }
+            Err(error) => error,
+        };
+        let why = chain(&error);
+        let status = match error {
+            SetupError::Config(errors) => {
+                tracing::error!(%errors, "the configuration is wrong");
+                Status::starting(Vec::new(), Some(Halt::Configuration { errors: errors.to_string() }))
+            }
+            SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_) => {
+                tracing::warn!(why, "this machine can't be learnt about yet");
+                let about = match error {
+                    SetupError::Tags(_) => Subject::Settings,
+                    _ => Subject::Identity,
+                };
+                Status::starting(vec![Waiting { on: WaitingOn::Answer { about, why }, since }], None)
+            }
+        };
+        // The service is up, and says what it waits for: a start that never ends helps nobody.
+        notify::ready();
+        notify::status(&status.line());
+        if let Err(error) = status::write(&status::path(root), &status) {
+            tracing::warn!(why = chain(&error), "the status can't be written");
+        }
+        let pause = sleep(retry_after(failures));
+        failures = failures.saturating_add(1);
+        tokio::select! {
+            () = pause => {}
+            event = events.recv() => match event {
+                Some(Event::Reload) => {}
+                Some(Event::Stop) | None => return None,
+            },
+        }
+    }
+}
+
+/// One full look at this machine's world.
+async fn look(root: &Root) -> Result<Record, CliError> {
+    let access = Access::from_environment().await.map_err(CliError::Access)?;
+    let setup = learn(root, &access).await.map_err(CliError::Setup)?;
+    let settings = setup.loaded.settings;
+    let reach = Reach::new(root.clone(), &access, settings.clone(), setup.identity).await;
+    // What the agent has waited for decides too, so its status is taken along.
+    let waiting = match status::read(root) {
+        Ok(status) => status.waiting,
+        Err(error) => {
+            tracing::warn!(why = chain(&error), "since when things are waited for is not known");
+            Vec::new()
+        }
+    };
+    let observation = observe(&reach, &mut Memory::default(), Depth::Full, waiting).await;
+    Ok(Record { settings, observation })
+}
+
+async fn config(root: &Root, command: &ConfigCommand, output: &mut dyn Write) -> Result<(), CliError> {
+    let (user_data, tags) = if command.needs_instance() {
+        let access = Access::from_environment().await.map_err(CliError::Access)?;
+        let identity = access.metadata().identity().await.map_err(CliError::Metadata)?;
+        let sources =
+            sources(&access, &identity.region, &identity.instance).await.map_err(CliError::Setup)?;
+        (sources.user_data, sources.tags)
+    } else {
+        (None, InstanceTags::default())
+    };
+    crate::config::verbs::run(command, root.as_path(), user_data.as_deref(), &tags, output).map_err(
+        |error| match error {
+            VerbError::Config(errors) => CliError::Config(errors),
+            VerbError::Write(error) => CliError::Output(error),
+        },
+    )
+}
+
+fn show_plan(output: &mut dyn Write, plan: &Plan, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(output, plan);
+    }
+    let mut text = format!("phase      {}\n", plan.report.phase);
+    if let Some(slot) = plan.report.slot {
+        text.push_str(&format!("slot       {slot}\n"));
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        let order = serde_json::to_string(step).map_err(CliError::Json)?;
+        text.push_str(&format!("step {:<5} {order}\n", number + 1));
+    }
+    for on in &plan.report.waiting {
+        text.push_str(&format!("waits for  {on}\n"));
+    }
+    if let Some(halt) = &plan.report.halt {
+        text.push_str(&format!("halted     {halt}\n"));
+    }
+    for warning in &plan.report.warnings {
+        text.push_str(&format!("warning    {warning}\n"));
+    }
+    print(output, &text)
+}
+
+fn print(output: &mut dyn Write, text: &str) -> Result<(), CliError> {
+    output.write_all(text.as_bytes()).map_err(CliError::Output)
+}
+
+fn print_json(output: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(value).map_err(CliError::Json)?;
+    print(output, &format!("{text}\n"))
+}

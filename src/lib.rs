@@ -17,4 +17,5 @@ pub mod model;
 pub mod observe;
 pub mod pki;
 pub mod plan;
+pub mod reach;
 pub mod telemetry;

@@ -1,1 +1,199 @@
-//! (being written)
+//! Does one step.
+//!
+//! Behaviour does not live here: what is done, when and why is in [`crate::plan`]. Each step is
+//! idempotent and may be cut off at any instruction; the next look sees how far it came. What a
+//! step checks for itself is only what may have changed since the look (that the device is still
+//! blank, that the volume is still mounted), and then it does nothing.
+
+mod error;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use tokio::time::{Duration, sleep};
+
+use crate::aws::NewVolume;
+use crate::aws::Written;
+use crate::etcd::{config, launch};
+use crate::host::{clock, files, filesystem, service, volume};
+use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
+use crate::pki::{EtcdAuthority, LeafRequest, leaves};
+use crate::reach::{AUTHORITY, CHARTER, MEMBERS, Reach, STOP_PATIENCE};
+
+pub use error::StepError;
+
+/// Does the step.
+pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
+    let me = &reach.identity.instance;
+    match step {
+        Step::CreateVolume { slot, zone, token } => create_volume(reach, *slot, zone, token).await,
+        Step::AttachVolume { volume, instance } => {
+            let device = reach.settings.etcd.volume.device.as_str();
+            Ok(reach.aws.ec2.attach_volume(volume, instance, device).await?)
+        }
+        Step::TagSlot { volume, slot } => {
+            let slot = slot.to_string();
+            let tags = [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
+            Ok(reach.aws.ec2.tag(volume.as_str(), &tags).await?)
+        }
+        Step::Format { device, slot, .. } => {
+            Ok(filesystem::format(Path::new(device), reach.filesystem(), *slot).await?)
+        }
+        Step::Mount { volume, device } => mount(reach, volume, Path::new(device)).await,
+        Step::GrowFilesystem { device } => {
+            let device = Path::new(device);
+            match filesystem::probe(device, None).await? {
+                Content::Ours { kind, can_grow: true } => {
+                    Ok(filesystem::grow(device, &reach.mount_point(), kind.parse()?).await?)
+                }
+                Content::Ours { can_grow: false, .. } | Content::Blank | Content::Foreign(_) => Ok(()),
+            }
+        }
+        Step::WriteStamp { stamp } => {
+            must_be_mounted(reach).await?;
+            Ok(volume::write_stamp(&reach.mount_point(), stamp)?)
+        }
+        Step::TagStamp { volume, state } => {
+            let value = state.to_string();
+            Ok(reach.aws.ec2.tag(volume.as_str(), &[(crate::aws::TAG_STAMP, &value)]).await?)
+        }
+        Step::SetDataAside { because } => {
+            must_be_mounted(reach).await?;
+            if reach.service.state().await? == ServiceState::Running {
+                return Err(StepError::EtcdRuns);
+            }
+            volume::set_aside(&reach.mount_point(), because, clock::now_ms())?;
+            Ok(())
+        }
+        Step::CreateAuthority => create_authority(reach).await,
+        Step::IssueLeaves { slot, address } => {
+            let authority = authority(reach).await?;
+            let request = LeafRequest { slot: *slot, address: *address, now: clock::now_ms() };
+            leaves::issue(&authority, &reach.pki(), request)?;
+            Ok(())
+        }
+        Step::CreateCharter { charter } => {
+            let written = reach.aws.objects.create(CHARTER, json(charter)?).await?;
+            must_be_written(written)
+        }
+        Step::AmendCharter { from, charter, .. } => {
+            let written = reach.aws.objects.replace(CHARTER, json(charter)?, from).await?;
+            must_be_written(written)
+        }
+        Step::ConfigureEtcd { launch } => configure(reach, launch).await,
+        Step::StartEtcd { after } => start(reach, *after).await,
+        Step::StopEtcd => Ok(reach.service.stop(STOP_PATIENCE).await?),
+        Step::TakeMembershipLock { instance } => Ok(reach.etcd.take_lock(instance).await?),
+        Step::ReleaseMembershipLock { instance } => Ok(reach.etcd.release_lock(instance).await?),
+        Step::RemoveMember { member } => Ok(reach.etcd.remove(me, *member).await?),
+        Step::AddLearner { peer_url } => reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into),
+        Step::PromoteMember { member } => Ok(reach.etcd.promote(me, *member).await?),
+        Step::UpdatePeerUrl { member, peer_url } => Ok(reach.etcd.update_peer_url(*member, peer_url).await?),
+        Step::RecordSlot { slot, record } => Ok(reach.etcd.record_slot(*slot, record).await?),
+        Step::CopyCharterToEtcd { charter } => Ok(reach.etcd.copy_charter(charter).await?),
+        Step::CopyCharterToVolume { charter } => copy_to_volume(reach, charter).await,
+        Step::PublishMembers { members } => {
+            reach.aws.objects.put(MEMBERS, json(members)?).await.map(drop).map_err(Into::into)
+        }
+    }
+}
+
+async fn create_volume(reach: &Reach, slot: Slot, zone: &Zone, token: &str) -> Result<(), StepError> {
+    let wanted = &reach.settings.etcd.volume;
+    let cluster = reach.settings.cluster.as_str();
+    let tags = [
+        (crate::aws::TAG_CLUSTER, cluster.to_owned()),
+        (crate::aws::TAG_SLOT, slot.to_string()),
+        ("Name", format!("{cluster} {}", slot.member_name())),
+    ];
+    let volume = reach
+        .aws
+        .ec2
+        .create_volume(&NewVolume {
+            zone: zone.clone(),
+            size_gib: u32::try_from(wanted.size.gib_ceil()).unwrap_or(u32::MAX),
+            volume_type: wanted.volume_type.as_str().to_owned(),
+            iops: wanted.iops,
+            throughput: wanted.throughput,
+            kms_key: wanted.kms_key_id.as_ref().map(|key| key.as_str().to_owned()),
+            client_token: token.to_owned(),
+            tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        })
+        .await?;
+    tracing::info!(%volume, %slot, "created a volume");
+    Ok(())
+}
+
+async fn mount(reach: &Reach, volume: &VolumeId, device: &Path) -> Result<(), StepError> {
+    let dir = reach.mount_point();
+    if filesystem::mounted(&dir).await?.is_none() {
+        let kind = match filesystem::probe(device, None).await? {
+            Content::Ours { kind, .. } => kind.parse()?,
+            Content::Blank => return Err(StepError::NotOurs { found: "a blank device".to_owned() }),
+            Content::Foreign(found) => return Err(StepError::NotOurs { found }),
+        };
+        filesystem::mount(device, kind, &dir).await?;
+    }
+    let remembered = reach.remembered_volume();
+    if let Some(parent) = remembered.parent() {
+        files::create_dir(parent, 0o755)?;
+    }
+    Ok(files::write_durably(&remembered, format!("{volume}\n").as_bytes(), 0o644)?)
+}
+
+/// What is written to the mount point of an unmounted volume would lie on the root disk.
+async fn must_be_mounted(reach: &Reach) -> Result<(), StepError> {
+    match filesystem::mounted(&reach.mount_point()).await? {
+        Some(_) => Ok(()),
+        None => Err(StepError::NotMounted),
+    }
+}
+
+async fn copy_to_volume(reach: &Reach, charter: &Charter) -> Result<(), StepError> {
+    must_be_mounted(reach).await?;
+    Ok(volume::write_charter(&reach.mount_point(), charter)?)
+}
+
+async fn create_authority(reach: &Reach) -> Result<(), StepError> {
+    let authority = EtcdAuthority::create(&reach.settings.cluster, clock::now_ms())?;
+    match reach.aws.objects.create(AUTHORITY, authority.bundle()?).await? {
+        Written::Yes(_) => tracing::info!("created the etcd authority"),
+        // Another machine was first: its authority is the one.
+        Written::No => tracing::info!("another machine created the etcd authority"),
+    }
+    Ok(())
+}
+
+async fn authority(reach: &Reach) -> Result<EtcdAuthority, StepError> {
+    let stored = reach.aws.objects.get(AUTHORITY).await?.ok_or(StepError::NoAuthority)?;
+    Ok(EtcdAuthority::parse(&stored.bytes, &reach.settings.cluster)?)
+}
+
+async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> {
+    let version = service::version(&reach.etcd_program()).await?;
+    let rendered = config::render(wanted, &reach.tuning(), &reach.etcd_paths(), version)?;
+    let dir = reach.etcd_dir();
+    files::create_dir(&dir, 0o755)?;
+    Ok(launch::write(&dir, wanted, &rendered)?)
+}
+
+async fn start(reach: &Reach, after: u64) -> Result<(), StepError> {
+    must_be_mounted(reach).await?;
+    sleep(Duration::from_millis(after)).await;
+    let config = reach.etcd_dir().join(launch::CONFIG_FILE);
+    let args = [OsString::from("--config-file"), config.into_os_string()];
+    Ok(reach.service.start(&reach.etcd_program(), &args).await?)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StepError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(StepError::Json)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn must_be_written(written: Written) -> Result<(), StepError> {
+    match written {
+        Written::Yes(_) => Ok(()),
+        Written::No => Err(StepError::Overtaken),
+    }
+}

@@ -178,12 +178,33 @@ pub enum WaitingOn {
     InSync,
 }
 
+impl WaitingOn {
+    /// Whether both wait for the same thing, although the evidence may differ.
+    pub fn is_same_wait(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Answer { about, .. }, Self::Answer { about: others, .. }) => about == others,
+            (Self::Claims { majority, .. }, Self::Claims { majority: others, .. }) => majority == others,
+            (Self::Founders { generation, .. }, Self::Founders { generation: others, .. }) => {
+                generation == others
+            }
+            (Self::PredecessorGone { member, .. }, Self::PredecessorGone { member: others, .. }) => {
+                member == others
+            }
+            (Self::EtcdRestart { .. }, Self::EtcdRestart { .. })
+            | (Self::HealthyQuorum { .. }, Self::HealthyQuorum { .. }) => true,
+            (one, two) => one == two,
+        }
+    }
+}
+
 /// What an answer is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Subject {
     /// Who this machine is.
     Identity,
+    /// What the operator wants: user data and tags.
+    Settings,
     /// The instances.
     Instances,
     /// The volumes.
@@ -214,6 +235,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Identity => "this machine's identity",
+            Self::Settings => "user data and tags",
             Self::Instances => "the instances",
             Self::Volumes => "the volumes",
             Self::Zones => "the group's zones",
@@ -234,6 +256,11 @@ impl fmt::Display for Subject {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "because")]
 pub enum Halt {
+    /// The configuration has errors.
+    Configuration {
+        /// The errors, one a line.
+        errors: String,
+    },
     /// The cluster lives in another region.
     OtherRegion {
         /// Where this machine is.

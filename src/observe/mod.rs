@@ -1,1 +1,168 @@
-//! (being written)
+//! Asks the world, and returns one plain value.
+//!
+//! Every answer is `Known` or `Unknown(why)`: what failed, was throttled, timed out or is partial
+//! is unknown. How much is asked depends on what the last plan waits for ([`Depth`]); an answer
+//! that is used again is at most a minute old, and a plan with steps is only ever carried out when
+//! it was made from a full look.
+//!
+//! What must not live here: decisions, and changes of anything.
+
+mod cluster;
+mod disk;
+mod ec2;
+mod objects;
+
+use tokio::time::{Duration, Instant};
+use uuid::Uuid;
+
+use crate::host::clock;
+use crate::model::observation::{EtcdObservation, PublishedMembers};
+use crate::model::{
+    Authority, Charter, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, Waiting, Zone,
+};
+use crate::pki;
+use crate::reach::Reach;
+
+pub use ec2::Ec2Look;
+
+/// How much is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Everything, now.
+    Full,
+    /// What changes from moment to moment: etcd and its service, the charter if it changed. The
+    /// rest is from the last full look, if that is recent.
+    Light,
+}
+
+/// How old an answer may be that a light look uses again.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+pub struct Memory {
+    full: Option<(Instant, Observation)>,
+    authority: Option<(Instant, Option<Authority>)>,
+    charter: Option<Versioned<Charter>>,
+    version: Option<crate::model::EtcdVersion>,
+    published: Option<(Instant, Option<PublishedMembers>)>,
+}
+
+impl Memory {
+    /// Whether a light look would have enough to go by.
+    pub fn is_recent(&self) -> bool {
+        self.full.as_ref().is_some_and(|(at, _)| at.elapsed() < RECENT)
+    }
+}
+
+/// Looks at the world.
+pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: Vec<Waiting>) -> Observation {
+    let last = match (depth, &memory.full) {
+        (Depth::Light, Some((at, last))) if at.elapsed() < RECENT => Some(last.clone()),
+        (Depth::Light | Depth::Full, _) => None,
+    };
+    let identity = Fact::Known(reach.identity.clone());
+    let mut seen = match last {
+        Some(last) => light(reach, memory, last).await,
+        None => full(reach, memory, identity).await,
+    };
+    seen.at = clock::now_ms();
+    seen.entropy = entropy();
+    seen.waiting = waiting;
+    if !matches!(depth, Depth::Light) || !memory.is_recent() {
+        memory.full = Some((Instant::now(), seen.clone()));
+    }
+    seen
+}
+
+/// A fresh UUID as a nonce.
+pub fn entropy() -> Nonce {
+    #[expect(clippy::expect_used, reason = "a UUID is printable and has no blanks, which is all a nonce is")]
+    Uuid::new_v4().to_string().parse().expect("a UUID is a nonce")
+}
+
+async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> Observation {
+    let me = &reach.identity;
+    let (ec2, clock_synchronised, authority) =
+        tokio::join!(ec2::look(reach), clock::synchronised(&reach.root), objects::authority(reach, memory));
+    // The charter is read after the volumes: who sees another's mark on a volume sees the charter
+    // that the mark came after.
+    let charter = objects::charter(reach, memory).await;
+    let founded = matches!(charter, Fact::Known(Some(_)));
+    let (backups, zones) = if founded {
+        (Fact::unknown("not asked for: there is a charter"), Fact::unknown("not asked for: the charter says"))
+    } else {
+        tokio::join!(objects::backups(reach), zones(reach))
+    };
+    let disk = disk::look(reach, &ec2.volumes).await;
+    let leaves: Fact<Option<Leaves>> = pki::inspect(&reach.pki()).into();
+    let version = cluster::version(reach, memory).await;
+    let mut etcd = EtcdObservation {
+        version,
+        service: reach.service.state().await.into(),
+        launch: crate::etcd::launch::read(&reach.etcd_dir()).into(),
+        own: Fact::unknown("not asked for"),
+        cluster: Fact::unknown("not asked for"),
+    };
+    cluster::look(reach, &ec2, &charter, &disk, &leaves, &mut etcd).await;
+    let named = named_in(&charter, &etcd);
+    let ec2 = ec2::with_named(reach, ec2, named).await;
+    let published = objects::published(reach, memory, &etcd).await;
+    Observation {
+        at: 0,
+        entropy: entropy(),
+        identity,
+        clock_synchronised: clock_synchronised.into(),
+        instances: ec2.instances_with(&me.instance),
+        volumes: ec2.volumes,
+        zones,
+        charter,
+        backups,
+        authority,
+        leaves,
+        disk,
+        etcd,
+        published,
+        waiting: Vec::new(),
+    }
+}
+
+async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observation {
+    let mut seen = last;
+    seen.charter = objects::charter(reach, memory).await;
+    seen.disk = disk::again(reach, seen.disk).await;
+    seen.etcd.service = reach.service.state().await.into();
+    let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
+    cluster::look(reach, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
+    seen.published = objects::published(reach, memory, &seen.etcd).await;
+    seen
+}
+
+async fn zones(reach: &Reach) -> Fact<Vec<Zone>> {
+    let settings = &reach.settings;
+    let names: Vec<String> = settings.groups.iter().map(|name| name.as_str().to_owned()).collect();
+    let groups = reach.aws.autoscaling.groups(&settings.cluster, settings.role, &names).await;
+    Fact::from(groups).map(|groups| {
+        let mut zones: Vec<Zone> = groups.into_iter().flat_map(|group| group.zones).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        zones
+    })
+}
+
+/// The machines and volumes that the charter and the slots' records name.
+fn named_in(charter: &Fact<Option<Versioned<Charter>>>, etcd: &EtcdObservation) -> Vec<SlotRecord> {
+    let mut named: Vec<SlotRecord> = Vec::new();
+    if let Fact::Known(Some(charter)) = charter {
+        named.extend(charter.value.founders.iter().map(|founder| SlotRecord {
+            volume: founder.volume.clone(),
+            instance: founder.instance.clone(),
+            peer_url: founder.peer_url.clone(),
+            member: None,
+        }));
+    }
+    if let Fact::Known(view) = &etcd.cluster {
+        named.extend(view.records.values().cloned());
+    }
+    named
+}

@@ -1,3 +1,6 @@
 //! Everything that is not a unit test: contracts, protocols and real programs.
 
 mod contract;
+mod disks;
+mod etcd;
+mod service;

@@ -257,7 +257,7 @@ fn state(world: &World) -> Value {
         "groups": view.groups.values().collect::<Vec<_>>(),
         "objects": buckets.collect::<serde_json::Map<String, Value>>(),
         "faults": faults.collect::<Vec<_>>(),
-        "sequence": world.mark().1 - 1,
+        "sequence": world.last_event(),
     })
 }
 

@@ -108,7 +108,7 @@ impl Shared {
         }
         let after = world.mark();
         drop(world);
-        if !Arc::ptr_eq(&before.0, &after.0) || before.1 != after.1 {
+        if before != after {
             self.0.changed.send_replace(());
         }
         result
@@ -213,8 +213,8 @@ impl Shared {
             };
             tokio::select! {
                 () = timer => self.change(|_| ()),
-                changed = changes.changed() => {
-                    if changed.is_err() {
+                woken = changes.changed() => {
+                    if woken.is_err() {
                         return;
                     }
                 }

@@ -94,7 +94,7 @@ impl Endpoints {
         };
         tokio::select! {
             ended = child.wait() => panic!("moto ended at once: {ended:?}"),
-            ready = tokio::time::timeout(Duration::from_secs(60), ready) => ready.expect("moto answers in time"),
+            ready = tokio::time::timeout(Duration::from_mins(1), ready) => ready.expect("moto answers in time"),
         }
         Self::new(&url, None, Some(child))
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
@@ -154,6 +155,6 @@ fn respond(
     shared.with(|world| world.metadata(id, text(TOKEN), path)).map(|body| plain(200, body))
 }
 
-fn plain(status: u16, body: String) -> Answer {
+fn plain(status: u16, body: impl Into<Bytes>) -> Answer {
     Answer { status, headers: vec![("content-type".into(), "text/plain".into())], body: body.into() }
 }

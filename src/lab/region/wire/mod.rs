@@ -191,6 +191,15 @@ pub(super) async fn serve(
             return peer.abort();
         }
     };
+    // What has arrived takes effect whether or not its sender waits for the answer.
+    let work = tokio::spawn(process(shared, peer.clone(), parts, body));
+    work.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request could not be served");
+        peer.abort()
+    })
+}
+
+async fn process(shared: Shared, peer: Peer, parts: Parts, body: Bytes) -> Response {
     let request_id = shared.request_id();
     let signature = match auth::parse(&parts.headers) {
         Ok(signature) => signature,

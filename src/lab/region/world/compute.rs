@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
@@ -88,8 +90,10 @@ pub struct InstanceSpec {
     pub metadata_tags: bool,
     /// The IAM role of its profile, if it has one.
     pub iam_role: Option<String>,
-    /// User data, if it has any (text; what cloud-init would decode is up to the caller).
+    /// User data as text, if it has any.
     pub user_data: Option<String>,
+    /// User data of any bytes (gzip, say), base64 as EC2's own calls take it; instead of the text.
+    pub user_data_base64: Option<String>,
     /// Volumes that the launch makes and attaches.
     pub volumes: Vec<LaunchVolume>,
     /// What is wrong with its metadata service from the start.
@@ -106,9 +110,27 @@ impl Default for InstanceSpec {
             metadata_tags: false,
             iam_role: Some("node".into()),
             user_data: None,
+            user_data_base64: None,
             volumes: Vec::new(),
             imds_faults: ImdsFaults::default(),
         }
+    }
+}
+
+impl InstanceSpec {
+    /// The user data as the metadata service serves them: at most 16 KiB.
+    pub fn user_data_bytes(&self) -> Result<Option<Vec<u8>>, Refusal> {
+        let bytes = match (&self.user_data_base64, &self.user_data) {
+            (Some(encoded), _) => STANDARD.decode(encoded).map_err(|_| {
+                Refusal::bad("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+            })?,
+            (None, Some(text)) => text.clone().into_bytes(),
+            (None, None) => return Ok(None),
+        };
+        if bytes.len() > 16_384 {
+            return Err(Refusal::bad("InvalidParameterValue", "User data is limited to 16384 bytes"));
+        }
+        Ok(Some(bytes))
     }
 }
 
@@ -187,6 +209,7 @@ impl World {
                 "a tag key with '/' can't be used on an instance that publishes its tags",
             ));
         }
+        spec.user_data_bytes()?;
         let private_ip = self.next_address(index)?;
         let id = InstanceId(format!("i-{}", self.hex(17)));
         let mut tags = spec.tags.clone();

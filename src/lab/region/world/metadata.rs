@@ -98,9 +98,9 @@ impl World {
         self.metadata_tokens.retain(|_, (owner, _)| owner.as_str() != id);
     }
 
-    /// Answers a metadata request: 401 without a valid token, 404 for what is not set.
+    /// Answers a metadata request with a body of any bytes: 401 without a valid token, 404 for what is not set.
     /// `path` is what follows `/latest/`.
-    pub fn metadata(&self, id: &InstanceId, token: Option<&str>, path: &str) -> Result<String, Refusal> {
+    pub fn metadata(&self, id: &InstanceId, token: Option<&str>, path: &str) -> Result<Vec<u8>, Refusal> {
         let valid = token
             .and_then(|t| self.metadata_tokens.get(t))
             .is_some_and(|(owner, until)| owner == id && *until > self.now);
@@ -109,12 +109,12 @@ impl World {
         }
         let instance = self.view.instances.get(id).ok_or_else(not_set)?;
         if let Some(path) = path.strip_prefix("meta-data/") {
-            self.meta_data(instance, path)
+            self.meta_data(instance, path).map(String::into_bytes)
         } else {
             match path {
                 "" => Ok("dynamic\nmeta-data\nuser-data".into()),
-                "user-data" => instance.spec.user_data.clone().ok_or_else(not_set),
-                "dynamic/instance-identity/document" => Ok(self.identity_document(instance)),
+                "user-data" => instance.spec.user_data_bytes()?.ok_or_else(not_set),
+                "dynamic/instance-identity/document" => Ok(self.identity_document(instance).into_bytes()),
                 _ => Err(not_set()),
             }
         }

@@ -266,6 +266,21 @@ pub struct World {
     events: VecDeque<Event>,
     next_event: u64,
     launched: Vec<InstanceId>,
+    writes: u64,
+}
+
+/// A point in the world's history.
+pub(crate) struct Mark {
+    view: Arc<View>,
+    next_event: u64,
+    writes: u64,
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.view, &other.view)
+            && (self.next_event, self.writes) == (other.next_event, other.writes)
+    }
 }
 
 impl World {
@@ -277,7 +292,8 @@ impl World {
         Self {
             rng: fastrand::Rng::with_seed(config.seed),
             now,
-            history: VecDeque::from([(now, Arc::clone(&view))]),
+            // Before it began, there was nothing.
+            history: VecDeque::from([(0, Arc::clone(&view))]),
             view,
             zones,
             buckets: BTreeMap::new(),
@@ -292,6 +308,7 @@ impl World {
             events: VecDeque::new(),
             next_event: 1,
             launched: Vec::new(),
+            writes: 0,
             config,
         }
     }
@@ -372,9 +389,14 @@ impl World {
         std::mem::take(&mut self.launched)
     }
 
-    /// Differs from an earlier mark when anything that is described or announced has changed.
-    pub(crate) fn mark(&self) -> (Arc<View>, u64) {
-        (Arc::clone(&self.view), self.next_event)
+    /// Differs from an earlier mark when anything that is described, announced or stored has changed.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { view: Arc::clone(&self.view), next_event: self.next_event, writes: self.writes }
+    }
+
+    /// The sequence number of the last event, 0 when there was none.
+    pub fn last_event(&self) -> u64 {
+        self.next_event - 1
     }
 
     /// Takes a zone's power: its instances die at once, and nothing in it changes until it is back.

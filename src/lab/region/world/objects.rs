@@ -81,6 +81,7 @@ impl World {
     /// Makes a bucket; making it twice is no error.
     pub fn create_bucket(&mut self, name: &str) {
         self.buckets.entry(name.to_owned()).or_default();
+        self.writes += 1;
     }
 
     /// All buckets and their objects.
@@ -124,6 +125,7 @@ impl World {
         };
         if let Some(objects) = self.buckets.get_mut(bucket) {
             objects.insert(key.to_owned(), object.clone());
+            self.writes += 1;
         }
         Ok(object)
     }
@@ -147,6 +149,7 @@ impl World {
         self.check(caller, Action::Write, bucket, key)?;
         if let Some(objects) = self.buckets.get_mut(bucket) {
             objects.remove(key);
+            self.writes += 1;
         }
         Ok(())
     }

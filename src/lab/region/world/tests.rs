@@ -271,8 +271,10 @@ fn a_terminating_hook_holds_the_machine_alive() {
     later(&mut w, 1_000);
     let id = counted(&w, "g")[0].0.clone();
     let token = w.metadata_token(&id, Some(60)).unwrap();
-    let target =
-        |w: &World| w.metadata(&id, Some(&token), "meta-data/autoscaling/target-lifecycle-state").unwrap();
+    let target = |w: &World| {
+        let body = w.metadata(&id, Some(&token), "meta-data/autoscaling/target-lifecycle-state").unwrap();
+        String::from_utf8(body).unwrap()
+    };
     assert_eq!(target(&w), "InService");
     w.set_desired_capacity("g", 0).unwrap();
     later(&mut w, 5_000);
@@ -295,6 +297,26 @@ fn a_stale_view_shows_what_was_true_then() {
     assert!(!w.view_at_age(5_000).instances.contains_key(&id));
     later(&mut w, 200_000);
     assert!(w.view_at_age(1_000).instances.contains_key(&id), "long ago is not forgotten");
+}
+
+#[test]
+fn what_is_made_in_the_first_millisecond_was_not_there_before() {
+    let mut w = world();
+    let spec = VolumeSpec { zone: "eu-west-1a".into(), ..VolumeSpec::default() };
+    w.create_volume(spec, None).unwrap();
+    assert_eq!((w.view_at_age(0).volumes.len(), w.view_at_age(1).volumes.len()), (1, 0));
+}
+
+#[test]
+fn a_group_of_a_thousand_is_spread_evenly_with_an_address_each() {
+    let mut w = world();
+    w.create_group(GroupSpec { max: 1_000, ..group("g", 1_000, vec![]) }).unwrap();
+    let zones = zones_of(&w, "g");
+    let sizes = ["eu-west-1a", "eu-west-1b", "eu-west-1c"].map(|z| zones.iter().filter(|m| *m == z).count());
+    assert_eq!(sizes, [334, 333, 333]);
+    let addresses: std::collections::BTreeSet<_> =
+        w.view().instances.values().map(|i| i.private_ip).collect();
+    assert_eq!(addresses.len(), 1_000);
 }
 
 #[test]
@@ -324,7 +346,7 @@ fn metadata_tokens_expire_and_belong_to_one_instance() {
     let token = w.metadata_token(&one, Some(60)).unwrap();
     let status = |w: &World, id: &InstanceId| match w.metadata(id, Some(&token), "meta-data/instance-id") {
         Ok(body) => {
-            assert_eq!(body, id.as_str());
+            assert_eq!(body, id.as_str().as_bytes());
             200
         }
         Err(refusal) => refusal.status,
@@ -379,4 +401,23 @@ fn listings_are_paged_without_gap_or_overlap_and_roll_up_prefixes() {
         }
     }
     assert_eq!(seen, ["p/a", "p/d/", "p/e"]);
+}
+
+#[test]
+fn user_data_are_served_byte_for_byte_up_to_16_kib() {
+    let mut w = world();
+    let mut run = |spec: InstanceSpec| {
+        let spec = InstanceSpec { zone: "eu-west-1a".into(), ..spec };
+        let id = w.run_instance(spec)?;
+        let token = w.metadata_token(&id, Some(60))?;
+        w.metadata(&id, Some(&token), "user-data")
+    };
+    let text = |length| InstanceSpec { user_data: Some("x".repeat(length)), ..InstanceSpec::default() };
+    let base64 =
+        |encoded: &str| InstanceSpec { user_data_base64: Some(encoded.into()), ..InstanceSpec::default() };
+    assert_eq!(run(base64("H4sIAP8=")).unwrap(), [0x1f, 0x8b, 0x08, 0x00, 0xff]);
+    assert_eq!(run(text(16_384)).unwrap().len(), 16_384);
+    assert_eq!(code(run(text(16_385))), "InvalidParameterValue");
+    assert_eq!(code(run(base64("?"))), "InvalidUserData.Malformed");
+    assert_eq!(run(InstanceSpec::default()).unwrap_err().status, 404);
 }

@@ -1,0 +1,202 @@
+//! Auto Scaling: the groups of a cluster, their zones and their instances.
+//!
+//! What must not live here: which instances count. A group's list and EC2's are both late in
+//! their own ways.
+
+use aws_config::SdkConfig;
+use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
+
+use super::whole::WholeXml;
+use super::{Cause, TAG_CLUSTER, TAG_ROLE};
+use crate::model::{ClusterName, InstanceId, Role, Zone};
+
+/// How many groups can be asked for by name at once, and how many come on a page.
+/// Source: DescribeAutoScalingGroups, Auto Scaling API reference.
+const NAMES: usize = 50;
+const PAGE: i32 = 100;
+
+/// An Auto Scaling group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// The zones that it spans, in order.
+    pub zones: Vec<Zone>,
+    /// Its instances, as the group lists them.
+    pub instances: Vec<GroupInstance>,
+}
+
+/// An instance, as its group lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupInstance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its zone.
+    pub zone: Zone,
+    /// Its lifecycle state, as `InService` or `Terminating:Wait`.
+    pub lifecycle: String,
+    /// Whether the group takes it for healthy.
+    pub healthy: bool,
+}
+
+/// Auto Scaling gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AutoScalingError {
+    /// The groups can't be listed.
+    #[error("listing the Auto Scaling groups of {what}{}", advice(.source))]
+    DescribeGroups {
+        /// Which groups.
+        what: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// Groups that the configuration names do not exist.
+    #[error("there is no Auto Scaling group {}; correct the configuration", .names.join(", "))]
+    NoSuchGroups {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The answer is not what it should be.
+    #[error("listing the Auto Scaling groups of {what}: unexpected answer: {why}")]
+    Malformed {
+        /// Which groups.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn advice(cause: &Cause) -> &'static str {
+    if cause.is_denied() {
+        " (allow autoscaling:DescribeAutoScalingGroups to the instance's role)"
+    } else {
+        ""
+    }
+}
+
+impl AutoScalingError {
+    /// Whether the same call may well succeed later, without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::DescribeGroups { source, .. } => source.is_retryable(),
+            Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// Whether AWS asks to be called less often.
+    pub fn is_throttled(&self) -> bool {
+        match self {
+            Self::DescribeGroups { source, .. } => source.is_throttled(),
+            Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
+        }
+    }
+}
+
+/// Auto Scaling, in one region.
+#[derive(Debug, Clone)]
+pub struct AutoScaling {
+    client: Client,
+}
+
+impl AutoScaling {
+    pub(super) fn new(sdk: &SdkConfig) -> Self {
+        let config = aws_sdk_autoscaling::config::Builder::from(sdk).interceptor(WholeXml).build();
+        Self { client: Client::from_conf(config) }
+    }
+
+    /// The groups of a cluster and role, by name: those with both tags or, when `names` are given,
+    /// exactly those.
+    pub async fn groups(
+        &self,
+        cluster: &ClusterName,
+        role: Role,
+        names: &[String],
+    ) -> Result<Vec<Group>, AutoScalingError> {
+        let what = if names.is_empty() { format!("{cluster}, role {role}") } else { names.join(", ") };
+        let mut groups = Vec::new();
+        if names.is_empty() {
+            let tags = [(TAG_CLUSTER, cluster.as_str()), (TAG_ROLE, role.as_str())];
+            let filters = tags
+                .map(|(key, value)| Filter::builder().name(format!("tag:{key}")).values(value).build())
+                .to_vec();
+            self.pages(&what, None, Some(filters), &mut groups).await?;
+        }
+        for names in names.chunks(NAMES) {
+            self.pages(&what, Some(names.to_vec()), None, &mut groups).await?;
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups.dedup_by(|a, b| a.name == b.name);
+        let missing: Vec<_> =
+            names.iter().filter(|name| !groups.iter().any(|group| group.name == **name)).cloned().collect();
+        if missing.is_empty() { Ok(groups) } else { Err(AutoScalingError::NoSuchGroups { names: missing }) }
+    }
+
+    async fn pages(
+        &self,
+        what: &str,
+        names: Option<Vec<String>>,
+        filters: Option<Vec<Filter>>,
+        groups: &mut Vec<Group>,
+    ) -> Result<(), AutoScalingError> {
+        let malformed = |why: String| AutoScalingError::Malformed { what: what.to_owned(), why };
+        let mut token: Option<String> = None;
+        loop {
+            let page = self
+                .client
+                .describe_auto_scaling_groups()
+                .set_auto_scaling_group_names(names.clone())
+                .set_filters(filters.clone())
+                .max_records(PAGE)
+                .set_next_token(token.clone())
+                .send()
+                .await
+                .map_err(|error| AutoScalingError::DescribeGroups {
+                    what: what.to_owned(),
+                    source: Cause::new(&error),
+                })?;
+            // An empty list comes as an empty element: without one, nobody has said "none".
+            let listed = page.auto_scaling_groups.as_deref();
+            for group in listed.ok_or_else(|| malformed("no list of groups".to_owned()))? {
+                groups.push(decoded(group).map_err(malformed)?);
+            }
+            let next = page.next_token.filter(|next| !next.is_empty());
+            match next {
+                None => return Ok(()),
+                next if next == token => return Err(malformed("the same page twice".to_owned())),
+                next => token = next,
+            }
+        }
+    }
+}
+
+fn decoded(group: &AutoScalingGroup) -> Result<Group, String> {
+    let name = group.auto_scaling_group_name().ok_or("a group without a name")?.to_owned();
+    let within = |error: crate::model::ids::ParseIdError| format!("group {name}: {error}");
+    let mut zones = Vec::new();
+    for zone in group.availability_zones() {
+        zones.push(zone.parse::<Zone>().map_err(within)?);
+    }
+    zones.sort();
+    zones.dedup();
+    let mut instances = Vec::new();
+    for instance in group.instances() {
+        instances.push(GroupInstance {
+            id: instance.instance_id().unwrap_or_default().parse().map_err(within)?,
+            zone: instance.availability_zone().unwrap_or_default().parse().map_err(within)?,
+            lifecycle: instance
+                .lifecycle_state()
+                .ok_or_else(|| format!("group {name}: an instance without a lifecycle state"))?
+                .as_str()
+                .to_owned(),
+            healthy: instance.health_status().is_some_and(|status| status.eq_ignore_ascii_case("healthy")),
+        });
+    }
+    instances.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(Group { name, zones, instances })
+}
+
+#[cfg(test)]
+#[cfg(feature = "lab")]
+mod tests;

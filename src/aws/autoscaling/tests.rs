@@ -1,0 +1,121 @@
+//! Auto Scaling in good and bad weather.
+
+use super::super::testing::{Reply, Request, Server, answer, cluster, ec2_error};
+use super::*;
+use crate::model::fact::chain;
+
+fn group(name: &str, instances: &str) -> String {
+    format!(
+        "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><AvailabilityZones>\
+         <member>eu-west-1b</member><member>eu-west-1a</member></AvailabilityZones>\
+         <Instances>{instances}</Instances></member>"
+    )
+}
+
+fn instance(id: &str, state: &str, health: &str) -> String {
+    format!(
+        "<member><InstanceId>{id}</InstanceId><AvailabilityZone>eu-west-1a</AvailabilityZone>\
+         <LifecycleState>{state}</LifecycleState><HealthStatus>{health}</HealthStatus></member>"
+    )
+}
+
+fn groups(members: &str, next: &str) -> Reply {
+    let next = if next.is_empty() { String::new() } else { format!("<NextToken>{next}</NextToken>") };
+    answer(
+        200,
+        format!(
+            "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult><AutoScalingGroups>{members}\
+             </AutoScalingGroups>{next}</DescribeAutoScalingGroupsResult><ResponseMetadata><RequestId>R1</RequestId>\
+             </ResponseMetadata></DescribeAutoScalingGroupsResponse>"
+        ),
+    )
+}
+
+async fn server(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> (Server, AutoScaling) {
+    let server = Server::start(handler).await;
+    let client = server.clients(1).await.autoscaling;
+    (server, client)
+}
+
+#[tokio::test]
+async fn groups_of_all_pages_are_told_with_zones_and_instances() {
+    let (server, client) = server(|request| match request.field("NextToken").as_str() {
+        "" => {
+            let instances = instance("i-0000000b", "InService", "Healthy")
+                + &instance("i-0000000a", "Terminating:Wait", "UNHEALTHY");
+            groups(&group("b", &instances), "more")
+        }
+        _ => groups(&group("a", ""), ""),
+    })
+    .await;
+    let found = client.groups(&cluster(), Role::ControlPlane, &[]).await.unwrap();
+    assert_eq!(found.iter().map(|group| group.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(found[0].zones.iter().map(Zone::as_str).collect::<Vec<_>>(), ["eu-west-1a", "eu-west-1b"]);
+    let [first, second] = &found[1].instances[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (first.id.as_str(), first.lifecycle.as_str(), first.healthy),
+        ("i-0000000a", "Terminating:Wait", false)
+    );
+    assert_eq!(
+        (second.id.as_str(), second.lifecycle.as_str(), second.healthy),
+        ("i-0000000b", "InService", true)
+    );
+    for request in server.seen() {
+        assert_eq!(request.field("Filters.member.1.Name"), "tag:quorate:cluster");
+        assert_eq!(request.field("Filters.member.1.Values.member.1"), "prod");
+        assert_eq!(request.field("Filters.member.2.Name"), "tag:quorate:role");
+        assert_eq!(request.field("Filters.member.2.Values.member.1"), "control-plane");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_named_and_not_there_is_an_error() {
+    let (server, client) = server(|_| groups(&group("a", ""), "")).await;
+    let names = ["a".to_owned(), "b".to_owned()];
+    let error = client.groups(&cluster(), Role::ControlPlane, &names).await.unwrap_err();
+    assert!(matches!(&error, AutoScalingError::NoSuchGroups { names } if names[..] == ["b"]), "{error:?}");
+    assert_eq!(server.seen()[0].field("AutoScalingGroupNames.member.2"), "b");
+    assert_eq!(client.groups(&cluster(), Role::ControlPlane, &names[..1]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn half_a_list_or_none_is_an_error() {
+    for reply in [
+        ec2_error(400, "Throttling", "Rate exceeded"),
+        answer(200, ""),
+        answer(200, "<DescribeAutoScalingGroupsResponse/>"),
+        answer(
+            200,
+            "<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult><AutoScalingGroups>",
+        ),
+        groups(&group("b", &instance("not-an-id", "InService", "Healthy")), ""),
+        Reply::Cut,
+    ] {
+        let told = reply.clone();
+        let (_server, client) = server(move |request| match request.field("NextToken").as_str() {
+            "" => groups(&group("a", ""), "more"),
+            _ => told.clone(),
+        })
+        .await;
+        assert!(client.groups(&cluster(), Role::Worker, &[]).await.is_err(), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn throttling_and_denial_are_told_apart() {
+    fn error(code: &str) -> Reply {
+        answer(
+            400,
+            format!(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>m</Message></Error></ErrorResponse>"
+            ),
+        )
+    }
+    let (_server, client) = server(|_| error("Throttling")).await;
+    let throttled = client.groups(&cluster(), Role::Worker, &[]).await.unwrap_err();
+    assert!(throttled.is_throttled() && throttled.is_retryable(), "{throttled:?}");
+    let (_server, client) = server(|_| error("AccessDenied")).await;
+    let denied = client.groups(&cluster(), Role::Worker, &[]).await.unwrap_err();
+    assert!(!denied.is_throttled() && !denied.is_retryable(), "{denied:?}");
+    assert!(chain(&denied).contains("allow autoscaling:DescribeAutoScalingGroups"), "{}", chain(&denied));
+}

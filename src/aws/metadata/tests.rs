@@ -1,0 +1,211 @@
+//! The metadata service in good and bad weather.
+
+use super::super::testing::{Reply, Request, SECRETS, Server, access, answer, hasty_access};
+use super::*;
+
+/// A healthy service; `special` may answer a path in its place.
+async fn service(mut special: impl FnMut(&Request) -> Option<Reply> + Send + 'static) -> Server {
+    Server::start(move |request| special(request).unwrap_or_else(|| healthy(request))).await
+}
+
+fn token(value: &str) -> Reply {
+    Reply::Answer(200, vec![("x-aws-ec2-metadata-token-ttl-seconds", "600".to_owned())], value.into())
+}
+
+fn healthy(request: &Request) -> Reply {
+    match (request.method.as_str(), request.path.as_str()) {
+        ("PUT", "/latest/api/token") => token("session-4711"),
+        _ if request.header("x-aws-ec2-metadata-token").is_empty() => answer(401, ""),
+        (_, "/latest/meta-data/instance-id") => answer(200, "i-0123456789abcdef0"),
+        (_, "/latest/meta-data/placement/region") => answer(200, "eu-west-1"),
+        (_, "/latest/meta-data/placement/availability-zone") => answer(200, "eu-west-1b"),
+        (_, "/latest/meta-data/local-ipv4") => answer(200, "10.0.2.7"),
+        (_, "/latest/meta-data/tags/instance/") => answer(200, "Name\nquorate:cluster"),
+        (_, "/latest/meta-data/tags/instance/quorate:cluster") => answer(200, "prod"),
+        _ => answer(404, ""),
+    }
+}
+
+fn client_of(server: &Server, attempts: u32) -> MetadataService {
+    access(&server.url, attempts).metadata().clone()
+}
+
+/// A client with the patience that a reply asks for.
+fn client_for(reply: &Reply, server: &Server, attempts: u32) -> MetadataService {
+    match reply {
+        Reply::Silence => hasty_access(&server.url, attempts).metadata().clone(),
+        _ => client_of(server, attempts),
+    }
+}
+
+/// The error of a service that answers what is asked for (not for tokens) so.
+async fn error_of(reply: Reply) -> MetadataError {
+    let told = reply.clone();
+    let server = service(move |request| (request.method == "GET").then(|| told.clone())).await;
+    client_for(&reply, &server, 1).identity().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn the_identity_is_what_the_service_says() {
+    let server = service(|_| None).await;
+    let identity = client_of(&server, 1).identity().await.unwrap();
+    assert_eq!(identity.instance.as_str(), "i-0123456789abcdef0");
+    assert_eq!(identity.region.as_str(), "eu-west-1");
+    assert_eq!(identity.zone.as_str(), "eu-west-1b");
+    assert_eq!(identity.address.to_string(), "10.0.2.7");
+    let seen = server.seen();
+    assert_eq!(seen.iter().filter(|request| request.method == "PUT").count(), 1, "one token does for all");
+    assert!(seen.iter().skip(1).all(|request| request.header("x-aws-ec2-metadata-token") == "session-4711"));
+}
+
+#[tokio::test]
+async fn user_data_come_byte_for_byte() {
+    let bytes: Vec<u8> = [0x1f, 0x8b, 0x08, 0x00, 0xff, 0xfe, b'\n'].into_iter().chain(0..=255).collect();
+    let sent = bytes.clone();
+    let server =
+        service(move |request| (request.path == "/latest/user-data").then(|| answer(200, &sent))).await;
+    assert_eq!(client_of(&server, 1).user_data().await.unwrap(), Some(bytes));
+}
+
+#[tokio::test]
+async fn empty_user_data_are_empty_and_missing_ones_are_none() {
+    let server = service(|_| None).await;
+    assert_eq!(client_of(&server, 1).user_data().await.unwrap(), None);
+    let server = service(|request| (request.path == "/latest/user-data").then(|| answer(200, ""))).await;
+    assert_eq!(client_of(&server, 1).user_data().await.unwrap(), Some(Vec::new()));
+}
+
+#[tokio::test]
+async fn user_data_without_an_answer_are_not_taken_for_none() {
+    for reply in [answer(503, ""), answer(403, ""), Reply::Cut, Reply::Half, Reply::Silence] {
+        let told = reply.clone();
+        let server =
+            service(move |request| (request.path == "/latest/user-data").then(|| told.clone())).await;
+        assert!(client_for(&reply, &server, 1).user_data().await.is_err(), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_is_a_value_or_not_set_or_not_published() {
+    let server = service(|_| None).await;
+    let client = client_of(&server, 1);
+    assert_eq!(client.tag("quorate:cluster").await.unwrap(), PublishedTag::Value("prod".to_owned()));
+    assert_eq!(client.tag("quorate:role").await.unwrap(), PublishedTag::NotSet);
+    let server = service(|request| request.path.contains("/tags/").then(|| answer(404, ""))).await;
+    assert_eq!(client_of(&server, 1).tag("quorate:role").await.unwrap(), PublishedTag::NotPublished);
+}
+
+#[tokio::test]
+async fn a_tag_without_an_answer_is_not_taken_for_not_set() {
+    let server = service(|request| request.path.ends_with("/tags/instance/").then(|| answer(500, ""))).await;
+    let error = client_of(&server, 1).tag("quorate:role").await.unwrap_err();
+    assert!(matches!(error, MetadataError::Unavailable { status: 500, .. }), "{error:?}");
+}
+
+#[test]
+fn a_key_is_one_segment_of_the_path() {
+    assert_eq!(encoded("quorate:cluster"), "quorate:cluster");
+    assert_eq!(encoded("a b/ü"), "a%20b%2F%C3%BC");
+}
+
+#[tokio::test]
+async fn each_status_has_its_name() {
+    let error = error_of(answer(403, "")).await;
+    assert!(matches!(error, MetadataError::SwitchedOff { .. }) && !error.is_retryable(), "{error:?}");
+    let error = error_of(answer(404, "")).await;
+    assert!(matches!(error, MetadataError::NotSet { .. }) && error.is_retryable(), "{error:?}");
+    let error = error_of(answer(503, "")).await;
+    assert!(
+        matches!(error, MetadataError::Unavailable { status: 503, .. }) && error.is_retryable(),
+        "{error:?}"
+    );
+    let error = error_of(answer(400, "")).await;
+    assert!(matches!(error, MetadataError::Status { status: 400, .. }) && !error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn each_silence_has_its_name() {
+    let error = error_of(Reply::Silence).await;
+    assert!(matches!(error, MetadataError::TimedOut { .. }) && error.is_retryable(), "{error:?}");
+    for reply in [Reply::Cut, Reply::Half] {
+        let error = error_of(reply).await;
+        assert!(matches!(error, MetadataError::Broken { .. }) && error.is_retryable(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_from_silence() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = access(&url, 1).metadata().identity().await.unwrap_err();
+    assert!(matches!(error, MetadataError::Refused { .. }) && error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_gives_no_token_has_its_status_named() {
+    type Is = fn(&MetadataError) -> bool;
+    let cases: [(Reply, Is); 5] = [
+        (answer(403, ""), |error| matches!(error, MetadataError::SwitchedOff { .. })),
+        (answer(401, ""), |error| matches!(error, MetadataError::TokenRefused { .. })),
+        (answer(404, ""), |error| matches!(error, MetadataError::Status { status: 404, .. })),
+        (answer(500, ""), |error| matches!(error, MetadataError::Unavailable { .. })),
+        (Reply::Silence, |error| matches!(error, MetadataError::TimedOut { .. })),
+    ];
+    for (reply, is) in cases {
+        let told = reply.clone();
+        let server = service(move |request| (request.method == "PUT").then(|| told.clone())).await;
+        let error = client_for(&reply, &server, 1).user_data().await.unwrap_err();
+        assert!(is(&error), "{reply:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once() {
+    let mut tokens = 0;
+    let server = service(move |request| match request.method.as_str() {
+        "PUT" => {
+            tokens += 1;
+            Some(token(&format!("token-{tokens}")))
+        }
+        _ => (request.header("x-aws-ec2-metadata-token") == "token-1").then(|| answer(401, "")),
+    })
+    .await;
+    let client = client_of(&server, 1);
+    assert!(client.identity().await.is_ok());
+    assert!(client.identity().await.is_ok());
+    assert_eq!(server.seen().iter().filter(|request| request.method == "PUT").count(), 2);
+
+    let error = error_of(answer(401, "")).await;
+    assert!(matches!(error, MetadataError::TokenRefused { .. }) && error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_fails_once_is_tried_again() {
+    for reply in [answer(500, ""), Reply::Cut, Reply::Silence] {
+        let mut fails = Some(reply.clone());
+        let server = service(move |request| if request.method == "GET" { fails.take() } else { None }).await;
+        assert!(client_for(&reply, &server, 4).identity().await.is_ok(), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_id_is_refused_with_what_was_found() {
+    let server =
+        service(|request| request.path.ends_with("instance-id").then(|| answer(200, "<html>login</html>")))
+            .await;
+    let error = client_of(&server, 1).identity().await.unwrap_err();
+    assert!(chain(&error).contains("<html>login</html>"), "{}", chain(&error));
+    assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn no_secret_is_printed() {
+    let server = service(|_| None).await;
+    let access = access(&server.url, 1);
+    access.metadata().identity().await.unwrap();
+    let printed = format!("{access:?} {:?}", server.clients(1).await);
+    for secret in SECRETS.into_iter().chain(["session-4711"]) {
+        assert!(!printed.contains(secret), "{secret}");
+    }
+}

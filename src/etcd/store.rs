@@ -1,0 +1,181 @@
+//! What quorate keeps in etcd: the charter's copy, who holds which slot, and the lock on changes
+//! of membership.
+//!
+//! | key | value |
+//! |---|---|
+//! | `/quorate/charter` | the charter, JSON |
+//! | `/quorate/slots/N` | slot N's [`SlotRecord`], JSON |
+//! | `/quorate/membership` | the instance that changes the members, as text, on a lease |
+
+use std::collections::BTreeMap;
+
+use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp};
+
+use super::client::{ClusterClient, Look};
+use super::connection::CALL;
+use super::error::EtcdError;
+use crate::model::{Charter, InstanceId, Slot, SlotRecord};
+
+/// All that is quorate's.
+pub(super) const PREFIX: &str = "/quorate/";
+/// The charter's copy.
+pub(super) const CHARTER: &str = "/quorate/charter";
+/// The lock.
+pub(super) const LOCK: &str = "/quorate/membership";
+const SLOTS: &str = "/quorate/slots/";
+
+/// The content of the prefix at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Store {
+    /// The charter's copy.
+    pub charter: Option<Charter>,
+    /// The revision at which the copy was written; 0 when there is none.
+    pub charter_revision: i64,
+    /// Who holds which slot.
+    pub records: BTreeMap<Slot, SlotRecord>,
+    /// The lock.
+    pub lock: Option<Lock>,
+}
+
+/// The lock, as it stands in etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lock {
+    /// Who holds it.
+    pub holder: InstanceId,
+    /// On which lease; 0 is none.
+    pub lease: i64,
+}
+
+/// One key and its value.
+pub(super) struct Entry<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub mod_revision: i64,
+    pub lease: i64,
+}
+
+impl<'a> From<&'a KeyValue> for Entry<'a> {
+    fn from(kv: &'a KeyValue) -> Self {
+        Self { key: kv.key(), value: kv.value(), mod_revision: kv.mod_revision(), lease: kv.lease() }
+    }
+}
+
+impl Store {
+    /// Reads the prefix. Keys that are not known are somebody else's affair; a known one with a
+    /// damaged value is an error, never an absent one.
+    pub fn read<'a>(entries: impl IntoIterator<Item = Entry<'a>>) -> Result<Self, EtcdError> {
+        let mut store = Self::default();
+        for Entry { key, value, mod_revision, lease } in entries {
+            let key = String::from_utf8_lossy(key);
+            let damaged = |found: String| EtcdError::Content { key: key.to_string(), found };
+            if key == CHARTER {
+                let charter = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
+                store.charter = Some(charter);
+                store.charter_revision = mod_revision;
+            } else if key == LOCK {
+                let holder = String::from_utf8_lossy(value)
+                    .parse()
+                    .map_err(|error: crate::model::ids::ParseIdError| damaged(error.to_string()))?;
+                store.lock = Some(Lock { holder, lease });
+            } else if let Some(slot) = key.strip_prefix(SLOTS) {
+                let slot = slot.parse().map_err(|_| damaged("not a slot's number".to_owned()))?;
+                let record = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
+                store.records.insert(slot, record);
+            }
+        }
+        Ok(store)
+    }
+}
+
+impl ClusterClient {
+    /// Keeps who holds a slot.
+    pub async fn record_slot(&self, slot: Slot, record: &SlotRecord) -> Result<(), EtcdError> {
+        let key = format!("{SLOTS}{slot}");
+        let value = encode(&key, record)?;
+        let look = self.look().await?;
+        if look.store.records.get(&slot) == Some(record) {
+            return Ok(());
+        }
+        let mut kv = look.endpoint.client.kv_client();
+        self.connections.call("recording a slot", &look.endpoint.url, CALL, kv.put(key, value, None)).await?;
+        Ok(())
+    }
+
+    /// Copies the charter into etcd. A copy of a later generation or of another cluster is never
+    /// replaced, whatever happens between reading and writing.
+    ///
+    /// Where a generation is expected, endpoints whose copy is of another one are passed over here
+    /// too: an older cluster that still runs somewhere must not be made to look like this one.
+    pub async fn copy_charter(&self, charter: &Charter) -> Result<(), EtcdError> {
+        let value = encode(CHARTER, charter)?;
+        let Look { endpoint, store, .. } = self.look().await?;
+        if let Some(copy) = store.charter {
+            if copy.uuid != charter.uuid {
+                return Err(EtcdError::ForeignCharter { found: copy.uuid, given: charter.uuid.clone() });
+            }
+            if copy.generation > charter.generation {
+                return Err(EtcdError::LaterCharter { found: copy.generation, given: charter.generation });
+            }
+            if copy == *charter {
+                return Ok(());
+            }
+        }
+        let txn = Txn::new()
+            .when([Compare::mod_revision(CHARTER, CompareOp::Equal, store.charter_revision)])
+            .and_then([TxnOp::put(CHARTER, value, None)]);
+        let mut kv = endpoint.client.kv_client();
+        let done = self.connections.call("copying the charter", &endpoint.url, CALL, kv.txn(txn)).await?;
+        if done.succeeded() { Ok(()) } else { Err(EtcdError::Raced { key: CHARTER.to_owned() }) }
+    }
+}
+
+fn encode(key: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, EtcdError> {
+    serde_json::to_vec(value).map_err(|source| EtcdError::Encode { key: key.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<Store, EtcdError> {
+        Store::read(entries.iter().map(|(key, value)| Entry {
+            key: key.as_bytes(),
+            value: value.as_bytes(),
+            mod_revision: 7,
+            lease: 9,
+        }))
+    }
+
+    #[test]
+    fn what_is_known_is_read_and_what_is_not_is_left_alone() {
+        let record = r#"{"volume":"vol-00000001","instance":"i-00000001","peerUrl":"u","member":"1f"}"#;
+        let store = read(&[
+            (LOCK, "i-00000002"),
+            ("/quorate/slots/3", record),
+            ("/quorate/tomorrow", "something new"),
+        ])
+        .unwrap();
+        assert_eq!(store.lock, Some(Lock { holder: "i-00000002".parse().unwrap(), lease: 9 }));
+        let slots: Vec<_> =
+            store.records.iter().map(|(slot, record)| (slot.number(), record.member)).collect();
+        assert_eq!(slots, [(3, Some(crate::model::MemberId(0x1f)))]);
+        assert_eq!((store.charter, store.charter_revision), (None, 0));
+    }
+
+    #[test]
+    fn a_damaged_value_is_an_error_and_never_an_absent_one() {
+        for (key, value) in [
+            (CHARTER, "{}"),
+            (CHARTER, ""),
+            (LOCK, "nobody"),
+            ("/quorate/slots/1", "null"),
+            ("/quorate/slots/9", "{}"),
+            ("/quorate/slots/", "{}"),
+        ] {
+            match read(&[(key, value)]) {
+                Err(EtcdError::Content { key: named, .. }) => assert_eq!(named, key),
+                other => panic!("{key} {value}: {other:?}"),
+            }
+        }
+    }
+}

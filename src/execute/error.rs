@@ -1,0 +1,74 @@
+//! Why a step was not done.
+
+use crate::aws::Ec2Error;
+use crate::aws::ObjectError;
+use crate::etcd::config::ConfigError;
+use crate::etcd::launch::LaunchError;
+use crate::etcd::EtcdError;
+use crate::host::files::FileError;
+use crate::host::filesystem::{FilesystemError, ParseKindError};
+use crate::host::service::{ServiceError, VersionError};
+use crate::host::volume::VolumeError;
+use crate::pki::PkiError;
+
+/// A step that was not done, or of which that is not known. Whichever it is, the next look tells.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Another machine wrote the charter first.
+    #[error("another machine changed the charter in the meantime")]
+    Overtaken,
+    /// The volume is not mounted any more.
+    #[error("the etcd volume is not mounted")]
+    NotMounted,
+    /// The device holds no file system of ours any more.
+    #[error("the device holds {found}, expected a file system of this cluster's")]
+    NotOurs {
+        /// What it holds.
+        found: String,
+    },
+    /// etcd runs, and its data are not moved under it.
+    #[error("etcd runs: its data can't be set aside")]
+    EtcdRuns,
+    /// The authority is not in S3 any more.
+    #[error("there is no etcd authority in S3")]
+    NoAuthority,
+    /// A record could not be written down.
+    #[error("writing a record as JSON")]
+    Json(#[source] serde_json::Error),
+    /// EC2.
+    #[error(transparent)]
+    Ec2(#[from] Ec2Error),
+    /// S3.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The file system.
+    #[error(transparent)]
+    Filesystem(#[from] FilesystemError),
+    /// A kind of file system that is not known.
+    #[error(transparent)]
+    Kind(#[from] ParseKindError),
+    /// Files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The volume's own files.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// etcd's service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// etcd's version.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// etcd's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// etcd's configuration on disk.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}

@@ -1,0 +1,93 @@
+//! The volume as this machine sees it.
+
+use std::path::Path;
+
+use crate::host::{devices, files, filesystem, volume};
+use crate::model::{AttachmentState, Disk, Fact, Volume, VolumeContents, VolumeId};
+use crate::reach::Reach;
+
+/// Looks at the volume that is attached here.
+pub(super) async fn look(
+    reach: &Reach,
+    volumes: &Fact<std::collections::BTreeMap<VolumeId, Volume>>,
+) -> Fact<Option<Disk>> {
+    let volume = match volumes {
+        Fact::Known(volumes) => match attached(reach, volumes) {
+            Some(volume) => volume,
+            None => return Fact::Known(None),
+        },
+        Fact::Unknown(why) => match remembered(reach) {
+            Ok(Some(volume)) => volume,
+            Ok(None) => return Fact::unknown(format!("EC2 does not say which volume is attached: {why}")),
+            Err(error) => return Err(error).into(),
+        },
+    };
+    let hint = reach.settings.etcd.volume.device.as_str();
+    let device = match devices::find(&reach.root, &volume, hint) {
+        Ok(device) => device,
+        Err(error) => return Err(error).into(),
+    };
+    let Some(device) = device else {
+        let none = "there is no device";
+        return Fact::Known(Some(Disk {
+            volume,
+            device: None,
+            content: Fact::unknown(none),
+            mount: Fact::unknown(none),
+            holds: Fact::unknown(none),
+        }));
+    };
+    let dir = reach.mount_point();
+    let mount = Fact::from(filesystem::mounted(&dir).await);
+    let holds = match &mount {
+        Fact::Known(Some(_)) => contents(&dir),
+        Fact::Known(None) => Fact::unknown("it is not mounted"),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    };
+    Fact::Known(Some(Disk {
+        content: filesystem::probe(&device, None).await.into(),
+        device: Some(device.to_string_lossy().into_owned()),
+        volume,
+        mount,
+        holds,
+    }))
+}
+
+/// Looks again at what the mounted volume holds; the device and the mount are as they were.
+pub(super) async fn again(reach: &Reach, last: Fact<Option<Disk>>) -> Fact<Option<Disk>> {
+    last.map(|disk| {
+        disk.map(|mut disk| {
+            if matches!(disk.mount, Fact::Known(Some(_))) {
+                disk.holds = contents(&reach.mount_point());
+            }
+            disk
+        })
+    })
+}
+
+fn contents(dir: &Path) -> Fact<VolumeContents> {
+    volume::contents(dir).into()
+}
+
+fn attached(reach: &Reach, volumes: &std::collections::BTreeMap<VolumeId, Volume>) -> Option<VolumeId> {
+    let hint = reach.settings.etcd.volume.device.as_str();
+    volumes
+        .iter()
+        .find(|(_, volume)| {
+            volume.attachment.as_ref().is_some_and(|attachment| {
+                attachment.instance == reach.identity.instance
+                    && (volume.ours || attachment.device == hint)
+                    && match attachment.state {
+                        AttachmentState::Attached | AttachmentState::Attaching => true,
+                        AttachmentState::Detaching | AttachmentState::Busy => false,
+                    }
+            })
+        })
+        .map(|(id, _)| id.clone())
+}
+
+/// The volume that was mounted here last. That it still is here, its device says.
+fn remembered(reach: &Reach) -> Result<Option<VolumeId>, files::FileError> {
+    let text = files::read_optional(&reach.remembered_volume())?;
+    Ok(text.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
+}

@@ -1,0 +1,114 @@
+//! What lies in S3.
+
+use serde::de::DeserializeOwned;
+use tokio::time::{Duration, Instant};
+
+use crate::aws::{Changed, Stored};
+use crate::model::fact::chain;
+use crate::model::observation::{EtcdObservation, PublishedMembers};
+use crate::model::{Authority, Charter, Fact, Versioned};
+use crate::pki::EtcdAuthority;
+use crate::reach::{AUTHORITY, BACKUPS, CHARTER, MEMBERS, Reach};
+
+use super::Memory;
+
+/// The authority is made once and changes only by rotation.
+const AUTHORITY_FOR: Duration = Duration::from_secs(600);
+/// The members that are published change when a machine does.
+const PUBLISHED_FOR: Duration = Duration::from_secs(60);
+
+/// The charter, transferred only when it changed.
+pub(super) async fn charter(reach: &Reach, memory: &mut Memory) -> Fact<Option<Versioned<Charter>>> {
+    let objects = &reach.aws.objects;
+    let stored = match &memory.charter {
+        Some(last) => match objects.get_if_changed(CHARTER, &last.etag).await {
+            Ok(Changed::No) => return Fact::Known(Some(last.clone())),
+            Ok(Changed::Gone) => None,
+            Ok(Changed::To(stored)) => Some(stored),
+            Err(error) => return Err(error).into(),
+        },
+        None => match objects.get(CHARTER).await {
+            Ok(stored) => stored,
+            Err(error) => return Err(error).into(),
+        },
+    };
+    memory.charter = None;
+    let Some(stored) = stored else { return Fact::Known(None) };
+    let charter = parse::<Charter>(&stored, &objects.url(CHARTER));
+    memory.charter = charter.known().cloned();
+    charter.map(Some)
+}
+
+fn parse<T: DeserializeOwned>(stored: &Stored, url: &str) -> Fact<Versioned<T>> {
+    match serde_json::from_slice(&stored.bytes) {
+        Ok(value) => Fact::Known(Versioned { value, etag: stored.etag.clone() }),
+        Err(error) => Fact::unknown(format!(
+            "{url} can't be understood ({error}): it was changed by hand, or is a later version's; \
+             restore the object, or upgrade this machine"
+        )),
+    }
+}
+
+/// Whether there is any backup.
+pub(super) async fn backups(reach: &Reach) -> Fact<bool> {
+    reach.aws.objects.any(BACKUPS).await.into()
+}
+
+/// The authority's certificate. Its key is not kept in memory.
+pub(super) async fn authority(reach: &Reach, memory: &mut Memory) -> Fact<Option<Authority>> {
+    if let Some((at, Some(authority))) = &memory.authority
+        && at.elapsed() < AUTHORITY_FOR
+    {
+        return Fact::Known(Some(authority.clone()));
+    }
+    let stored = match reach.aws.objects.get(AUTHORITY).await {
+        Ok(stored) => stored,
+        Err(error) => return Err(error).into(),
+    };
+    let authority = match stored {
+        None => None,
+        Some(stored) => match EtcdAuthority::parse(&stored.bytes, &reach.settings.cluster) {
+            Ok(authority) => Some(authority.summary()),
+            Err(error) => {
+                return Fact::unknown(format!("{}: {}", reach.aws.objects.url(AUTHORITY), chain(&error)));
+            }
+        },
+    };
+    memory.authority = Some((Instant::now(), authority.clone()));
+    Fact::Known(authority)
+}
+
+/// The last-known members; only the leader's machine looks after them.
+pub(super) async fn published(
+    reach: &Reach,
+    memory: &mut Memory,
+    etcd: &EtcdObservation,
+) -> Fact<Option<PublishedMembers>> {
+    let leads = match (&etcd.own, &etcd.cluster) {
+        (Fact::Known(own), Fact::Known(view)) => view.leader == Some(own.member),
+        (Fact::Known(_) | Fact::Unknown(_), _) => false,
+    };
+    if !leads {
+        memory.published = None;
+        return Fact::unknown("not asked for: this machine does not lead");
+    }
+    if let Some((at, members)) = &memory.published
+        && at.elapsed() < PUBLISHED_FOR
+    {
+        return Fact::Known(members.clone());
+    }
+    let stored = match reach.aws.objects.get(MEMBERS).await {
+        Ok(stored) => stored,
+        Err(error) => return Err(error).into(),
+    };
+    // What can't be understood is written again: it is a copy of what etcd holds.
+    let members = stored.and_then(|stored| match serde_json::from_slice(&stored.bytes) {
+        Ok(members) => Some(members),
+        Err(error) => {
+            tracing::warn!(key = MEMBERS, %error, "the published members can't be understood");
+            None
+        }
+    });
+    memory.published = Some((Instant::now(), members.clone()));
+    Fact::Known(members)
+}

@@ -1,0 +1,176 @@
+//! What every certificate here has in common: how it is read, named, dated and compared.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SerialNumber};
+use ring::rand::SecureRandom as _;
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer as _, GeneralName, Pem, X509Certificate};
+
+use super::PkiError;
+
+/// How far back a certificate begins, so that a machine whose clock is a little behind takes it.
+const BACKDATE: Duration = Duration::minutes(5);
+
+/// A moment given in milliseconds since 1970, to the second.
+pub(super) fn moment(millis: i64) -> Result<OffsetDateTime, PkiError> {
+    OffsetDateTime::from_unix_timestamp(millis.div_euclid(1000)).map_err(|_| PkiError::Moment { millis })
+}
+
+/// Names, dates and a random serial number: what is asked of every certificate.
+pub(super) fn params(
+    common_name: &str,
+    organization: &str,
+    now: i64,
+    lifetime: Duration,
+) -> Result<CertificateParams, PkiError> {
+    let begin = moment(now)?;
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, organization);
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    params.not_before = begin.checked_sub(BACKDATE).ok_or(PkiError::Moment { millis: now })?;
+    params.not_after = begin.checked_add(lifetime).ok_or(PkiError::Moment { millis: now })?;
+    params.serial_number = Some(serial()?);
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// 126 random bits, never negative and always of the same length (RFC 5280, 4.1.2.2).
+fn serial() -> Result<SerialNumber, PkiError> {
+    let mut bytes = [0_u8; 16];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// SHA-256 of a certificate's DER, in hexadecimal.
+fn fingerprint(der: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let digest = ring::digest::digest(&ring::digest::SHA256, der);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A certificate that could be read.
+pub(super) struct Certificate {
+    of: &'static str,
+    der: Vec<u8>,
+}
+
+impl Certificate {
+    /// Reads a certificate from PEM. Anything but exactly one certificate is refused.
+    pub fn from_pem(of: &'static str, pem: &[u8]) -> Result<Self, PkiError> {
+        let damaged = |found: String| PkiError::Certificate { of, found };
+        let mut blocks = Pem::iter_from_buffer(pem);
+        let block = match blocks.next() {
+            Some(Ok(block)) => block,
+            Some(Err(error)) => return Err(damaged(error.to_string())),
+            None => return Err(damaged("no PEM block".to_owned())),
+        };
+        if block.label != "CERTIFICATE" {
+            return Err(damaged(format!("a PEM block named {:?}", block.label)));
+        }
+        if blocks.next().is_some() {
+            return Err(damaged("more than one PEM block".to_owned()));
+        }
+        match X509Certificate::from_der(&block.contents) {
+            Ok(([], _)) => Ok(Self { of, der: block.contents }),
+            Ok((rest, _)) => Err(damaged(format!("{} bytes after its end", rest.len()))),
+            Err(error) => Err(damaged(error.to_string())),
+        }
+    }
+
+    fn parsed(&self) -> Result<X509Certificate<'_>, PkiError> {
+        let (_, parsed) = X509Certificate::from_der(&self.der)
+            .map_err(|error| PkiError::Certificate { of: self.of, found: error.to_string() })?;
+        Ok(parsed)
+    }
+
+    fn damaged(&self, found: impl Into<String>) -> PkiError {
+        PkiError::Certificate { of: self.of, found: found.into() }
+    }
+
+    /// SHA-256 of the DER, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.der)
+    }
+
+    /// Beginning and end of its validity, in milliseconds since 1970.
+    pub fn validity(&self) -> Result<(i64, i64), PkiError> {
+        let parsed = self.parsed()?;
+        let validity = parsed.validity();
+        Ok((validity.not_before.timestamp() * 1000, validity.not_after.timestamp() * 1000))
+    }
+
+    /// Refuses a certificate that may not sign others, or was not signed by itself.
+    pub fn must_be_an_authority(&self) -> Result<(), PkiError> {
+        let parsed = self.parsed()?;
+        let not = |found: &str| PkiError::NotAnAuthority { of: self.of, found: found.to_owned() };
+        if !parsed.is_ca() {
+            return Err(not("its basic constraints do not say CA"));
+        }
+        match parsed.key_usage().map_err(|error| self.damaged(error.to_string()))? {
+            Some(usage) if usage.value.key_cert_sign() => {}
+            _ => return Err(not("its key is not for signing certificates")),
+        }
+        parsed.verify_signature(None).map_err(|_| not("it was not signed by its own key"))
+    }
+
+    /// Refuses a certificate that `authority` did not sign.
+    pub fn must_be_signed_by(&self, authority: &Certificate) -> Result<(), PkiError> {
+        let (own, issuer) = (self.parsed()?, authority.parsed()?);
+        if own.issuer() != issuer.subject() {
+            return Err(self.damaged(format!("signed by {}, expected {}", own.issuer(), issuer.subject())));
+        }
+        own.verify_signature(Some(issuer.public_key()))
+            .map_err(|_| self.damaged("its signature is not the authority's"))
+    }
+
+    /// Refuses a certificate that is not for what it is to be used for.
+    pub fn must_serve(&self, server: bool, client: bool) -> Result<(), PkiError> {
+        let parsed = self.parsed()?;
+        let usage = parsed.extended_key_usage().map_err(|error| self.damaged(error.to_string()))?;
+        match usage {
+            Some(usage) if usage.value.server_auth >= server && usage.value.client_auth >= client => Ok(()),
+            _ => Err(self.damaged("its extended key usage is another")),
+        }
+    }
+
+    /// Refuses a key that is not this certificate's.
+    pub fn must_match(&self, key: &KeyPair) -> Result<(), PkiError> {
+        if self.parsed()?.public_key().subject_public_key.data.as_ref() == key.der_bytes() {
+            Ok(())
+        } else {
+            Err(PkiError::KeyMismatch { of: self.of })
+        }
+    }
+
+    /// The IPv4 addresses that it names, in order.
+    pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, PkiError> {
+        let parsed = self.parsed()?;
+        let names = parsed.subject_alternative_name().map_err(|error| self.damaged(error.to_string()))?;
+        Ok(names
+            .iter()
+            .flat_map(|names| &names.value.general_names)
+            .filter_map(|name| match name {
+                GeneralName::IPAddress(octets) => <[u8; 4]>::try_from(*octets).ok().map(Ipv4Addr::from),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// Reads a private key from PEM.
+pub(super) fn key_from_pem(of: &'static str, pem: &str) -> Result<KeyPair, PkiError> {
+    KeyPair::from_pem(pem).map_err(|source| PkiError::Key { of, source })
+}
+
+/// An address as a subject's alternative name.
+pub(super) fn address_name(address: Ipv4Addr) -> rcgen::SanType {
+    rcgen::SanType::IpAddress(IpAddr::V4(address))
+}

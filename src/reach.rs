@@ -1,0 +1,126 @@
+//! What the agent reaches the world through: clients, paths and programs, made once.
+//!
+//! [`crate::observe`] asks through it and [`crate::execute`] acts through it. No decision and no
+//! state of the cluster lives here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::aws::StoreLocation;
+use crate::aws::{Access, Clients};
+use crate::config::Settings;
+use crate::config::settings::{AutoCompaction, Filesystem};
+use crate::etcd::{ClusterClient, TlsFiles};
+use crate::etcd::config::{CompactionMode, Paths, Tuning};
+use crate::host::filesystem::Kind;
+use crate::host::service::Service;
+use crate::host::{Root, volume};
+use crate::model::Identity;
+
+/// The charter's key in S3.
+pub const CHARTER: &str = "charter.json";
+/// The etcd authority's key in S3.
+pub const AUTHORITY: &str = "pki/etcd.json";
+/// The last-known members' key in S3.
+pub const MEMBERS: &str = "members.json";
+/// What all backups' keys in S3 begin with.
+pub const BACKUPS: &str = "backups/";
+
+/// How long etcd may take to end: it hands over leadership, and syncs what it has.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where everything is reached.
+pub struct Reach {
+    /// The root of all paths.
+    pub root: Root,
+    /// What the operator wants.
+    pub settings: Settings,
+    /// Who this machine is.
+    pub identity: Identity,
+    /// AWS.
+    pub aws: Clients,
+    /// etcd's service on this machine.
+    pub service: Service,
+    /// etcd's cluster.
+    pub etcd: ClusterClient,
+}
+
+impl Reach {
+    /// The ways to everything, for a machine that knows who it is.
+    pub async fn new(root: Root, access: &Access, settings: Settings, identity: Identity) -> Self {
+        let location = StoreLocation {
+            bucket: settings.bucket.as_str().to_owned(),
+            prefix: settings.prefix.as_str().to_owned(),
+            cluster: settings.cluster.clone(),
+            kms_key: settings.kms_key_id.as_ref().map(|key| key.as_str().to_owned()),
+        };
+        let aws = access.clients(&identity.region, location).await;
+        let service = Service::of(&root);
+        let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
+        Self { root, settings, identity, aws, service, etcd }
+    }
+
+    /// The directory of etcd's leaf certificates.
+    pub fn pki(&self) -> PathBuf {
+        pki_dir(&self.root)
+    }
+
+    /// The directory of etcd's configuration.
+    pub fn etcd_dir(&self) -> PathBuf {
+        self.root.path("/var/lib/quorate/etcd")
+    }
+
+    /// The file that keeps which volume was mounted last, for a boot at which EC2 does not answer.
+    pub fn remembered_volume(&self) -> PathBuf {
+        self.root.path("/var/lib/quorate/volume")
+    }
+
+    /// Where the volume is mounted.
+    pub fn mount_point(&self) -> PathBuf {
+        volume::mount_point(&self.root)
+    }
+
+    /// The kind of file system that is made on a blank volume.
+    pub fn filesystem(&self) -> Kind {
+        match self.settings.etcd.volume.filesystem {
+            Filesystem::Ext4 => Kind::Ext4,
+            Filesystem::Xfs => Kind::Xfs,
+        }
+    }
+
+    /// etcd's program.
+    pub fn etcd_program(&self) -> PathBuf {
+        PathBuf::from(self.settings.etcd.binary.as_str())
+    }
+
+    /// Where etcd finds its things.
+    pub fn etcd_paths(&self) -> Paths {
+        Paths { data: volume::data_dir(&self.root), pki: self.pki() }
+    }
+
+    /// etcd's tuning, by the settings.
+    pub fn tuning(&self) -> Tuning {
+        let etcd = &self.settings.etcd;
+        let millis = |span: crate::config::settings::TimeSpan| {
+            u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+        };
+        let (compaction, compaction_retention) = match etcd.auto_compaction {
+            // etcd reads Go's durations, which ours are.
+            AutoCompaction::Periodic { retention } => (CompactionMode::Periodic, retention.to_string()),
+            AutoCompaction::Revision { retention } => (CompactionMode::Revision, retention.to_string()),
+        };
+        Tuning {
+            heartbeat_ms: millis(etcd.heartbeat_interval),
+            election_ms: millis(etcd.election_timeout),
+            quota_bytes: etcd.quota.as_bytes(),
+            compaction,
+            compaction_retention,
+            snapshot_count: etcd.snapshot_count.into(),
+            log_level: etcd.log_level.as_str().to_owned(),
+        }
+    }
+}
+
+fn pki_dir(root: &Root) -> PathBuf {
+    root.path("/etc/quorate/pki/etcd")
+}

@@ -1,0 +1,283 @@
+//! The agent's state for whoever asks: `status.json`, written at each look, and `quorate status`.
+//!
+//! The file is read without the agent, so it can be read when the agent is down; `at` says how old
+//! it is.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Settings;
+use crate::host::files::{FileError, create_dir, read_optional, write_durably};
+use crate::host::{Root, clock};
+use crate::model::{
+    ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan, Role,
+    Slot, StampState, Waiting, Warning, Zone,
+};
+
+/// The version of the file's form.
+pub const VERSION: u32 = 1;
+
+/// The state, as `status.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The version of this form.
+    pub version: u32,
+    /// When it was written, in milliseconds since 1970.
+    pub at: i64,
+    /// The agent's process.
+    pub pid: u32,
+    /// The cluster, once known.
+    pub cluster: Option<ClusterName>,
+    /// The role, once known.
+    pub role: Option<Role>,
+    /// This machine, once known.
+    pub instance: Option<InstanceId>,
+    /// Its zone, once known.
+    pub zone: Option<Zone>,
+    /// Where it is on its way.
+    pub phase: Phase,
+    /// Its slot.
+    pub slot: Option<Slot>,
+    /// What it waits for, and since when.
+    pub waiting: Vec<Waiting>,
+    /// Why it can't go on without a human.
+    pub halt: Option<Halt>,
+    /// What should be seen to.
+    pub warnings: Vec<Warning>,
+    /// The steps that it is about to take, by name.
+    pub steps: Vec<String>,
+    /// The same reasons in words.
+    pub words: Vec<String>,
+    /// The cluster's UUID, by the volume's stamp.
+    pub uuid: Option<ClusterUuid>,
+    /// The generation, by the volume's stamp.
+    pub generation: Option<Generation>,
+    /// This machine's member.
+    pub member: Option<MemberId>,
+    /// The leader.
+    pub leader: Option<MemberId>,
+    /// The members; empty when no quorum answered.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member in the status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty when it has not started yet.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Whether it has no vote yet.
+    pub learner: bool,
+    /// Whether it answered that it is healthy; `null` when it did not answer.
+    pub healthy: Option<bool>,
+}
+
+impl Status {
+    /// The state before anything is known, and why.
+    pub fn starting(waiting: Vec<Waiting>, halt: Option<Halt>) -> Self {
+        let phase = if halt.is_some() { Phase::Halted } else { Phase::Identifying };
+        let mut status = Self {
+            version: VERSION,
+            at: clock::now_ms(),
+            pid: std::process::id(),
+            cluster: None,
+            role: None,
+            instance: None,
+            zone: None,
+            phase,
+            slot: None,
+            waiting,
+            halt,
+            warnings: Vec::new(),
+            steps: Vec::new(),
+            words: Vec::new(),
+            uuid: None,
+            generation: None,
+            member: None,
+            leader: None,
+            members: Vec::new(),
+        };
+        status.words = status.in_words();
+        status
+    }
+
+    /// The state after a look and a plan.
+    pub fn new(settings: &Settings, seen: &Observation, plan: &Plan, waiting: Vec<Waiting>) -> Self {
+        let report = &plan.report;
+        let stamp = seen
+            .disk
+            .known()
+            .and_then(Option::as_ref)
+            .and_then(|disk| disk.holds.known())
+            .and_then(|holds| holds.stamp.known())
+            .and_then(Option::as_ref);
+        let life = stamp.and_then(|stamp| stamp.state.life());
+        let stamped = stamp.and_then(|stamp| match &stamp.state {
+            StampState::Joining { member, .. } | StampState::Member { member, .. } => Some(*member),
+            StampState::Formatted | StampState::Starting { .. } => None,
+        });
+        let view = seen.etcd.cluster.known();
+        let members = view.map(|view| {
+            let member = |(id, member): (&MemberId, &crate::model::Member)| MemberStatus {
+                id: *id,
+                name: member.name.clone(),
+                peer_urls: member.peer_urls.clone(),
+                learner: member.learner,
+                healthy: match member.healthy {
+                    Fact::Known(healthy) => Some(healthy),
+                    Fact::Unknown(_) => None,
+                },
+            };
+            view.members.iter().map(member).collect()
+        });
+        let mut status = Self {
+            version: VERSION,
+            at: seen.at,
+            pid: std::process::id(),
+            cluster: Some(settings.cluster.clone()),
+            role: Some(settings.role),
+            instance: seen.identity.known().map(|me| me.instance.clone()),
+            zone: seen.identity.known().map(|me| me.zone.clone()),
+            phase: report.phase,
+            slot: report.slot,
+            waiting,
+            halt: report.halt.clone(),
+            warnings: report.warnings.clone(),
+            steps: plan.steps.iter().map(|step| step.name().to_owned()).collect(),
+            words: Vec::new(),
+            uuid: life.map(|(uuid, _)| uuid.clone()),
+            generation: life.map(|(_, generation)| generation),
+            member: seen.etcd.own.known().map(|own| own.member).or(stamped),
+            leader: view.and_then(|view| view.leader),
+            members: members.unwrap_or_default(),
+        };
+        status.words = status.in_words();
+        status
+    }
+
+    fn in_words(&self) -> Vec<String> {
+        let halt = self.halt.iter().map(|halt| format!("halted: {halt}"));
+        let waiting = self.waiting.iter().map(|waiting| format!("waits for {}", waiting.on));
+        let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
+        halt.chain(waiting).chain(warnings).collect()
+    }
+
+    /// One line: the phase and the first reason.
+    pub fn line(&self) -> String {
+        match self.words.first() {
+            Some(word) => format!("{}: {word}", self.phase),
+            None => self.phase.to_string(),
+        }
+    }
+
+    /// The page that `quorate status` prints.
+    pub fn page(&self, now: i64) -> String {
+        fn known<T: ToString>(value: Option<&T>) -> String {
+            value.map_or_else(|| "-".to_owned(), ToString::to_string)
+        }
+        let mut page = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a string does not fail.
+            let _: std::fmt::Result = writeln!(page, "{name:<10} {value}");
+        };
+        row("cluster", format!("{}  role {}", known(self.cluster.as_ref()), known(self.role.as_ref())));
+        row("node", format!("{}  zone {}", known(self.instance.as_ref()), known(self.zone.as_ref())));
+        row(
+            "slot",
+            format!("{}  member {}", known(self.slot.as_ref()), known(self.member.as_ref())),
+        );
+        row("phase", format!("{}  (seen {} ago)", self.phase, ago(now, self.at)));
+        for waiting in &self.waiting {
+            row("waits for", format!("{} (for {})", waiting.on, ago(now, waiting.since)));
+        }
+        if let Some(halt) = &self.halt {
+            row("halted", halt.to_string());
+        }
+        for warning in &self.warnings {
+            row("warning", warning.to_string());
+        }
+        for member in &self.members {
+            let mut words = vec![if member.learner { "learner" } else { "voter" }];
+            if Some(member.id) == self.leader {
+                words.push("leader");
+            }
+            words.push(match member.healthy {
+                Some(true) => "healthy",
+                Some(false) => "not healthy",
+                None => "does not answer",
+            });
+            let name = if member.name.is_empty() { "(not started)" } else { &member.name };
+            row("member", format!("{:>16} {name:<13} {}", member.id, words.join(", ")));
+        }
+        page
+    }
+}
+
+/// A span of time as a person says it: `0 s`, `3 min`, `2 h`.
+fn ago(now: i64, since: i64) -> String {
+    let seconds = now.saturating_sub(since).max(0) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+/// The status can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The file can't be written or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no file.
+    #[error("{} is not there: the agent has not run on this machine since it booted", path.display())]
+    None {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file can't be understood.
+    #[error("{} can't be understood", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The status can't be written as JSON.
+    #[error("writing the status as JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+/// Where the status is.
+pub fn path(root: &Root) -> PathBuf {
+    root.path("/run/quorate/status.json")
+}
+
+/// Where the last observation is, for `quorate plan --observed`.
+pub fn observation_path(root: &Root) -> PathBuf {
+    root.path("/run/quorate/observed.json")
+}
+
+/// Writes a file of `/run/quorate`: whoever reads it finds it whole.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), StatusError> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(StatusError::Json)?;
+    if let Some(parent) = path.parent() {
+        create_dir(parent, 0o755)?;
+    }
+    Ok(write_durably(path, &bytes, 0o644)?)
+}
+
+/// Reads the status.
+pub fn read(root: &Root) -> Result<Status, StatusError> {
+    let path = path(root);
+    let bytes = read_optional(&path)?.ok_or_else(|| StatusError::None { path: path.clone() })?;
+    serde_json::from_slice(&bytes).map_err(|source| StatusError::Damaged { path, source })
+}
