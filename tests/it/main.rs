@@ -1,1 +1,3 @@
 //! Everything that is not a unit test: contracts, protocols and real programs.
+
+mod model;
