@@ -21,6 +21,9 @@ pub struct Exploration {
     pub heal_sample: u64,
     /// The looks that are tried besides the clear and the patient one.
     pub looks: Vec<Look>,
+    /// Whether an agent writes down at once what is so already. Leaves out the states in which
+    /// records and copies are late.
+    pub prompt_upkeep: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +101,7 @@ impl Exploration {
         if left.blind > 0 {
             looks.extend([Look::NoCharter, Look::NoEc2, Look::NoCluster]);
         }
-        Self { planner, start, must_heal: false, heal_sample: 8, looks }
+        Self { planner, start, must_heal: false, heal_sample: 32, looks, prompt_upkeep: true }
     }
 
     /// Begins with a cluster that is whole and has everything in order.
@@ -273,7 +276,42 @@ impl Exploration {
             }
         }
         world.settle();
+        self.rush(&mut world);
         (world != *last).then_some(world)
+    }
+
+    /// What need not wait, since nothing can come in between that matters.
+    fn rush(&self, world: &mut World) {
+        let left = world.left;
+        let calm = left.reboots + left.replacements + left.losses + left.spares + left.wipes + left.cuts == 0;
+        if calm && world.cut.is_none() {
+            for slot in 0..SLOTS {
+                if world.places[slot].up && world.places[slot].etcd == Process::Launched {
+                    self.planner.boot(world, slot);
+                }
+            }
+            for lineage in 0..world.lineages.len() {
+                if world.can_form(lineage) {
+                    world.form(lineage);
+                }
+            }
+            world.settle();
+        }
+        if !self.prompt_upkeep || world.answering().is_none() {
+            return;
+        }
+        for slot in 0..SLOTS {
+            let place = &world.places[slot];
+            if place.up && place.etcd == Process::Up && place.plan.is_none() {
+                let (id, plan) = self.planner.planned(world, slot, Look::Clear);
+                if !plan.steps.is_empty() && plan.steps.iter().all(is_upkeep) {
+                    world.places[slot].plan = Some((id, 0));
+                    let steps = u8::try_from(plan.steps.len()).unwrap();
+                    self.perform(world, slot, steps);
+                    world.places[slot].plan = None;
+                }
+            }
+        }
     }
 
     /// Whether a member that lags can catch up: it runs in a cluster that has a quorum.
