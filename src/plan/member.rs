@@ -9,7 +9,8 @@
 //! | formatted | names this volume here, not started | stamp, mark, start as `new` |
 //! | formatted | established otherwise | join as a learner |
 //! | starting, no data | names this volume here | mark if needed, start as `new` |
-//! | starting, no data | names it elsewhere | withdraw the mark; the volume never took part |
+//! | starting, no data | names it elsewhere, started | withdraw the mark; the volume never took part |
+//! | starting, no data | names it elsewhere, not started | join as a learner, or found anew |
 //! | starting, joining or member, data | same generation | start on the data, unless the cluster removed the member |
 //! | joining or member, no data | same generation | wiped: replaced as a member |
 //!
@@ -358,8 +359,16 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
     let here = founder.peer_url == site.me.peer_url();
     match (here, founder.started) {
         (true, Some(_)) => Err(restart(site, site.start(new_launch(site, charter), 0), &course)?),
-        (true, None) => Err(course.act(mark_and_start(site, versioned, &course)?)),
-        (false, Some(_)) if charter.started().saturating_sub(1) < charter.quorum() => {
+        (true, None) => {
+            let mut steps = Vec::new();
+            let (state, tag) = (held.stamp.state.clone(), held.stamp.state.to_string());
+            if held.listed.as_ref().is_some_and(|listed| listed.stamp.as_deref() != Some(&tag)) {
+                steps.push(Step::TagStamp { volume: held.volume.clone(), state });
+            }
+            steps.extend(mark_and_start(site, versioned, &course)?);
+            Err(course.act(steps))
+        }
+        (false, Some(_)) => {
             let withdrawn = charter
                 .withdraw(held.slot, &held.volume, &site.me.peer_url(), site.seen.entropy.clone())
                 .map_err(|refusal| course.halt(Halt::Contradiction { what: refusal.to_string() }))?;
@@ -369,8 +378,13 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
                 change: CharterChange::Withdraw,
             }]))
         }
-        // The others make a majority without it, or it never marked itself.
-        (false, _) => Err(course.act([held.stamped(StampState::Formatted)])),
+        // It has no mark. The stamp stays until the volume joins or follows the next generation: a
+        // mark that is still on its way, sent by the machine before this one, is then withdrawn.
+        (false, None) if charter.established() => {
+            course.phase = Phase::Joining;
+            joining::join(site, charter, &course)
+        }
+        (false, None) => Err(founding::refound_or_wait(site, versioned, &course)?),
     }
 }
 
