@@ -109,8 +109,11 @@ impl Planner {
             | Step::RecordSlot { .. }
             | Step::CopyCharterToEtcd { .. } => self.ask_etcd(world, flight, &plan.steps[usize::from(flight.step)]),
             Step::PublishMembers { .. } | Step::GrowFilesystem { .. } | Step::IssueLeaves { .. } => true,
+            // By a stale listing: the volume is here already, or it is gone.
+            Step::AttachVolume { volume, .. } => {
+                *volume == sight::volume(flight.slot, world.places[slot].volume)
+            }
             Step::CreateVolume { .. }
-            | Step::AttachVolume { .. }
             | Step::TagSlot { .. }
             | Step::Format { .. }
             | Step::Mount { .. }

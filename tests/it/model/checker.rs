@@ -98,6 +98,9 @@ impl Exploration {
         if left.stale > 0 {
             looks.push(Look::Stale);
         }
+        if left.slow_learners > 0 {
+            looks.push(Look::Fed);
+        }
         if left.blind > 0 {
             looks.extend([Look::NoCharter, Look::NoEc2, Look::NoCluster]);
         }
@@ -157,6 +160,7 @@ impl Exploration {
         }
         match look {
             Look::Clear | Look::Patient => {}
+            Look::Fed => world.left.slow_learners -= 1,
             Look::Stale => world.left.stale -= 1,
             Look::NoCharter | Look::NoEc2 | Look::NoCluster => world.left.blind -= 1,
         }
@@ -532,6 +536,7 @@ impl Model for Exploration {
 fn can_look(world: &World, look: Look) -> bool {
     match look {
         Look::Clear | Look::Patient => true,
+        Look::Fed => world.left.slow_learners > 0,
         Look::Stale => world.left.stale > 0 && world.before.is_some(),
         Look::NoCharter | Look::NoEc2 | Look::NoCluster => world.left.blind > 0,
     }

@@ -78,7 +78,7 @@ explorations! {
     founding_by_two_with_crashes: TWO, [crashes = 2], must_heal;
     founding_by_two_with_a_replacement: TWO, [replacements = 1, reuses = 1], must_heal;
     founding_by_two_with_late_requests: TWO, [late = 1, replacements = 1], must_heal;
-    founding_by_two_with_a_lost_volume: TWO, [losses = 1], must_heal;
+    founding_by_two_with_a_lost_volume: TWO, [losses = 1];
 
     formed_and_a_replacement: ALL, [replacements = 1, crashes = 1, writes = 1], formed, must_heal;
     formed_and_two_replacements: ALL, [replacements = 2, reuses = 1, writes = 1], formed, must_heal;

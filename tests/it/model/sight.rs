@@ -33,6 +33,8 @@ pub enum Look {
     Clear,
     /// Whatever it waits for with a patience, the patience is over.
     Patient,
+    /// So is that for a learner to catch up.
+    Fed,
     /// EC2 answers as before its last change.
     Stale,
     /// S3 does not answer.
@@ -61,6 +63,7 @@ pub struct Seen {
     view: Option<View>,
     writes: u8,
     patient: bool,
+    fed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -137,7 +140,7 @@ impl Planner {
         let listings = match look {
             Look::NoEc2 => None,
             Look::Stale => world.before,
-            Look::Clear | Look::Patient | Look::NoCharter | Look::NoCluster => Some(world.listings()),
+            Look::Clear | Look::Patient | Look::Fed | Look::NoCharter | Look::NoCluster => Some(world.listings()),
         };
         let answering = world
             .answering()
@@ -175,7 +178,8 @@ impl Planner {
                     .collect(),
             }),
             writes: u8::try_from(flights.count()).unwrap(),
-            patient: look == Look::Patient,
+            patient: matches!(look, Look::Patient | Look::Fed),
+            fed: look == Look::Fed,
         }
     }
 
@@ -192,6 +196,7 @@ impl Planner {
                 .report
                 .waiting
                 .iter()
+                .filter(|on| seen.fed || **on != WaitingOn::InSync)
                 .filter(|on| observation.waiting.iter().all(|known| known.on != **on))
                 .map(|on| Waiting { on: on.clone(), since: 0 })
                 .collect();
