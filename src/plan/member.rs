@@ -87,6 +87,7 @@ impl<'a> Site<'a> {
                     .find(|(_, member)| {
                         member.name == name
                             || (!member.has_started()
+                                && !member.learner
                                 && founded_at.is_some_and(|url| member.peer_urls.contains(url)))
                     })
                     .map(|(id, _)| *id)
@@ -261,7 +262,7 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
         ServiceState::Running => return Err(course.act([Step::StopEtcd])),
         ServiceState::Stopped | ServiceState::Failed(_) => {}
     }
-    if may_start_new(site, charter) {
+    if may_start_new(site, charter, &course)? {
         course.phase = Phase::Founding;
         let state = StampState::Starting { uuid: charter.uuid.clone(), generation: charter.generation };
         let mut steps =
@@ -278,17 +279,11 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
 }
 
 /// Whether this machine is a founder that may start etcd as `new` for the first time.
-fn may_start_new(site: &Site<'_>, charter: &Charter) -> bool {
+fn may_start_new(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bool> {
     let held = site.held;
     let named = charter.founder(held.slot).is_some_and(|founder| {
         founder.volume == held.volume && founder.peer_url == site.me.peer_url() && founder.started.is_none()
     });
-    // A tag of this generation on a volume without its stamp: it was wiped.
-    let tag = held.listed.as_ref().map(|listed| super::evidence::life_by_tag(listed.stamp.as_deref()));
-    let unused = match tag {
-        Some(life) => life.is_none_or(|generation| generation < charter.generation),
-        None => false,
-    };
     // A cluster that runs and does not list this founder as not started has gone on without it.
     let awaited = match site.view(&charter.uuid, charter.generation) {
         Some(view) => site
@@ -297,7 +292,19 @@ fn may_start_new(site: &Site<'_>, charter: &Charter) -> bool {
             .is_some_and(|member| !member.has_started()),
         None => true,
     };
-    named && unused && awaited
+    if !named || !awaited {
+        return Ok(false);
+    }
+    // A tag of this generation on a volume without its stamp: it was wiped.
+    match &held.listed {
+        Some(listed) => Ok(super::evidence::life_by_tag(listed.stamp.as_deref())
+            .is_none_or(|generation| generation < charter.generation)),
+        // Neither started nor replaced before that is known.
+        None => Err(course.wait(WaitingOn::Answer {
+            about: Subject::Volumes,
+            why: "only the volume's tag can tell that it was not wiped".to_owned(),
+        })),
+    }
 }
 
 /// Marks this founder in the charter, then starts etcd as `new`: in this order, always.
