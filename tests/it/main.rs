@@ -3,4 +3,5 @@
 mod contract;
 mod disks;
 mod etcd;
+mod model;
 mod service;
