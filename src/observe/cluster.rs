@@ -1,6 +1,8 @@
 //! etcd: this machine's member, and the cluster.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::model::machine::client_url;
 use crate::model::observation::EtcdObservation;
@@ -12,13 +14,39 @@ use crate::reach::Reach;
 
 use super::{Ec2Look, Memory};
 
-/// The program's version; it is asked until it has told.
+/// A program's file: another one in its place is another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Program {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: i64,
+}
+
+impl Program {
+    fn at(path: &Path) -> Option<Self> {
+        // Whatever is wrong with it, running it says so.
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            length: found.len(),
+            modified: found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()),
+        })
+    }
+}
+
+/// The program's version; it is asked again when the program was replaced.
 pub(super) async fn version(reach: &Reach, memory: &mut Memory) -> Fact<EtcdVersion> {
-    if let Some(version) = memory.version {
+    let path = reach.etcd_program();
+    let program = Program::at(&path);
+    if let (Some(program), Some((asked, version))) = (program, memory.version)
+        && program == asked
+    {
         return Fact::Known(version);
     }
-    let version = Fact::from(crate::host::service::version(&reach.etcd_program()).await);
-    memory.version = version.known().copied();
+    let version = Fact::from(crate::host::service::version(&path).await);
+    memory.version = program.zip(version.known().copied());
     version
 }
 

@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::host::clock;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, Waiting, Zone,
+    Authority, Charter, EtcdVersion, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Step, Versioned,
+    Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -44,14 +45,16 @@ pub struct Memory {
     full: Option<(Instant, Observation)>,
     authority: Option<(Instant, Option<Authority>)>,
     charter: Option<Versioned<Charter>>,
-    version: Option<crate::model::EtcdVersion>,
+    version: Option<(cluster::Program, EtcdVersion)>,
     published: Option<(Instant, Option<PublishedMembers>)>,
 }
 
 impl Memory {
-    /// Whether a light look would have enough to go by.
-    pub fn is_recent(&self) -> bool {
-        self.full.as_ref().is_some_and(|(at, _)| at.elapsed() < RECENT)
+    /// Forgets what a step has changed, or may have.
+    pub fn forget(&mut self, step: &Step) {
+        if matches!(step, Step::PublishMembers { .. }) {
+            self.published = None;
+        }
     }
 }
 
@@ -62,6 +65,9 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         (Depth::Light | Depth::Full, _) => None,
     };
     let identity = Fact::Known(reach.identity.clone());
+    let is_light = last.is_some();
+    // As old as the beginning of the look: its first answers are.
+    let began = Instant::now();
     let mut seen = match last {
         Some(last) => light(reach, memory, last).await,
         None => full(reach, memory, identity).await,
@@ -69,8 +75,8 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     seen.at = clock::now_ms();
     seen.entropy = entropy();
     seen.waiting = waiting;
-    if !matches!(depth, Depth::Light) || !memory.is_recent() {
-        memory.full = Some((Instant::now(), seen.clone()));
+    if !is_light {
+        memory.full = Some((began, seen.clone()));
     }
     seen
 }
