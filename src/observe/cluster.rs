@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use tokio::time::Duration;
+
 use crate::model::machine::client_url;
 use crate::model::observation::EtcdObservation;
 use crate::model::{
@@ -11,6 +13,16 @@ use crate::model::{
 use crate::reach::Reach;
 
 use super::{Ec2Look, Memory};
+
+/// How long an answer is waited for at first, and at most.
+const STARTING: Duration = Duration::from_millis(1_200);
+const LONGEST: Duration = Duration::from_secs(6);
+
+async fn within<T>(limit: Duration, answer: impl Future<Output = Fact<T>>) -> Fact<T> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Fact::unknown(format!("no answer within {} ms", limit.as_millis())))
+}
 
 /// The program's version; it is asked until it has told.
 pub(super) async fn version(reach: &Reach, memory: &mut Memory) -> Fact<EtcdVersion> {
@@ -25,6 +37,7 @@ pub(super) async fn version(reach: &Reach, memory: &mut Memory) -> Fact<EtcdVers
 /// Asks this machine's member and the cluster, as far as there may be one.
 pub(super) async fn look(
     reach: &Reach,
+    memory: &mut Memory,
     ec2: &Ec2Look,
     charter: &Fact<Option<Versioned<Charter>>>,
     disk: &Fact<Option<Disk>>,
@@ -47,10 +60,16 @@ pub(super) async fn look(
     let own = async {
         if runs { reach.etcd.own(&me).await.into() } else { Fact::unknown("etcd does not run here") }
     };
-    let cluster = reach.etcd.observe(expected.as_ref().map(|(uuid, generation)| (uuid, *generation)));
-    let (own, cluster) = tokio::join!(own, cluster);
+    let cluster = async {
+        reach.etcd.observe(expected.as_ref().map(|(uuid, generation)| (uuid, *generation))).await.into()
+    };
+    // A member that is just starting listens before it serves: asking again soon is better than
+    // waiting long for it. One that stays silent is given more time.
+    let limit = (STARTING * memory.silent.saturating_add(1)).min(LONGEST);
+    let (own, cluster) = tokio::join!(within(limit, own), within(limit, cluster));
+    memory.silent = if own.is_known() && cluster.is_known() { 0 } else { memory.silent.saturating_add(1) };
     etcd.own = own;
-    etcd.cluster = cluster.into();
+    etcd.cluster = cluster;
 }
 
 /// The cluster and generation to look for: the charter's, or what the volume remembers.

@@ -2,13 +2,21 @@
 
 use std::path::Path;
 
+use tokio::time::{Duration, Instant};
+
 use crate::host::{devices, files, filesystem, volume};
-use crate::model::{AttachmentState, Disk, Fact, Volume, VolumeContents, VolumeId};
+use crate::model::{AttachmentState, Content, Disk, Fact, Volume, VolumeContents, VolumeId};
 use crate::reach::Reach;
+
+use super::Memory;
+
+/// A volume that was enlarged is noticed within this time.
+const PROBED_FOR: Duration = Duration::from_secs(300);
 
 /// Looks at the volume that is attached here.
 pub(super) async fn look(
     reach: &Reach,
+    memory: &mut Memory,
     volumes: &Fact<std::collections::BTreeMap<VolumeId, Volume>>,
 ) -> Fact<Option<Disk>> {
     let volume = match volumes {
@@ -44,13 +52,34 @@ pub(super) async fn look(
         Fact::Known(None) => Fact::unknown("it is not mounted"),
         Fact::Unknown(why) => Fact::Unknown(why.clone()),
     };
+    let content = content(memory, &volume, &device, matches!(mount, Fact::Known(Some(_)))).await;
     Fact::Known(Some(Disk {
-        content: filesystem::probe(&device, None).await.into(),
+        content,
         device: Some(device.to_string_lossy().into_owned()),
         volume,
         mount,
         holds,
     }))
+}
+
+/// What is on the device. Of a mounted one only its size can change, so it is not probed each time.
+async fn content(memory: &mut Memory, volume: &VolumeId, device: &Path, mounted: bool) -> Fact<Content> {
+    if let Some((at, of, content)) = &memory.probed
+        && mounted
+        && of == volume
+        && at.elapsed() < PROBED_FOR
+    {
+        return Fact::Known(content.clone());
+    }
+    let content = Fact::from(filesystem::probe(device, None).await);
+    memory.probed = match &content {
+        // A file system that is about to be grown is probed again, to see that it was.
+        Fact::Known(known @ Content::Ours { can_grow: false, .. }) => {
+            Some((Instant::now(), volume.clone(), known.clone()))
+        }
+        Fact::Known(_) | Fact::Unknown(_) => None,
+    };
+    content
 }
 
 /// Looks again at what the mounted volume holds; the device and the mount are as they were.

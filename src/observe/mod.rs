@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::host::clock;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -45,7 +45,10 @@ pub struct Memory {
     authority: Option<(Instant, Option<Authority>)>,
     charter: Option<Versioned<Charter>>,
     version: Option<crate::model::EtcdVersion>,
-    published: Option<(Instant, Option<PublishedMembers>)>,
+    published: Option<Option<PublishedMembers>>,
+    probed: Option<(Instant, VolumeId, Content)>,
+    /// How many looks in a row this machine's member did not answer.
+    silent: u32,
 }
 
 impl Memory {
@@ -94,7 +97,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
     } else {
         tokio::join!(objects::backups(reach), zones(reach))
     };
-    let disk = disk::look(reach, &ec2.volumes).await;
+    let disk = disk::look(reach, memory, &ec2.volumes).await;
     let leaves: Fact<Option<Leaves>> = pki::inspect(&reach.pki()).into();
     let version = cluster::version(reach, memory).await;
     let mut etcd = EtcdObservation {
@@ -104,10 +107,10 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         own: Fact::unknown("not asked for"),
         cluster: Fact::unknown("not asked for"),
     };
-    cluster::look(reach, &ec2, &charter, &disk, &leaves, &mut etcd).await;
+    cluster::look(reach, memory, &ec2, &charter, &disk, &leaves, &mut etcd).await;
     let named = named_in(&charter, &etcd);
     let ec2 = ec2::with_named(reach, ec2, named).await;
-    let published = objects::published(reach, memory, &etcd).await;
+    let published = objects::published(reach, memory, &etcd, Depth::Full).await;
     Observation {
         at: 0,
         entropy: entropy(),
@@ -133,8 +136,8 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     seen.disk = disk::again(reach, seen.disk).await;
     seen.etcd.service = reach.service.state().await.into();
     let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
-    cluster::look(reach, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
-    seen.published = objects::published(reach, memory, &seen.etcd).await;
+    cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
+    seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
     seen
 }
 

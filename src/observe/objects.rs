@@ -10,12 +10,10 @@ use crate::model::{Authority, Charter, Fact, Versioned};
 use crate::pki::EtcdAuthority;
 use crate::reach::{AUTHORITY, BACKUPS, CHARTER, MEMBERS, Reach};
 
-use super::Memory;
+use super::{Depth, Memory};
 
 /// The authority is made once and changes only by rotation.
 const AUTHORITY_FOR: Duration = Duration::from_secs(600);
-/// The members that are published change when a machine does.
-const PUBLISHED_FOR: Duration = Duration::from_secs(60);
 
 /// The charter, transferred only when it changed.
 pub(super) async fn charter(reach: &Reach, memory: &mut Memory) -> Fact<Option<Versioned<Charter>>> {
@@ -83,6 +81,7 @@ pub(super) async fn published(
     reach: &Reach,
     memory: &mut Memory,
     etcd: &EtcdObservation,
+    depth: Depth,
 ) -> Fact<Option<PublishedMembers>> {
     let leads = match (&etcd.own, &etcd.cluster) {
         (Fact::Known(own), Fact::Known(view)) => view.leader == Some(own.member),
@@ -92,9 +91,7 @@ pub(super) async fn published(
         memory.published = None;
         return Fact::unknown("not asked for: this machine does not lead");
     }
-    if let Some((at, members)) = &memory.published
-        && at.elapsed() < PUBLISHED_FOR
-    {
+    if let (Depth::Light, Some(members)) = (depth, &memory.published) {
         return Fact::Known(members.clone());
     }
     let stored = match reach.aws.objects.get(MEMBERS).await {
@@ -109,6 +106,6 @@ pub(super) async fn published(
             None
         }
     });
-    memory.published = Some((Instant::now(), members.clone()));
+    memory.published = Some(members.clone());
     Fact::Known(members)
 }

@@ -62,6 +62,16 @@ pub(super) fn life_by_tag(tag: Option<&str>) -> Option<Generation> {
     Some(Generation(generation.unwrap_or(u64::MAX)))
 }
 
+/// Whether a volume's tag says that this generation has had a quorum: a member of it was healthy
+/// on the volume, or joined it.
+pub(super) fn had_quorum(tag: Option<&str>, generation: Generation) -> bool {
+    tag.is_some_and(|tag| {
+        let mut words = tag.split(' ');
+        matches!(words.next(), Some("member" | "joining"))
+            && words.next().and_then(|number| number.parse().ok()).map(Generation) == Some(generation)
+    })
+}
+
 /// Signs that a cluster of this name has lived before, for someone to read.
 pub(super) fn signs_of_life(volumes: &BTreeMap<VolumeId, Volume>, backups: bool) -> Vec<String> {
     let mut signs: Vec<String> = volumes
@@ -122,7 +132,7 @@ pub(super) fn require_gone(
 
 /// Whether an instance is gone for good. `Err(Some)` is the plan that waits for a second word,
 /// `Err(None)` means that it is not gone.
-fn instance_gone(
+pub(super) fn instance_gone(
     seen: &Observation,
     course: &Course,
     instance: &InstanceId,

@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 use super::course::{Course, Next};
-use super::evidence::{life_by_tag, signs_of_life, waited};
+use super::evidence::{had_quorum, life_by_tag, signs_of_life, waited};
 use super::member::{self, Site};
 use super::volume::layout;
 
@@ -27,6 +27,7 @@ pub(super) fn without_charter(site: &Site<'_>, mut course: Course) -> Next<Plan>
     // A quorate cluster of this name has a copy: it is the charter.
     if let Some(copy) = seen.etcd.cluster.known().and_then(|view| view.charter.as_ref())
         && copy.cluster == site.settings.cluster
+        && copy.established()
         && held.stamp.state.life().is_none_or(|life| life == (&copy.uuid, copy.generation))
     {
         return Err(course.act([Step::CreateCharter { charter: copy.clone() }]));
@@ -185,6 +186,18 @@ pub(super) fn refound_or_wait(
         charter.founders.iter().filter(|f| f.started.is_some() || can_start(f, instances, volumes)).count();
     if able >= charter.quorum() {
         return Ok(course.wait(WaitingOn::Founders { generation: charter.generation, missing }));
+    }
+    let member = |(_, volume): &(&VolumeId, &Volume)| {
+        volume.ours && had_quorum(volume.stamp.as_deref(), charter.generation)
+    };
+    if let Some((id, _)) = volumes.iter().find(member) {
+        return Err(course.halt(Halt::Contradiction {
+            what: format!(
+                "volume {id} is tagged as a member's of generation {}, of which the charter says that no \
+                 majority has started",
+                charter.generation
+            ),
+        }));
     }
     let next: Generation = charter.generation.next();
     let claims =

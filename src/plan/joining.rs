@@ -7,18 +7,30 @@
 
 use crate::model::charter::majority;
 use crate::model::{
-    Charter, ClusterView, EtcdLaunch, Fact, InstanceState, LaunchState, Member, MemberId, Plan, SlotRecord,
+    Charter, ClusterView, EtcdLaunch, Fact, LaunchState, Member, MemberId, Plan, SlotRecord,
     StampState, Step, WaitingOn,
 };
 
 use super::course::{Course, Next};
-use super::evidence::require_gone;
+use super::evidence::{instance_gone, require_gone};
 use super::member::{Site, leave};
 
 /// The slot's volume is blank, and the cluster lives.
+///
+/// A machine that has to wait gives the lock back: what it waits for may be another machine's
+/// change of membership.
 pub(super) fn join(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<Plan> {
     let view = quorate(site, charter, course)?;
     require_lock(site, view, course)?;
+    change(site, charter, view, course).map_err(|mut plan| {
+        if plan.steps.is_empty() && view.lock.as_ref() == Some(&site.me.instance) {
+            plan.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
+        }
+        plan
+    })
+}
+
+fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Course) -> Next<Plan> {
     let url = site.me.peer_url();
     let record = view.records.get(&site.held.slot);
     let added = view
@@ -39,18 +51,13 @@ pub(super) fn join(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<
         return Err(course.act([lock(site), Step::RemoveMember { member: id }]));
     }
     if let Some((id, learner)) = view.members.iter().find(|(_, member)| member.learner) {
-        let abandoned = view
-            .records
-            .values()
-            .find(|record| record.member == Some(*id) || learner.peer_urls == [record.peer_url.clone()])
-            .is_some_and(|record| terminated(site, record));
-        if abandoned && !learner.has_started() {
-            // It never ran, has no vote, and its machine is gone: nobody will ever start it.
+        if !learner.has_started() && abandoned(site, view, (*id, learner), course)? {
+            require_health(view, Some(*id), false, course)?;
             return Err(course.act([lock(site), Step::RemoveMember { member: *id }]));
         }
         return Err(course.wait(WaitingOn::OtherLearner { member: *id }));
     }
-    require_health(view, None, true, course)?;
+    require_all_healthy(view, course)?;
     Err(course.act([
         lock(site),
         Step::RecordSlot {
@@ -160,19 +167,27 @@ fn present_member<'a>(
     view.members
         .iter()
         .find(|(id, member)| {
-            let recorded = record.is_some_and(|record| {
-                record.member == Some(**id)
-                    || (!member.has_started() && member.peer_urls == [record.peer_url.clone()])
-            });
+            let recorded = record.is_some_and(|record| is_of(record, **id, member));
+            // A founder is a voter from the beginning. Its address may have come to another slot.
             let as_founder = !member.has_started()
+                && !member.learner
                 && founding.is_some_and(|founder| member.peer_urls == [founder.peer_url.clone()]);
             member.name == name || recorded || as_founder
         })
         .map(|(id, member)| (*id, member))
 }
 
-/// Which machine and volume a member is: by its record, or, if it has none of its own, by what the
-/// charter said when it was founded.
+/// Whether a slot's record is about this member, by its id, or, before the id was recorded, by the
+/// address that it was added with.
+fn is_of(record: &SlotRecord, id: MemberId, member: &Member) -> bool {
+    match record.member {
+        Some(recorded) => recorded == id,
+        None => !member.has_started() && member.peer_urls == [record.peer_url.clone()],
+    }
+}
+
+/// Which machine and volume a member of this slot is: by the slot's record, or, if there never was
+/// one, by what the charter said when it was founded.
 fn identity(
     site: &Site<'_>,
     charter: &Charter,
@@ -181,37 +196,60 @@ fn identity(
     member: &Member,
 ) -> Option<SlotRecord> {
     let slot = site.held.slot;
-    let record = view.records.get(&slot).filter(|record| {
-        record.member == Some(id)
-            || (record.member.is_none() && member.peer_urls == [record.peer_url.clone()])
-    });
-    record.cloned().or_else(|| {
-        // A record of another member means that this one is not the founder.
-        let founder = charter
-            .founder(slot)
-            .filter(|_| view.records.get(&slot).is_none_or(|record| record.member.is_none()))?;
-        Some(SlotRecord {
-            volume: founder.volume.clone(),
-            instance: founder.instance.clone(),
-            peer_url: founder.peer_url.clone(),
-            member: Some(id),
-        })
+    if let Some(record) = view.records.get(&slot) {
+        // A record without an id was written for the member that was added next, which is the only
+        // one that can have the slot's name since; its address may have changed.
+        let named = record.member.is_none() && member.has_started();
+        return (named || is_of(record, id, member)).then(|| record.clone());
+    }
+    let founder = charter.founder(slot).filter(|_| !member.learner)?;
+    Some(SlotRecord {
+        volume: founder.volume.clone(),
+        instance: founder.instance.clone(),
+        peer_url: founder.peer_url.clone(),
+        member: Some(id),
     })
 }
 
-fn terminated(site: &Site<'_>, record: &SlotRecord) -> bool {
-    match site.seen.instances.known().and_then(|all| all.get(&record.instance)).map(|i| i.state) {
-        Some(InstanceState::Terminated) => true,
-        Some(
-            InstanceState::Pending
-            | InstanceState::Running
-            | InstanceState::Stopping
-            | InstanceState::Stopped
-            | InstanceState::ShuttingDown
-            | InstanceState::NotFound,
-        )
-        | None => false,
+/// Whether nobody will ever start a learner that has not run: no slot's record is about it, so the
+/// request that added it arrived after its sender had gone on, or its machine is gone for good.
+fn abandoned(
+    site: &Site<'_>,
+    view: &ClusterView,
+    (id, learner): (MemberId, &Member),
+    course: &Course,
+) -> Next<bool> {
+    match view.records.values().find(|record| is_of(record, id, learner)) {
+        None => Ok(true),
+        Some(record) => match instance_gone(site.seen, course, &record.instance) {
+            Ok(()) => Ok(true),
+            Err(Some(plan)) => Err(plan),
+            Err(None) => Ok(false),
+        },
     }
+}
+
+/// A learner that no slot's record is about, and that has never run: a voter's machine removes it,
+/// since etcd takes one learner at a time and nobody could join any more.
+pub(super) fn stray_learner(view: &ClusterView) -> Option<MemberId> {
+    view.members
+        .iter()
+        .find(|(id, member)| {
+            member.learner
+                && !member.has_started()
+                && !view.records.values().any(|record| is_of(record, **id, member))
+        })
+        .map(|(id, _)| *id)
+}
+
+/// etcd adds a member only while it is connected to every voter (its `strict-reconfig-check`).
+fn require_all_healthy(view: &ClusterView, course: &Course) -> Next<()> {
+    let voters: Vec<&Member> = view.members.values().filter(|member| !member.learner).collect();
+    let healthy = voters.iter().filter(|member| member.healthy == Fact::Known(true)).count();
+    if healthy < voters.len() {
+        return Err(course.wait(WaitingOn::HealthyQuorum { healthy, needed: voters.len() }));
+    }
+    Ok(())
 }
 
 /// A change of membership needs a healthy quorum before and after it.

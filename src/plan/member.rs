@@ -9,7 +9,8 @@
 //! | formatted | names this volume here, not started | stamp, mark, start as `new` |
 //! | formatted | established otherwise | join as a learner |
 //! | starting, no data | names this volume here | mark if needed, start as `new` |
-//! | starting, no data | names it elsewhere | withdraw the mark; the volume never took part |
+//! | starting, no data | names it elsewhere, started | withdraw the mark; the volume never took part |
+//! | starting, no data | names it elsewhere, not started | join as a learner, or found anew |
 //! | starting, joining or member, data | same generation | start on the data, unless the cluster removed the member |
 //! | joining or member, no data | same generation | wiped: replaced as a member |
 //!
@@ -86,6 +87,7 @@ impl<'a> Site<'a> {
                     .find(|(_, member)| {
                         member.name == name
                             || (!member.has_started()
+                                && !member.learner
                                 && founded_at.is_some_and(|url| member.peer_urls.contains(url)))
                     })
                     .map(|(id, _)| *id)
@@ -260,7 +262,7 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
         ServiceState::Running => return Err(course.act([Step::StopEtcd])),
         ServiceState::Stopped | ServiceState::Failed(_) => {}
     }
-    if may_start_new(site, charter) {
+    if may_start_new(site, charter, &course)? {
         course.phase = Phase::Founding;
         let state = StampState::Starting { uuid: charter.uuid.clone(), generation: charter.generation };
         let mut steps =
@@ -277,17 +279,11 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
 }
 
 /// Whether this machine is a founder that may start etcd as `new` for the first time.
-fn may_start_new(site: &Site<'_>, charter: &Charter) -> bool {
+fn may_start_new(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bool> {
     let held = site.held;
     let named = charter.founder(held.slot).is_some_and(|founder| {
         founder.volume == held.volume && founder.peer_url == site.me.peer_url() && founder.started.is_none()
     });
-    // A tag of this generation on a volume without its stamp: it was wiped.
-    let tag = held.listed.as_ref().map(|listed| super::evidence::life_by_tag(listed.stamp.as_deref()));
-    let unused = match tag {
-        Some(life) => life.is_none_or(|generation| generation < charter.generation),
-        None => false,
-    };
     // A cluster that runs and does not list this founder as not started has gone on without it.
     let awaited = match site.view(&charter.uuid, charter.generation) {
         Some(view) => site
@@ -296,7 +292,19 @@ fn may_start_new(site: &Site<'_>, charter: &Charter) -> bool {
             .is_some_and(|member| !member.has_started()),
         None => true,
     };
-    named && unused && awaited
+    if !named || !awaited {
+        return Ok(false);
+    }
+    // A tag of this generation on a volume without its stamp: it was wiped.
+    match &held.listed {
+        Some(listed) => Ok(super::evidence::life_by_tag(listed.stamp.as_deref())
+            .is_none_or(|generation| generation < charter.generation)),
+        // Neither started nor replaced before that is known.
+        None => Err(course.wait(WaitingOn::Answer {
+            about: Subject::Volumes,
+            why: "only the volume's tag can tell that it was not wiped".to_owned(),
+        })),
+    }
 }
 
 /// Marks this founder in the charter, then starts etcd as `new`: in this order, always.
@@ -358,8 +366,16 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
     let here = founder.peer_url == site.me.peer_url();
     match (here, founder.started) {
         (true, Some(_)) => Err(restart(site, site.start(new_launch(site, charter), 0), &course)?),
-        (true, None) => Err(course.act(mark_and_start(site, versioned, &course)?)),
-        (false, Some(_)) if charter.started().saturating_sub(1) < charter.quorum() => {
+        (true, None) => {
+            let mut steps = Vec::new();
+            let (state, tag) = (held.stamp.state.clone(), held.stamp.state.to_string());
+            if held.listed.as_ref().is_some_and(|listed| listed.stamp.as_deref() != Some(&tag)) {
+                steps.push(Step::TagStamp { volume: held.volume.clone(), state });
+            }
+            steps.extend(mark_and_start(site, versioned, &course)?);
+            Err(course.act(steps))
+        }
+        (false, Some(_)) => {
             let withdrawn = charter
                 .withdraw(held.slot, &held.volume, &site.me.peer_url(), site.seen.entropy.clone())
                 .map_err(|refusal| course.halt(Halt::Contradiction { what: refusal.to_string() }))?;
@@ -369,8 +385,13 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
                 change: CharterChange::Withdraw,
             }]))
         }
-        // The others make a majority without it, or it never marked itself.
-        (false, _) => Err(course.act([held.stamped(StampState::Formatted)])),
+        // It has no mark. The stamp stays until the volume joins or follows the next generation: a
+        // mark that is still on its way, sent by the machine before this one, is then withdrawn.
+        (false, None) if charter.established() => {
+            course.phase = Phase::Joining;
+            joining::join(site, charter, &course)
+        }
+        (false, None) => Err(founding::refound_or_wait(site, versioned, &course)?),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::{
 
 use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
-use super::joining::lock;
+use super::joining::{lock, require_health, stray_learner};
 use super::member::{Site, leave};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
@@ -65,7 +65,12 @@ pub(super) fn running(
     if let Some(charter) = charter {
         copy_charter(site, view, charter, &mut course);
     }
-    if view.lock.as_ref() == Some(&site.me.instance) {
+    if let Some(stray) = stray_learner(view)
+        && view.lock.as_ref().is_none_or(|holder| *holder == site.me.instance)
+        && require_health(view, Some(stray), false, &course).is_ok()
+    {
+        course.steps.extend([lock(site), Step::RemoveMember { member: stray }]);
+    } else if view.lock.as_ref() == Some(&site.me.instance) {
         course.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
     }
     if view.leader == Some(own.member) {
@@ -83,7 +88,7 @@ fn learner(site: &Site<'_>, view: &ClusterView, id: MemberId, in_sync: bool, cou
         Some(_) | None => {}
     }
     if in_sync {
-        super::joining::require_health(view, None, true, course)?;
+        require_health(view, None, true, course)?;
         return Err(course.act([lock(site), Step::PromoteMember { member: id }]));
     }
     let waited = super::evidence::waited(site.seen, |on| *on == WaitingOn::InSync);
@@ -97,6 +102,11 @@ fn learner(site: &Site<'_>, view: &ClusterView, id: MemberId, in_sync: bool, cou
 
 fn copy_charter(site: &Site<'_>, view: &ClusterView, charter: &Charter, course: &mut Course) {
     warn_of_shared_zones(&charter.zones, course);
+    // A quorum has answered, so a majority has started: a charter that does not say so yet was read
+    // too early. Restored from such a copy it would allow another founding.
+    if !charter.established() {
+        return;
+    }
     if view.charter.as_ref() != Some(charter) {
         course.steps.push(Step::CopyCharterToEtcd { charter: charter.clone() });
     }

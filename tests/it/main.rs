@@ -3,5 +3,6 @@
 mod contract;
 mod disks;
 mod etcd;
+mod model;
 mod service;
 mod units;

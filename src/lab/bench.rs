@@ -1,0 +1,294 @@
+//! Measures: how soon a cluster takes writes, beside bare etcd, and what an idle agent costs.
+//!
+//! Forming is timed from the start of the third agent to the first linearizable write. Beside it, in
+//! the same run and on the same addresses, disks and certificates, three bare etcd processes are
+//! started at once with a static configuration, and timed from the start of the third.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::LabError;
+use super::cluster::{Tls, pki_of, wait_healthy};
+use super::drill::first_write;
+use super::laboratory::{Laboratory, Scratch};
+use super::machine::Machine;
+use super::settings::{Settings, Start};
+
+/// How long one forming may take.
+const FORM: Duration = Duration::from_mins(1);
+/// Resident memory that an idle agent is to stay under, in MiB.
+const RSS_LIMIT: f64 = 30.0;
+/// The share of one core that an idle agent is to stay under, in percent.
+const CPU_LIMIT: f64 = 0.2;
+
+/// One measure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it is measured against, with its value.
+    pub against: String,
+    /// The value divided by that.
+    pub ratio: f64,
+}
+
+impl Figure {
+    fn new(name: &str, value: f64, unit: &'static str, against: &str, other: f64) -> Self {
+        let against = format!("{against}: {other:.2} {unit}");
+        Self { name: name.to_owned(), value, unit, against, ratio: value / other }
+    }
+}
+
+/// Measures everything.
+pub async fn run(agent: &Path, runs: usize, idle: Duration) -> Result<Vec<Figure>, LabError> {
+    let (mut agents, mut bare) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        let (with, without) = form(agent, run as u64).await?;
+        tell(&format!(
+            "run {run} of {runs}: {:.0} ms, bare etcd {:.0} ms",
+            with.as_secs_f64() * 1000.0,
+            without.as_secs_f64() * 1000.0
+        ));
+        agents.push(with.as_secs_f64() * 1000.0);
+        bare.push(without.as_secs_f64() * 1000.0);
+    }
+    let mut figures = Vec::new();
+    for (name, against, share) in
+        [("form median", "bare etcd's median", 0.5), ("form p95", "bare etcd's p95", 0.95)]
+    {
+        if let (Some(value), Some(other)) = (quantile(&agents, share), quantile(&bare, share)) {
+            figures.push(Figure::new(name, value, "ms", against, other));
+        }
+    }
+    if !idle.is_zero() {
+        tell(&format!("an idle cluster is watched for twice {} s", idle.as_secs()));
+        figures.extend(rest(agent, idle).await?);
+    }
+    Ok(figures)
+}
+
+/// Writes the figures as a table, and as JSON to a file.
+pub fn write(figures: &[Figure], path: &Path, out: &mut impl Write) -> Result<(), LabError> {
+    let rows = figures.iter().map(|f| {
+        let value = format!("{:.2} {}", f.value, f.unit);
+        vec![f.name.clone(), value, f.against.clone(), format!("{:.2}", f.ratio)]
+    });
+    let head = ["MEASURE", "VALUE", "AGAINST", "RATIO"];
+    super::cli::columns(&head, &rows.collect::<Vec<_>>(), out)
+        .map_err(LabError::file("writing", Path::new("standard output")))?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(LabError::file("making", dir))?;
+    }
+    fs::write(path, format!("{:#}\n", json!(figures))).map_err(LabError::file("writing", path))
+}
+
+/// One run: with agents, then without, at the same addresses and with the same certificates.
+async fn form(agent: &Path, seed: u64) -> Result<(Duration, Duration), LabError> {
+    let scratch = Scratch::new("bench")?;
+    let settings = Settings { seed, start: Start::Held, ..Settings::new(scratch.path(), agent)? };
+    let lab = Laboratory::start(settings).await?;
+    let machines = ready(&lab).await?;
+    for machine in &machines {
+        machine.start();
+    }
+    let with = first(&machines, Instant::now(), "the first write with agents").await?;
+    // The agents may still be at work; what they settle is part of no measure.
+    wait_healthy(&lab, FORM).await?;
+    for machine in &machines {
+        machine.power_off();
+    }
+    let mut bare = Vec::new();
+    for machine in &machines {
+        bare.push(spawn(lab.settings(), machine, &machines)?);
+    }
+    let without = first(&machines, Instant::now(), "the first write to bare etcd").await?;
+    for mut child in bare {
+        child
+            .kill()
+            .await
+            .map_err(|source| LabError::Spawn { program: lab.settings().etcd.clone(), source })?;
+    }
+    Ok((with, without))
+}
+
+/// The machines, once EC2 calls their instances running.
+async fn ready(lab: &Laboratory) -> Result<Vec<Machine>, LabError> {
+    lab.wait("running instances", FORM, |lab| {
+        let pending = lab.region().with(|world| {
+            let instances = world.view().instances.values();
+            instances.filter(|i| i.state != super::region::InstanceState::Running).count()
+        });
+        if pending == 0 { Ok(lab.control_plane()) } else { Err(format!("{pending} are not")) }
+    })
+    .await
+}
+
+async fn first(machines: &[Machine], began: Instant, what: &str) -> Result<Duration, LabError> {
+    let urls = machines.iter().map(Machine::client_url).collect();
+    let tls = || machines.iter().find_map(|m| Tls::in_directory(&pki_of(&m.root())));
+    let late = || {
+        let why = "no member acknowledged one".to_owned();
+        LabError::TimedOut { what: what.to_owned(), seconds: FORM.as_secs(), why }
+    };
+    let at = timeout(FORM, first_write(urls, tls)).await.map_err(|_| late())?;
+    Ok(at.saturating_duration_since(began))
+}
+
+/// Starts a bare etcd at a machine's address, with the tuning that the agent gives it.
+fn spawn(settings: &Settings, machine: &Machine, all: &[Machine]) -> Result<Child, LabError> {
+    let dir = settings.dir.join("bare").join(&machine.identity().name);
+    fs::create_dir_all(&dir).map_err(LabError::file("making", &dir))?;
+    let pki = pki_of(&machine.root());
+    let security = |name: &str| {
+        json!({
+            "cert-file": pki.join(format!("{name}.crt")),
+            "key-file": pki.join(format!("{name}.key")),
+            "trusted-ca-file": pki.join("ca.crt"),
+            "client-cert-auth": true,
+        })
+    };
+    let peer = |m: &Machine| format!("https://{}:2380", m.identity().address);
+    let members: Vec<String> = all.iter().map(|m| format!("{}={}", m.identity().name, peer(m))).collect();
+    let configuration = json!({
+        "name": machine.identity().name,
+        "data-dir": dir.join("data"),
+        "listen-peer-urls": peer(machine),
+        "initial-advertise-peer-urls": peer(machine),
+        "listen-client-urls": machine.client_url(),
+        "advertise-client-urls": machine.client_url(),
+        "initial-cluster": members.join(","),
+        "initial-cluster-token": "bare",
+        "initial-cluster-state": "new",
+        "strict-reconfig-check": true,
+        "client-transport-security": security("server"),
+        "peer-transport-security": security("peer"),
+        "heartbeat-interval": 100,
+        "election-timeout": 1000,
+        "logger": "zap",
+        "log-outputs": ["stderr"],
+    });
+    let path = dir.join("etcd.yaml");
+    fs::write(&path, format!("{configuration:#}\n")).map_err(LabError::file("writing", &path))?;
+    let log = dir.join("etcd.log");
+    let file = fs::File::create(&log).map_err(LabError::file("making", &log))?;
+    Command::new(&settings.etcd)
+        .arg("--config-file")
+        .arg(&path)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(file)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| LabError::Spawn { program: settings.etcd.clone(), source })
+}
+
+/// What agents cost when there is nothing to do.
+async fn rest(agent: &Path, idle: Duration) -> Result<Vec<Figure>, LabError> {
+    let scratch = Scratch::new("bench-idle")?;
+    let lab = Arc::new(Laboratory::start(Settings::new(scratch.path(), agent)?).await?);
+    wait_healthy(&lab, FORM).await?;
+    sleep(idle).await;
+    let pids: Vec<u32> = lab.control_plane().iter().filter_map(Machine::pid).collect();
+    let (before, began) = (read_all(&pids, cpu_seconds)?, Instant::now());
+    sleep(idle).await;
+    let elapsed = began.elapsed().as_secs_f64();
+    let after = read_all(&pids, cpu_seconds)?;
+    let share = before.iter().zip(&after).map(|(b, a)| (a - b) / elapsed * 100.0);
+    let most = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
+    let (cpu, resident, peak) = (
+        most(share.collect()),
+        most(read_all(&pids, |p| memory(p, "VmRSS"))?),
+        most(read_all(&pids, |p| memory(p, "VmHWM"))?),
+    );
+    Ok(vec![
+        Figure::new("idle agent, resident (largest of three)", resident, "MiB", "target", RSS_LIMIT),
+        Figure::new("agent, most ever resident", peak, "MiB", "target when idle", RSS_LIMIT),
+        Figure::new("idle agent, of one core (busiest of three)", cpu, "%", "target", CPU_LIMIT),
+    ])
+}
+
+fn read_all(pids: &[u32], read: impl Fn(u32) -> io::Result<f64>) -> Result<Vec<f64>, LabError> {
+    let read = |pid: &u32| {
+        let path = format!("/proc/{pid}");
+        read(*pid).map_err(LabError::file("reading", Path::new(&path)))
+    };
+    pids.iter().map(read).collect()
+}
+
+/// Seconds of processor time that a process and the children that it waited for have had.
+fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    /// Linux counts in hundredths of a second towards user space (proc(5), USER_HZ).
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
+    // utime, stime, cutime and cstime are fields 14 to 17; the first after the name is 3.
+    let ticks: Option<Vec<f64>> =
+        rest.split_whitespace().skip(11).take(4).map(|field| field.parse().ok()).collect();
+    Ok(ticks.ok_or(io::ErrorKind::InvalidData)?.iter().sum::<f64>() / TICKS)
+}
+
+/// A figure of `/proc/PID/status`, in MiB.
+fn memory(pid: u32, name: &str) -> io::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib: Option<f64> = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    Ok(kib.ok_or(io::ErrorKind::InvalidData)? / 1024.0)
+}
+
+/// The smallest value that this share of the values does not exceed.
+fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rank among a few runs"
+    )]
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+/// Progress goes to standard error; nobody is lost who does not see it.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let values = [5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!(quantile(&values, 0.5), Some(3.0));
+        assert_eq!(quantile(&values, 0.95), Some(5.0));
+        assert_eq!(quantile(&values[..1], 0.5), Some(5.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn a_process_has_memory_and_time() {
+        let me = std::process::id();
+        assert!(memory(me, "VmRSS").unwrap() > 1.0);
+        assert!(memory(me, "VmHWM").unwrap() >= memory(me, "VmRSS").unwrap());
+        assert!(cpu_seconds(me).unwrap() >= 0.0);
+        assert!(cpu_seconds(u32::MAX).is_err());
+    }
+}

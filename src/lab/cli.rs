@@ -1,0 +1,532 @@
+//! `quorate-lab`: the command line.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use futures_util::StreamExt as _;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::LabError;
+use super::bench;
+use super::drill::{self, Drill, Options};
+use super::settings::Settings;
+use super::supervisor::{self, Place, Request, Row, Snapshot};
+
+/// The whole system on one computer: real etcd and the real agent in a simulated region.
+#[derive(Debug, Parser)]
+#[command(name = "quorate-lab", version)]
+pub struct Cli {
+    /// Where the laboratory lies [default: target/lab, or below XDG_RUNTIME_DIR]
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+    /// The agent's program [default: `quorate` beside this program]
+    #[arg(long, global = true)]
+    agent: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Starts a laboratory in the background and shows how its nodes form a cluster
+    Up {
+        /// Zones of the region
+        #[arg(long, default_value_t = 3)]
+        zones: usize,
+        /// Control-plane nodes
+        #[arg(long, default_value_t = 3)]
+        control_plane: usize,
+        /// Workers
+        #[arg(long, default_value_t = 0)]
+        workers: usize,
+        /// Slots for etcd members: 1, 3 or 5
+        #[arg(long, default_value_t = 3)]
+        size: usize,
+        /// Seeds the region
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// A key of the agents' configuration, as `founding.patience=2s`
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Seconds until it is given up
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
+    },
+    /// Shows the nodes
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs a command as if on a node, with etcdctl set up
+    Exec {
+        /// Name, instance id or address
+        node: String,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Takes a node's power; its group replaces it
+    Kill {
+        /// Name, instance id or address
+        node: String,
+    },
+    /// Terminates a node in good order; its group replaces it
+    Replace {
+        /// Name, instance id or address
+        node: String,
+    },
+    /// Takes a zone's power
+    StopZone {
+        /// The zone, or its last letter
+        zone: String,
+    },
+    /// Gives a zone its power back
+    StartZone {
+        /// The zone, or its last letter
+        zone: String,
+    },
+    /// Makes calls go wrong
+    Fault(FaultVerb),
+    /// Runs a drill and reports
+    Drill {
+        /// Which
+        #[arg(required_unless_present = "list")]
+        name: Option<Drill>,
+        /// Lists the drills
+        #[arg(long)]
+        list: bool,
+        /// Decides what the drill chooses
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Runs so many seeds, from the given one on
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// So many at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// With `form` and `form-missing`: every fifth answer is lost, every fifth read stale
+        #[arg(long)]
+        weather: bool,
+        /// On the laboratory that is up, instead of one of its own
+        #[arg(long)]
+        running: bool,
+        /// Leaves the directory of a drill that failed
+        #[arg(long)]
+        keep: bool,
+        /// The report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures forming against bare etcd, and the idle agent
+    Bench {
+        /// How often the cluster is formed
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        /// How long the idle agent is watched, in seconds
+        #[arg(long, default_value_t = 60)]
+        idle: u64,
+        /// Where the figures are written as JSON
+        #[arg(long, default_value = "target/bench.json")]
+        json: PathBuf,
+    },
+    /// Stops the laboratory and everything that it started
+    Down,
+    /// Keeps a laboratory up, in the foreground (`up` starts this)
+    #[command(hide = true)]
+    Serve {
+        /// Its settings
+        plan: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct FaultVerb {
+    /// ec2, autoscaling, s3 or imds; or `clear`, to end all faults
+    service: String,
+    /// throttle, server-error, lost-answer, lost-request, stale-read, slow-answer, slow-request,
+    /// access-denied or conflict
+    #[arg(required_if_eq_any([("service", "ec2"), ("service", "autoscaling"), ("service", "s3"), ("service", "imds")]))]
+    kind: Option<String>,
+    /// In what share of the calls, 0 to 1
+    #[arg(default_value_t = 1.0)]
+    rate: f64,
+    /// Only in this operation, such as DescribeInstances
+    #[arg(long)]
+    operation: Option<String>,
+    /// Only for this node
+    #[arg(long)]
+    node: Option<String>,
+    /// The greatest age of a stale read, or the time of a slow one
+    #[arg(long, default_value_t = 2000)]
+    ms: u64,
+    /// Only so often
+    #[arg(long)]
+    count: Option<u64>,
+}
+
+/// What ended a verb.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The laboratory.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// Standard output.
+    #[error("writing the answer")]
+    Output(#[from] io::Error),
+    /// What the supervisor answered.
+    #[error("understanding the supervisor")]
+    Answer(#[from] serde_json::Error),
+}
+
+/// Runs a verb. Answers the exit code: 0, or 1 when a drill failed, or that of `exec`'s command.
+pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError> {
+    let agent = match &cli.agent {
+        Some(agent) => agent.clone(),
+        None => beside("quorate")?,
+    };
+    let dir = cli.dir.clone().map_or_else(default_dir, |dir| std::path::absolute(&dir).unwrap_or(dir));
+    let tell = async |request: Request| supervisor::ask(&dir, &request).await;
+    match cli.verb {
+        Verb::Up { zones, control_plane, workers, size, seed, set, timeout } => {
+            let settings = Settings {
+                zones,
+                control_plane,
+                workers,
+                size,
+                seed,
+                configuration: assignments(&set)?,
+                ..Settings::new(&dir, &agent)?
+            };
+            settings.check()?;
+            supervisor::launch(&settings).await?;
+            return progress(&settings.dir, Duration::from_secs(timeout), out).await;
+        }
+        Verb::Status { json } => {
+            let answer = tell(Request::Status).await?;
+            if json {
+                writeln!(out, "{answer:#}")?;
+            } else {
+                table(&serde_json::from_value(answer)?, out)?;
+            }
+        }
+        Verb::Exec { node, command } => {
+            let place: Place = serde_json::from_value(tell(Request::Place { node }).await?)?;
+            return Ok(exec(&place, &command)?);
+        }
+        Verb::Kill { node } => drop(tell(Request::Kill { node }).await?),
+        Verb::Replace { node } => drop(tell(Request::Replace { node }).await?),
+        Verb::StopZone { zone } => drop(tell(Request::StopZone { zone }).await?),
+        Verb::StartZone { zone } => drop(tell(Request::StartZone { zone }).await?),
+        Verb::Fault(fault) => drop(tell(fault_request(fault, &dir).await?).await?),
+        Verb::Drill { list: true, .. } => {
+            for drill in Drill::ALL {
+                writeln!(out, "{:<14} {}", drill.name(), drill.summary())?;
+            }
+        }
+        Verb::Drill { name: None, .. } => {}
+        Verb::Drill { name: Some(drill), seed, seeds, jobs, weather, running, keep, json, .. } => {
+            let options = Options { seed, weather, keep, agent };
+            let on = running.then_some(dir.as_path());
+            return drills(drill, &options, seeds, jobs, on, json, out).await;
+        }
+        Verb::Bench { runs, idle, json } => {
+            let figures = bench::run(&agent, runs, Duration::from_secs(idle)).await?;
+            bench::write(&figures, &json, out)?;
+        }
+        Verb::Down => {
+            let stopped = supervisor::down(&dir).await?;
+            writeln!(out, "{}", if stopped { "stopped" } else { "nothing was up" })?;
+        }
+        Verb::Serve { plan } => supervisor::serve(&plan).await?,
+    }
+    Ok(0)
+}
+
+fn beside(name: &str) -> Result<PathBuf, LabError> {
+    std::env::current_exe()
+        .map(|me| me.with_file_name(name))
+        .map_err(|source| LabError::Spawn { program: name.into(), source })
+}
+
+fn default_dir() -> PathBuf {
+    let here = Path::new("target");
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR") {
+        _ if here.is_dir() => here.join("lab"),
+        Some(dir) => PathBuf::from(dir).join("quorate-lab"),
+        None => std::env::temp_dir().join(format!("quorate-lab-{}", nix::unistd::getuid())),
+    };
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
+fn assignments(set: &[String]) -> Result<Map<String, Value>, LabError> {
+    let pair = |text: &String| {
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| LabError::Settings(format!("{text:?} is not KEY=VALUE")))?;
+        // Numbers and lists are what they look like; everything else is text.
+        Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| json!(value))))
+    };
+    set.iter().map(pair).collect()
+}
+
+/// Shows every change until there is full health. 1 when the time is over before.
+async fn progress(dir: &Path, patience: Duration, out: &mut (impl Write + Send)) -> Result<u8, CliError> {
+    const AGAIN: Duration = Duration::from_millis(50);
+    let began = Instant::now();
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        let snapshot: Snapshot = serde_json::from_value(supervisor::ask(dir, &Request::Status).await?)?;
+        for row in &snapshot.nodes {
+            let line = line(row);
+            if told.get(&row.name) != Some(&line) {
+                writeln!(out, "{:6.2} s  {:<4} {line}", began.elapsed().as_secs_f64(), row.name)?;
+                out.flush()?;
+                told.insert(row.name.clone(), line);
+            }
+        }
+        let amiss = supervisor::ask(dir, &Request::Health).await?;
+        if amiss.is_null() || began.elapsed() >= patience {
+            writeln!(out)?;
+            let snapshot = serde_json::from_value(supervisor::ask(dir, &Request::Status).await?)?;
+            table(&snapshot, out)?;
+            if let Some(why) = amiss.as_str() {
+                writeln!(out, "\nnot formed within {} s: {why}", patience.as_secs())?;
+                return Ok(1);
+            }
+            if let Some(ms) = snapshot.form_ms {
+                writeln!(out, "\nformed: the first write was acknowledged {ms} ms after the launch")?;
+            }
+            return Ok(0);
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+fn line(row: &Row) -> String {
+    let mut line = row.phase.clone();
+    if let Some(slot) = row.slot {
+        line = format!("{line:<11} slot {slot}");
+    }
+    if !row.words.is_empty() {
+        line = format!("{line}  {}", row.words);
+    }
+    if row.restarts > 0 {
+        let how = row.last_exit.as_deref().unwrap_or("ended");
+        line = format!("{line}  (agent started again {} times: {how})", row.restarts);
+    }
+    line
+}
+
+fn table(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    let head = [
+        "NODE",
+        "ZONE",
+        "INSTANCE",
+        "ADDRESS",
+        "ROLE",
+        "SLOT",
+        "PHASE",
+        "MEMBER",
+        "LEADER",
+        "RESTARTS",
+        "WAITS FOR",
+    ];
+    let rows = snapshot.nodes.iter().map(|row| {
+        vec![
+            row.name.clone(),
+            row.zone.clone(),
+            row.instance.clone(),
+            row.address.clone(),
+            row.role.clone(),
+            row.slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string()),
+            row.phase.clone(),
+            row.member.clone().unwrap_or_else(|| "-".to_owned()),
+            if row.leads { "yes" } else { "" }.to_owned(),
+            row.restarts.to_string(),
+            row.words.clone(),
+        ]
+    });
+    columns(&head, &rows.collect::<Vec<_>>(), out)?;
+    for zone in &snapshot.stopped_zones {
+        writeln!(out, "zone {zone} has no power")?;
+    }
+    for fault in &snapshot.faults {
+        writeln!(out, "fault: {fault}")?;
+    }
+    Ok(())
+}
+
+/// Writes rows in aligned columns.
+pub(super) fn columns(head: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
+    let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |n: usize| all().filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..head.len()).map(|n| width(n).unwrap_or(0)).collect();
+    for row in all() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn exec(place: &Place, command: &[String]) -> Result<u8, LabError> {
+    let Some((program, args)) = command.split_first() else { return Ok(0) };
+    let variable = |name: &str| place.environment.get(name).cloned().unwrap_or_default();
+    let programs: Vec<String> = place.programs.iter().map(|dir| dir.display().to_string()).collect();
+    let path = format!("{}:{}", variable("PATH"), programs.join(":"));
+    let pki = |name: &str| place.pki.join(name);
+    let status = Command::new("env")
+        .arg(program)
+        .args(args)
+        .env_clear()
+        .envs(&place.environment)
+        .env("PATH", path)
+        .env("TERM", std::env::var_os("TERM").unwrap_or_default())
+        .env("ETCDCTL_API", "3")
+        .env("ETCDCTL_ENDPOINTS", &place.client_url)
+        .env("ETCDCTL_CACERT", pki("ca.crt"))
+        .env("ETCDCTL_CERT", pki("client.crt"))
+        .env("ETCDCTL_KEY", pki("client.key"))
+        .current_dir(&place.root)
+        .status()
+        .map_err(|source| LabError::Spawn { program: program.into(), source })?;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+async fn fault_request(fault: FaultVerb, dir: &Path) -> Result<Request, CliError> {
+    if fault.service == "clear" {
+        return Ok(Request::ClearFaults);
+    }
+    let instance = match fault.node {
+        Some(node) => {
+            let answer = supervisor::ask(dir, &Request::Status).await?;
+            let snapshot: Snapshot = serde_json::from_value(answer)?;
+            let row =
+                snapshot.nodes.into_iter().find(|r| [&r.name, &r.instance, &r.address].contains(&&node));
+            Some(row.ok_or(LabError::NoNode(node))?.instance)
+        }
+        None => None,
+    };
+    let kind = fault.kind.unwrap_or_default();
+    let mut spec = json!({
+        "service": fault.service,
+        "kind": kind,
+        "rate": fault.rate,
+        "operation": fault.operation,
+        "instance": instance,
+        "count": fault.count,
+    });
+    match kind.as_str() {
+        "stale-read" => spec["maxAgeMs"] = json!(fault.ms),
+        "slow-answer" | "slow-request" => spec["ms"] = json!(fault.ms),
+        _ => {}
+    }
+    let spec = serde_json::from_value(spec).map_err(|error| LabError::Settings(error.to_string()))?;
+    Ok(Request::Fault(spec))
+}
+
+async fn drills(
+    drill: Drill,
+    options: &Options,
+    seeds: Option<u64>,
+    jobs: usize,
+    running: Option<&Path>,
+    json: bool,
+    out: &mut (impl Write + Send),
+) -> Result<u8, CliError> {
+    let count = seeds.unwrap_or(1);
+    let one = async |seed: u64| -> Result<Value, CliError> {
+        let report = match running {
+            Some(dir) => {
+                let request = Request::Drill { name: drill.name().to_owned(), seed };
+                supervisor::ask(dir, &request).await?
+            }
+            None => json!(drill::run(drill, &Options { seed, ..options.clone() }).await),
+        };
+        if count > 1 {
+            writeln!(io::stderr(), "{}", summary(&report))?;
+        }
+        Ok(report)
+    };
+    let first = options.seed;
+    let jobs = if running.is_some() { 1 } else { jobs.max(1) };
+    let mut runs = futures_util::stream::iter(first..first.saturating_add(count)).map(one).buffered(jobs);
+    let mut reports = Vec::new();
+    while let Some(report) = runs.next().await {
+        reports.push(report?);
+    }
+    let passed = reports.iter().filter(|report| report["passed"] == true).count();
+    if count > 1 {
+        writeln!(io::stderr(), "{}: {passed} of {} seeds passed", drill.name(), reports.len())?;
+    }
+    match (json, seeds, reports.first()) {
+        (true, None, Some(report)) => writeln!(out, "{report:#}")?,
+        (true, ..) => writeln!(out, "{:#}", Value::from(reports.clone()))?,
+        (false, None, Some(report)) => page(report, out)?,
+        (false, ..) if io::stderr().is_terminal() => {}
+        (false, ..) => {
+            for report in &reports {
+                writeln!(out, "{}", summary(report))?;
+            }
+        }
+    }
+    Ok(u8::from(passed < reports.len()))
+}
+
+fn summary(report: &Value) -> String {
+    let verdict = if report["passed"] == true { "passed" } else { "FAILED" };
+    let reason = report["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!(
+        "{} seed {:<4} {verdict}  {} writes, {} lost, longest gap {} ms, formed in {} ms, healed in {} ms{reason}",
+        report["drill"].as_str().unwrap_or_default(),
+        report["seed"],
+        report["writesAcknowledged"],
+        report["writesLost"],
+        report["longestGapMs"],
+        report["formMs"],
+        report["healMs"],
+    )
+}
+
+fn page(report: &Value, out: &mut impl Write) -> io::Result<()> {
+    for (name, value) in report.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        writeln!(out, "{name:<20} {text}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_on_the_command_line_are_what_they_look_like() {
+        let set = ["founding.patience=2s".to_owned(), "etcd.snapshotCount=100".to_owned()];
+        let read = assignments(&set).unwrap();
+        assert_eq!(read["founding.patience"], "2s");
+        assert_eq!(read["etcd.snapshotCount"], 100);
+        assert!(assignments(&["x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut out = Vec::new();
+        columns(&["A", "BB"], &[vec!["long".into(), "x".into()]], &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "A     BB\nlong  x\n");
+    }
+}

@@ -1,0 +1,95 @@
+//! Machines that die and are replaced.
+
+use serde_json::json;
+
+use super::stage::HEAL;
+use super::{Stage, Unmet};
+use crate::lab::cluster::{Access, Health, look};
+use crate::lab::machine::Machine;
+
+/// The machine that dies, with what is known of its member.
+struct Victim {
+    machine: Machine,
+    member: u64,
+    volume: String,
+    slot: usize,
+}
+
+/// The leader or a follower, as the seed decides.
+async fn choose(stage: &mut Stage, health: &Health) -> Result<Victim, Unmet> {
+    let access = Access::to(&stage.lab).ok_or_else(|| Unmet::Broken("no certificates".into()))?;
+    let wants_leader = stage.rng.bool();
+    let mut machines = stage.lab.control_plane();
+    stage.rng.shuffle(&mut machines);
+    for machine in machines {
+        let Ok(seen) = look(&machine.client_url(), &access.tls).await else { continue };
+        if (seen.member == health.leader) == wants_leader {
+            let volume = stage.lab.volume_of(&machine);
+            let volume = volume.ok_or_else(|| Unmet::Broken("a member without a volume".into()))?;
+            let slot = stage.lab.slot_of(&volume);
+            let slot = slot.ok_or_else(|| Unmet::Broken("a volume without a slot".into()))?;
+            return Ok(Victim { machine, member: seen.member, volume, slot });
+        }
+    }
+    Err(Unmet::Broken("no machine to choose".into()))
+}
+
+async fn kill(stage: &mut Stage, machine: &Machine) -> Result<(), Unmet> {
+    stage.writes_go_on().await?;
+    stage.fault();
+    let id = &machine.identity().instance;
+    stage.lab.ask(format!("the death of {id}"), |world| world.kill_instance(id))?;
+    Ok(())
+}
+
+/// The successor takes the volume over: the same member, in the same slot.
+pub(super) async fn one(stage: &mut Stage) -> Result<(), Unmet> {
+    let before = stage.healthy().await?;
+    let victim = choose(stage, &before).await?;
+    kill(stage, &victim.machine).await?;
+    let successor = stage.lab.successor(&victim.machine, HEAL).await?;
+    let after = stage.healed(HEAL).await?;
+    if after.members != before.members {
+        let broken = format!("the members were {:x?} and are {:x?}", before.members, after.members);
+        return Err(Unmet::Broken(broken));
+    }
+    let access = Access::to(&stage.lab).ok_or_else(|| Unmet::Broken("no certificates".into()))?;
+    let seen = look(&successor.client_url(), &access.tls).await?;
+    if seen.member != victim.member || stage.lab.volume_of(&successor).as_ref() != Some(&victim.volume) {
+        let broken = format!("{} is not the member that it follows", successor.identity().name);
+        return Err(Unmet::Broken(broken));
+    }
+    Ok(())
+}
+
+/// The volume is lost as well: the successor is a new member, first a learner, then a voter.
+pub(super) async fn blank(stage: &mut Stage) -> Result<(), Unmet> {
+    let before = stage.healthy().await?;
+    let victim = choose(stage, &before).await?;
+    kill(stage, &victim.machine).await?;
+    stage.lab.ask("the loss of a volume", |world| world.lose_volume(&victim.volume))?;
+    stage.lab.create_volume(victim.slot)?;
+    let successor = stage.lab.successor(&victim.machine, HEAL).await?;
+    let after = stage.healed(HEAL).await?;
+    let name = format!("etcd-{}", victim.slot);
+    let others = |health: &Health| {
+        let mut members = health.members.clone();
+        members.remove(&name);
+        members
+    };
+    if others(&before) != others(&after) || after.members.get(&name) == Some(&victim.member) {
+        let broken = format!("the members were {:x?} and are {:x?}", before.members, after.members);
+        return Err(Unmet::Broken(broken));
+    }
+    let steps = super::steps::executed(&successor)?;
+    if !["addLearner", "promoteMember"].iter().all(|step| steps.iter().any(|s| s == step)) {
+        return Err(Unmet::Broken(format!("it did not join as a learner: {}", json!(steps))));
+    }
+    Ok(())
+}
+
+/// A replacement while every fifth call goes wrong.
+pub(super) async fn in_bad_weather(stage: &mut Stage) -> Result<(), Unmet> {
+    stage.mixed_weather();
+    one(stage).await
+}

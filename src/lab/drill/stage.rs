@@ -1,0 +1,268 @@
+//! What every drill stands on: a laboratory, a load, a census, and the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::Client;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Options, Report, Unmet};
+use crate::lab::LabError;
+use crate::lab::cluster::{Census, Counted, Health, Tls, pki_of, wait_healthy};
+use crate::lab::laboratory::{Laboratory, Scratch};
+use crate::lab::load::{Etcd, Load};
+use crate::lab::machine::Machine;
+use crate::lab::region::{FaultKind, FaultSpec, Service};
+use crate::lab::settings::{Settings, Start};
+use crate::lab::status::Status;
+
+/// How long forming may take.
+pub const FORM: Duration = Duration::from_mins(1);
+/// How long healing may take.
+pub const HEAL: Duration = Duration::from_secs(90);
+/// How long reading the writes back may take.
+const READ: Duration = Duration::from_secs(30);
+/// The same when the drill has failed already.
+const READ_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// The greatest age of a stale read, in milliseconds.
+const STALE_MS: u64 = 3000;
+
+/// A laboratory under load.
+pub struct Stage {
+    /// The laboratory.
+    pub lab: Arc<Laboratory>,
+    /// The drill's choices.
+    pub rng: fastrand::Rng,
+    load: Load<Etcd>,
+    census: Census,
+    third_start: Option<Instant>,
+    fault: Option<Instant>,
+    formed_in: Option<Duration>,
+    healed_in: Option<Duration>,
+    /// Dropped after the laboratory.
+    scratch: Option<Scratch>,
+    keep: bool,
+}
+
+impl Stage {
+    /// Builds a laboratory in a scratch directory; its agents wait to be started.
+    pub async fn build(
+        name: &str,
+        options: &Options,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Result<Self, Unmet> {
+        let scratch = Scratch::new(name)?;
+        let mut settings = Settings::new(scratch.path(), &options.agent)?;
+        settings.seed = options.seed;
+        settings.start = Start::Held;
+        settings.restart_ms = 200;
+        adjust(&mut settings);
+        let lab = Arc::new(Laboratory::start(settings).await?);
+        lab.set_start(Start::AtOnce);
+        let mut stage = Self::adopt(&lab, options.seed);
+        stage.scratch = Some(scratch);
+        stage.keep = options.keep;
+        Ok(stage)
+    }
+
+    /// Puts a laboratory that is there under load.
+    pub fn adopt(lab: &Arc<Laboratory>, seed: u64) -> Self {
+        Self {
+            load: Load::begin(Etcd::of(lab), seed),
+            census: Census::begin(lab),
+            lab: Arc::clone(lab),
+            rng: fastrand::Rng::with_seed(seed),
+            third_start: None,
+            fault: None,
+            formed_in: None,
+            healed_in: None,
+            scratch: None,
+            keep: false,
+        }
+    }
+
+    /// Starts all agents in an order, and after pauses, that the seed decides.
+    pub async fn start_all(&mut self) -> Result<(), Unmet> {
+        let mut machines = self.lab.control_plane();
+        self.rng.shuffle(&mut machines);
+        for (n, machine) in machines.iter().enumerate() {
+            if n > 0 {
+                // Half of all pauses are none: machines of a group boot together.
+                let pause = if self.rng.bool() { 0 } else { self.rng.u64(0..1500) };
+                sleep(Duration::from_millis(pause)).await;
+            }
+            self.start(machine);
+        }
+        Ok(())
+    }
+
+    /// Starts one agent.
+    pub fn start(&mut self, machine: &Machine) {
+        machine.start();
+        // The last one started within the majority that forms, or the third, counts.
+        self.third_start = Some(Instant::now());
+    }
+
+    /// Waits until the first write is acknowledged and for full health.
+    pub async fn formed(&mut self, patience: Duration) -> Result<Health, Unmet> {
+        let began = self.third_start.unwrap_or_else(Instant::now);
+        self.first_write(began, patience).await?;
+        Ok(wait_healthy(&self.lab, patience).await?)
+    }
+
+    /// Waits for the first write; answers how long after `began` it was acknowledged.
+    pub async fn first_write(&mut self, began: Instant, patience: Duration) -> Result<(), Unmet> {
+        let machines = self.lab.control_plane();
+        let urls = machines.iter().map(Machine::client_url).collect();
+        let tls = || machines.iter().find_map(|m| Tls::in_directory(&pki_of(&m.root())));
+        let said = |m: &Machine| match Status::of(&m.root()) {
+            Ok(status) => format!("{}: {}", m.identity().name, status.unwrap_or_default().line()),
+            Err(error) => format!("{}: {error}", m.identity().name),
+        };
+        let late = || {
+            let why = machines.iter().map(said).collect::<Vec<_>>().join("; ");
+            LabError::TimedOut { what: "the first write".to_owned(), seconds: patience.as_secs(), why }
+        };
+        let at = timeout(patience, first_write(urls, tls)).await.map_err(|_| late())?;
+        let time = at.saturating_duration_since(began);
+        self.formed_in = self.formed_in.max(Some(time));
+        Ok(())
+    }
+
+    /// Waits for full health.
+    pub async fn healthy(&mut self) -> Result<Health, Unmet> {
+        Ok(wait_healthy(&self.lab, FORM).await?)
+    }
+
+    /// The fault happens now.
+    pub fn fault(&mut self) {
+        self.fault = Some(Instant::now());
+    }
+
+    /// Waits for full health after the fault, and for a write.
+    pub async fn healed(&mut self, patience: Duration) -> Result<Health, Unmet> {
+        let health = wait_healthy(&self.lab, patience).await?;
+        if let Some(fault) = self.fault.take() {
+            self.healed_in = self.healed_in.max(Some(fault.elapsed()));
+        }
+        self.writes_go_on().await?;
+        Ok(health)
+    }
+
+    /// Waits for one more write to be acknowledged.
+    pub async fn writes_go_on(&mut self) -> Result<(), Unmet> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        if self.load.one_more(PATIENCE).await {
+            Ok(())
+        } else {
+            Err(Unmet::Broken(format!("no write was acknowledged for {} s", PATIENCE.as_secs())))
+        }
+    }
+
+    /// What the census has found.
+    pub fn census(&self) -> Counted {
+        self.census.so_far()
+    }
+
+    /// Makes a share of the calls go wrong in each of these ways, on all services: `rate` each.
+    pub fn weather(&mut self, kinds: &[FaultKind], rate: f64) {
+        for service in [Service::Ec2, Service::Autoscaling, Service::S3, Service::Imds] {
+            for kind in kinds {
+                let spec = FaultSpec {
+                    service,
+                    operation: None,
+                    instance: None,
+                    kind: *kind,
+                    rate,
+                    count: None,
+                    seed: Some(self.rng.u64(..)),
+                };
+                self.lab.region().change(|world| world.add_fault(spec));
+            }
+        }
+    }
+
+    /// Every fifth answer is lost and every fifth read is stale.
+    pub fn lost_and_stale(&mut self) {
+        self.weather(&[FaultKind::LostAnswer, FaultKind::StaleRead { max_age_ms: STALE_MS }], 0.2);
+    }
+
+    /// Every fifth call is throttled, fails, loses its answer or is stale.
+    pub fn mixed_weather(&mut self) {
+        let kinds = [
+            FaultKind::Throttle,
+            FaultKind::ServerError,
+            FaultKind::LostAnswer,
+            FaultKind::StaleRead { max_age_ms: STALE_MS },
+        ];
+        self.weather(&kinds, 0.05);
+    }
+
+    /// Ends the load, reads everything back and adds it to the report. What was found before
+    /// counts first.
+    pub async fn close(self, result: Result<(), Unmet>, report: &mut Report) -> Result<(), Unmet> {
+        // Nothing is put right before the verdict but the weather, through which nobody reads.
+        self.lab.region().change(crate::lab::region::World::clear_faults);
+        let clusters = self.census.so_far().clusters;
+        let patience = if result.is_ok() { READ } else { READ_AFTER_FAILURE };
+        let verdict = self.load.finish(patience).await;
+        if let Some(time) = self.formed_in {
+            report.formed_in(time);
+        }
+        if let Some(time) = self.healed_in {
+            report.healed_in(time);
+        }
+        if let Ok(verdict) = &verdict {
+            report.add(verdict);
+        }
+        let result = result.and_then(|()| match &verdict {
+            _ if clusters.len() > 1 => Err(Unmet::TwoClusters(clusters.into_iter().collect())),
+            Ok(verdict) if !verdict.lost.is_empty() => Err(Unmet::Lost(verdict.lost.clone())),
+            Ok(verdict) if verdict.acknowledged == 0 => Err(Unmet::NoWrites),
+            Ok(_) | Err(_) => Ok(()),
+        });
+        let result = result.and_then(|()| verdict.map(drop).map_err(Unmet::Unread));
+        drop((self.census, self.lab));
+        if let (Err(_), true, Some(scratch)) = (&result, self.keep, self.scratch) {
+            report.tell("kept", json!(scratch.keep()));
+        }
+        result
+    }
+}
+
+/// Tries to write at every member at once until one acknowledges; answers when that was. The
+/// certificates are looked for until they are there.
+pub async fn first_write(urls: Vec<String>, tls: impl Fn() -> Option<Tls>) -> Instant {
+    const AGAIN: Duration = Duration::from_millis(5);
+    const CALL: Duration = Duration::from_secs(1);
+    let tls = loop {
+        match tls() {
+            Some(tls) => break tls,
+            None => sleep(AGAIN).await,
+        }
+    };
+    let mut attempts = JoinSet::new();
+    for url in urls {
+        let options = tls.options(CALL);
+        attempts.spawn(async move {
+            loop {
+                if let Ok(mut client) = Client::connect([&url], Some(options.clone())).await
+                    && client.put("/first", url.as_str(), None).await.is_ok()
+                {
+                    return Instant::now();
+                }
+                sleep(AGAIN).await;
+            }
+        });
+    }
+    loop {
+        match attempts.join_next().await {
+            Some(Ok(at)) => return at,
+            Some(Err(error)) => tracing::error!(%error, "an attempt to write ended early"),
+            // Every attempt was lost: this never comes to an end, and the caller's patience does.
+            None => std::future::pending().await,
+        }
+    }
+}

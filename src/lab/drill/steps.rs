@@ -1,0 +1,224 @@
+//! The agent, aborted after every single step.
+//!
+//! Which steps there are is not written down here: an undisturbed run shows them. Then the agent is
+//! aborted after each step that it does, in every one of its lives, on one node and on all at
+//! once. A step that came up undisturbed and did not then, as when another machine was quicker, is
+//! aborted after by name, wherever it is done. None is skipped: if one can't be reached, the drill
+//! fails.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::json;
+
+use super::stage::{FORM, HEAL};
+use super::{Options, Report, Stage, Unmet};
+use crate::lab::LabError;
+use crate::lab::machine::{FailPoint, Lives, Machine};
+use crate::lab::settings::Start;
+
+type Steps = BTreeSet<String>;
+
+/// The steps that an agent has done, in order, by its log: whether or not it was aborted after.
+pub(super) fn executed(machine: &Machine) -> Result<Vec<String>, Unmet> {
+    steps_in(machine, &["step done", CUT_OFF])
+}
+
+/// The steps after which an agent was aborted.
+fn cut_off(machine: &Machine) -> Result<Vec<String>, Unmet> {
+    steps_in(machine, &[CUT_OFF])
+}
+
+const CUT_OFF: &str = "cut off by a fail point";
+
+fn steps_in(machine: &Machine, messages: &[&str]) -> Result<Vec<String>, Unmet> {
+    let path = machine.log();
+    let log = fs::read_to_string(&path).map_err(LabError::file("reading", &path))?;
+    let lines = log.lines().filter(|line| messages.iter().any(|message| line.contains(message)));
+    Ok(lines.filter_map(step_of).collect())
+}
+
+/// The value of the field `step` in a line of the log.
+fn step_of(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("step=")?;
+    let rest = rest.trim_start_matches('"');
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+    Some(rest[..end].to_owned()).filter(|step| !step.is_empty())
+}
+
+/// Whose agents are aborted, and where.
+#[derive(Clone, Debug)]
+enum Arm {
+    Nobody,
+    One,
+    All,
+    /// All, after this step, once each.
+    Step(String),
+}
+
+impl Arm {
+    fn point(&self, is_the_one: bool) -> Option<FailPoint> {
+        let any = || Some(FailPoint { step: "*".to_owned(), lives: Lives::Every });
+        match self {
+            Self::Nobody => None,
+            Self::One => any().filter(|_| is_the_one),
+            Self::All => any(),
+            Self::Step(step) => Some(FailPoint { step: step.clone(), lives: Lives::One }),
+        }
+    }
+}
+
+/// What a run has shown.
+#[derive(Default)]
+struct Shown {
+    executed: Steps,
+    cut: Steps,
+}
+
+pub(super) async fn crash_steps(options: &Options, report: &mut Report) -> Result<(), Unmet> {
+    founding(options, report).await?;
+    let mut stage = build(options).await?;
+    let result = async {
+        stage.start_all().await?;
+        stage.formed(FORM).await?;
+        joining(&mut stage, report).await
+    }
+    .await;
+    stage.close(result, report).await
+}
+
+async fn build(options: &Options) -> Result<Stage, Unmet> {
+    Stage::build("crash-steps", options, |settings| {
+        settings.restart_ms = 20;
+        settings.configuration.insert("tick".into(), json!("1s"));
+    })
+    .await
+}
+
+async fn founding(options: &Options, report: &mut Report) -> Result<(), Unmet> {
+    let wanted = found(options, report, &Arm::Nobody).await?.executed;
+    for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
+        let mut cut = found(options, report, &arm).await?.cut;
+        let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
+        for step in missing {
+            cut.extend(found(options, report, &Arm::Step(step)).await?.cut);
+        }
+        note(report, "founding", scope, &wanted, &cut)?;
+    }
+    Ok(())
+}
+
+/// Founds a cluster; the first machine that starts is the one.
+async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Shown, Unmet> {
+    let mut stage = build(options).await?;
+    let mut shown = Shown::default();
+    let result = async {
+        let mut machines = stage.lab.control_plane();
+        stage.rng.shuffle(&mut machines);
+        for (n, machine) in machines.iter().enumerate() {
+            machine.fail_at(arm.point(n == 0));
+            stage.start(machine);
+        }
+        stage.formed(FORM).await?;
+        read(&machines, &mut shown)
+    }
+    .await;
+    stage.close(result, report).await?;
+    Ok(shown)
+}
+
+fn read(machines: &[Machine], shown: &mut Shown) -> Result<(), Unmet> {
+    for machine in machines {
+        shown.executed.extend(executed(machine)?);
+        shown.cut.extend(cut_off(machine)?);
+    }
+    Ok(())
+}
+
+async fn joining(stage: &mut Stage, report: &mut Report) -> Result<(), Unmet> {
+    let wanted = join(stage, &Arm::Nobody).await?.executed;
+    for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
+        let mut cut = join(stage, &arm).await?.cut;
+        let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
+        for step in missing {
+            cut.extend(join(stage, &Arm::Step(step)).await?.cut);
+        }
+        note(report, "joining", scope, &wanted, &cut)?;
+    }
+    Ok(())
+}
+
+/// Replaces a machine and its volume; the successor is the one.
+async fn join(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
+    let mut machines = stage.lab.control_plane();
+    stage.rng.shuffle(&mut machines);
+    let victim = machines.pop().ok_or_else(|| Unmet::Broken("no machines".into()))?;
+    let volume = stage.lab.volume_of(&victim);
+    let volume = volume.ok_or_else(|| Unmet::Broken("a member without a volume".into()))?;
+    let slot = stage.lab.slot_of(&volume).unwrap_or_default();
+    // What they were aborted after before is no part of this.
+    let before = machines.iter().map(|m| Ok(cut_off(m)?.len())).collect::<Result<Vec<_>, Unmet>>()?;
+    for machine in &machines {
+        machine.fail_at(arm.point(false));
+        if !matches!(arm, Arm::Nobody) {
+            machine.kill_agent();
+        }
+    }
+    stage.lab.set_start(Start::Held);
+    stage.writes_go_on().await?;
+    stage.fault();
+    let id = &victim.identity().instance;
+    stage.lab.ask(format!("the death of {id}"), |world| world.kill_instance(id))?;
+    stage.lab.ask("the loss of a volume", |world| world.lose_volume(&volume))?;
+    stage.lab.create_volume(slot)?;
+    let successor = stage.lab.successor(&victim, HEAL).await?;
+    successor.fail_at(arm.point(true));
+    successor.start();
+    stage.lab.set_start(Start::AtOnce);
+    stage.healed(HEAL).await?;
+    let mut shown = Shown::default();
+    read(std::slice::from_ref(&successor), &mut shown)?;
+    for (machine, before) in machines.iter().zip(before) {
+        shown.cut.extend(cut_off(machine)?.into_iter().skip(before));
+        machine.fail_at(None);
+    }
+    successor.fail_at(None);
+    Ok(shown)
+}
+
+/// Tells which steps were cut off, and fails when one was not.
+fn note(report: &mut Report, what: &str, scope: &str, wanted: &Steps, cut: &Steps) -> Result<(), Unmet> {
+    let name = format!("{what}{}{}", scope[..1].to_uppercase(), &scope[1..]);
+    report.tell(&name, json!(cut));
+    let skipped: Vec<&String> = wanted.difference(cut).collect();
+    if wanted.is_empty() || !skipped.is_empty() {
+        let broken =
+            format!("of {} steps of {what}, the agent was not aborted after {skipped:?}", wanted.len());
+        return Err(Unmet::Broken(broken));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::drill::Drill;
+
+    #[test]
+    fn a_step_is_read_from_a_line_of_the_log() {
+        let line = r#"2026-01-31T12:00:00Z  INFO step done step="attachVolume" took_ms=3"#;
+        assert_eq!(step_of(line), Some("attachVolume".to_owned()));
+        assert_eq!(step_of("INFO step done step=mount"), Some("mount".to_owned()));
+        assert_eq!(step_of("INFO step done"), None);
+    }
+
+    #[test]
+    fn a_step_that_was_skipped_fails_the_drill() {
+        let steps = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Steps>();
+        let mut report = Report::new(Drill::CrashSteps, 1);
+        assert!(note(&mut report, "founding", "one", &steps(&["a", "b"]), &steps(&["a", "b", "c"])).is_ok());
+        assert!(note(&mut report, "founding", "all", &steps(&["a", "b"]), &steps(&["a"])).is_err());
+        assert!(note(&mut report, "joining", "all", &steps(&[]), &steps(&[])).is_err());
+        assert_eq!(report.more["foundingOne"], json!(["a", "b", "c"]));
+    }
+}

@@ -1,0 +1,424 @@
+//! A laboratory: a region, and the machines that it launches.
+//!
+//! The region decides what exists; this follows its events, in their order, and does to programs
+//! and files what EC2 does to machines and disks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::disks::Disks;
+use super::error::chain;
+use super::machine::{Identity, Machine};
+use super::region::{
+    AccessRule, Caller, EventKind, GroupSpec, ImdsPlacement, InstanceSpec, Put, Region, RegionConfig,
+    VolumeSpec, World, WorldConfig,
+};
+use super::settings::{Addresses, BUCKET, CHARTER, CLUSTER, Settings, Start};
+use super::{LabError, process, standins};
+
+/// The group of control-plane nodes.
+pub const CONTROL_PLANE: &str = "demo-control-plane";
+/// The group of workers.
+pub const WORKERS: &str = "demo-workers";
+/// Where an instance's metadata service listens at its address.
+const METADATA_PORT: u16 = 8775;
+/// For how long events are waited for at a time.
+const LISTEN: Duration = Duration::from_secs(30);
+
+/// A running laboratory. Dropped, it ends with everything that it started.
+pub struct Laboratory {
+    inner: Arc<Inner>,
+    follower: JoinHandle<()>,
+}
+
+struct Inner {
+    settings: Settings,
+    addresses: Addresses,
+    region: Region,
+    disks: Disks,
+    machines: Mutex<Machines>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Machines {
+    /// By instance id.
+    by_id: BTreeMap<String, Machine>,
+    /// How many each zone has had.
+    counts: BTreeMap<String, usize>,
+    /// Whether the agent of a machine that is launched waits to be told.
+    start: Start,
+}
+
+impl Laboratory {
+    /// Builds one, and has its groups launch their instances.
+    pub async fn start(settings: Settings) -> Result<Self, LabError> {
+        settings.check()?;
+        let addresses = Addresses::reserve()?;
+        standins::install(&settings.dir.join("bin"))?;
+        let disks = Disks::new(&settings.dir.join("volumes"))?;
+        let own = SocketAddr::from(([127, addresses.base, 0, 1], 0));
+        let region = Region::start(RegionConfig {
+            world: WorldConfig {
+                zones: settings.zone_names(),
+                seed: settings.seed,
+                address_base: addresses.base,
+                timings: settings.timings.clone(),
+                ..WorldConfig::default()
+            },
+            aws: own,
+            control: own,
+            imds: ImdsPlacement::PrivateAddress(METADATA_PORT),
+        })
+        .await?;
+        let machines = Mutex::new(Machines { start: settings.start, ..Machines::default() });
+        let inner =
+            Arc::new(Inner { settings, addresses, region, disks, machines, changed: watch::Sender::new(()) });
+        let follower = tokio::spawn(follow(Arc::clone(&inner)));
+        let laboratory = Self { inner, follower };
+        laboratory.furnish()?;
+        laboratory
+            .wait("the machines", Duration::from_secs(10), |lab| {
+                let wanted = lab.settings().control_plane + lab.settings().workers;
+                let there = lab.machines().len();
+                (there == wanted).then_some(()).ok_or_else(|| format!("{there} of {wanted} are there"))
+            })
+            .await?;
+        Ok(laboratory)
+    }
+
+    /// A bucket, a volume for each slot, and the groups.
+    fn furnish(&self) -> Result<(), LabError> {
+        let settings = self.settings();
+        let rule = AccessRule {
+            role: "worker".into(),
+            bucket: BUCKET.into(),
+            prefix: format!("{CLUSTER}/pki/"),
+            read: false,
+            write: false,
+            list: false,
+        };
+        self.inner.region.change(|world| {
+            world.create_bucket(BUCKET);
+            world.add_access_rule(rule);
+        });
+        for slot in 1..=settings.size {
+            self.create_volume(slot)?;
+        }
+        let groups =
+            [(CONTROL_PLANE, "control-plane", settings.control_plane), (WORKERS, "worker", settings.workers)];
+        for (name, role, desired) in groups {
+            let tags = [("quorate:cluster", CLUSTER), ("quorate:role", role)];
+            let spec = GroupSpec {
+                name: name.into(),
+                desired,
+                max: desired.max(1),
+                tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+                template: InstanceSpec {
+                    metadata_tags: true,
+                    iam_role: Some(role.into()),
+                    ..InstanceSpec::default()
+                },
+                ..GroupSpec::default()
+            };
+            self.ask(format!("the group {name}"), |world| world.create_group(spec))?;
+        }
+        Ok(())
+    }
+
+    /// Creates a blank volume for a slot, in the slot's zone.
+    pub fn create_volume(&self, slot: usize) -> Result<String, LabError> {
+        let zone = self.settings().zone_names().into_iter().nth(slot.saturating_sub(1));
+        let zone = zone.ok_or_else(|| LabError::Settings(format!("there is no slot {slot}")))?;
+        let tags = [("quorate:cluster", CLUSTER.to_owned()), ("quorate:slot", slot.to_string())];
+        let spec = VolumeSpec {
+            zone,
+            tags: tags.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            ..VolumeSpec::default()
+        };
+        self.ask(format!("a volume for slot {slot}"), |w| w.create_volume(spec, None))
+            .map(|id| id.to_string())
+    }
+
+    /// Changes the region, which may refuse.
+    pub fn ask<T>(
+        &self,
+        what: impl Into<String>,
+        change: impl FnOnce(&mut World) -> Result<T, super::region::Refusal>,
+    ) -> Result<T, LabError> {
+        self.inner.region.change(change).map_err(LabError::refused(what))
+    }
+
+    /// What it was built from.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The region.
+    pub fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
+    /// The addresses that it holds.
+    pub fn addresses(&self) -> &Addresses {
+        &self.inner.addresses
+    }
+
+    /// The machines that have power, by name.
+    pub fn machines(&self) -> Vec<Machine> {
+        self.inner.powered()
+    }
+
+    /// The control-plane machines that have power, by name.
+    pub fn control_plane(&self) -> Vec<Machine> {
+        self.machines().into_iter().filter(|m| m.identity().role == "control-plane").collect()
+    }
+
+    /// Every machine that ever was, in the order of their ids.
+    pub fn all_machines(&self) -> Vec<Machine> {
+        self.inner.machines().by_id.values().cloned().collect()
+    }
+
+    /// A machine that has power, by name, instance id or address.
+    pub fn machine(&self, node: &str) -> Result<Machine, LabError> {
+        self.machines()
+            .into_iter()
+            .find(|m| {
+                let i = m.identity();
+                i.name == node || i.instance == node || i.address.to_string() == node
+            })
+            .ok_or_else(|| LabError::NoNode(node.to_owned()))
+    }
+
+    /// Whether agents of machines launched from now on start by themselves.
+    pub fn set_start(&self, start: Start) {
+        self.inner.machines().start = start;
+    }
+
+    /// The volume that is attached to a machine.
+    pub fn volume_of(&self, machine: &Machine) -> Option<String> {
+        self.inner.region.with(|world| {
+            let holds = |v: &&super::region::Volume| {
+                v.attachment.as_ref().is_some_and(|a| a.instance.as_str() == machine.identity().instance)
+            };
+            world.view().volumes.values().find(holds).map(|v| v.id.to_string())
+        })
+    }
+
+    /// The slot that a volume is tagged with.
+    pub fn slot_of(&self, volume: &str) -> Option<usize> {
+        self.inner.region.with(|world| {
+            let volume = world.view().volumes.get(volume)?;
+            volume.spec.tags.get("quorate:slot")?.parse().ok()
+        })
+    }
+
+    /// The charter as it lies in the bucket.
+    pub fn charter(&self) -> Option<axum::body::Bytes> {
+        self.inner.region.with(|world| {
+            let object = world.get_object(&Caller::Operator, BUCKET, CHARTER);
+            object.ok().map(|object| object.body.clone())
+        })
+    }
+
+    /// Deletes the charter, as a person might by mistake.
+    pub fn delete_charter(&self) -> Result<(), LabError> {
+        self.ask("the charter's end", |w| w.delete_object(&Caller::Operator, BUCKET, CHARTER))
+    }
+
+    /// Puts a charter back, as an operator would from a copy.
+    pub fn restore_charter(&self, body: axum::body::Bytes) -> Result<(), LabError> {
+        let put = Put { body, ..Put::default() };
+        let none = super::region::Condition::None;
+        self.ask("the charter", |w| w.put_object(&Caller::Operator, BUCKET, CHARTER, put, &none)).map(drop)
+    }
+
+    /// Waits until what is looked for is found, looking again whenever a machine or the region
+    /// changes, and every so often; what changes in files and in etcd announces itself to nobody.
+    pub async fn wait<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut look: impl FnMut(&Self) -> Result<T, String>,
+    ) -> Result<T, LabError> {
+        const AGAIN: Duration = Duration::from_millis(25);
+        let deadline = Instant::now() + patience;
+        let mut changes = self.inner.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let why = match look(self) {
+                Ok(found) => return Ok(found),
+                Err(why) => why,
+            };
+            if Instant::now() >= deadline {
+                return Err(LabError::TimedOut { what: what.to_owned(), seconds: patience.as_secs(), why });
+            }
+            let next = deadline.min(Instant::now() + AGAIN);
+            // Either way it is time to look again.
+            let _ = timeout_at(next, changes.changed()).await;
+        }
+    }
+
+    /// Waits for the machine that takes another's place: launched after it, in its zone.
+    pub async fn successor(&self, of: &Machine, patience: Duration) -> Result<Machine, LabError> {
+        let before: Vec<String> = self.all_machines().iter().map(|m| m.identity().instance.clone()).collect();
+        let zone = of.identity().zone.clone();
+        let what = format!("the successor of {}", of.identity().name);
+        self.wait(&what, patience, |lab| {
+            let new = lab
+                .machines()
+                .into_iter()
+                .find(|m| m.identity().zone == zone && !before.contains(&m.identity().instance));
+            new.ok_or_else(|| "the group has not launched one".to_owned())
+        })
+        .await
+    }
+}
+
+impl Drop for Laboratory {
+    fn drop(&mut self) {
+        self.follower.abort();
+        for machine in self.all_machines() {
+            machine.power_off();
+        }
+        process::kill_below(&self.inner.settings.dir.join("nodes"));
+    }
+}
+
+impl Inner {
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        // Nothing that can panic is done under the lock, so the value is whole in any case.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn powered(&self) -> Vec<Machine> {
+        let mut on: Vec<_> = self.machines().by_id.values().filter(|m| m.is_on()).cloned().collect();
+        on.sort_by(|a, b| a.identity().name.cmp(&b.identity().name));
+        on
+    }
+
+    fn machine(&self, id: &str) -> Option<Machine> {
+        self.machines().by_id.get(id).cloned()
+    }
+
+    fn handle(&self, event: &EventKind) -> Result<(), LabError> {
+        match event {
+            EventKind::InstanceLaunched { id, zone, ip, group, imds } => {
+                let metadata = imds.unwrap_or_else(|| SocketAddr::from((*ip, METADATA_PORT)));
+                self.launch(id.as_str(), zone, *ip, group.as_deref(), metadata)
+            }
+            EventKind::InstanceShuttingDown { id } => {
+                if let Some(machine) = self.machine(id.as_str()) {
+                    machine.shut_down();
+                }
+                Ok(())
+            }
+            EventKind::InstanceKilled { id } | EventKind::InstanceTerminated { id } => {
+                if let Some(machine) = self.machine(id.as_str()) {
+                    machine.power_off();
+                }
+                Ok(())
+            }
+            EventKind::VolumeAttached { volume, instance, .. } => {
+                let size = self.region.with(|w| w.view().volumes.get(volume).map(|v| v.spec.size_gib));
+                match (self.machine(instance.as_str()), size) {
+                    (Some(machine), Some(size)) => self.disks.attach(volume.as_str(), size, &machine.root()),
+                    _ => Ok(()),
+                }
+            }
+            EventKind::VolumeDetached { volume, instance } => match self.machine(instance.as_str()) {
+                Some(machine) => {
+                    process::kill_etcd_of(machine.dir());
+                    self.disks.detach(volume.as_str(), &machine.root())
+                }
+                None => Ok(()),
+            },
+            EventKind::VolumeDeleted { volume } => self.disks.lose(volume.as_str()),
+            EventKind::ZoneStopped { .. } | EventKind::ZoneStarted { .. } => Ok(()),
+        }
+    }
+
+    fn launch(
+        &self,
+        id: &str,
+        zone: &str,
+        address: std::net::Ipv4Addr,
+        group: Option<&str>,
+        metadata: SocketAddr,
+    ) -> Result<(), LabError> {
+        let mut machines = self.machines();
+        let count = machines.counts.entry(zone.to_owned()).or_default();
+        *count += 1;
+        let identity = Identity {
+            name: format!("{}{count}", zone.chars().last().unwrap_or('?')),
+            instance: id.to_owned(),
+            zone: zone.to_owned(),
+            address,
+            role: if group == Some(WORKERS) { "worker" } else { "control-plane" }.to_owned(),
+        };
+        let machine = Machine::prepare(&self.settings, identity, &self.region.endpoints().aws, metadata)?;
+        machine.keep(&self.settings);
+        if machines.start == Start::AtOnce {
+            machine.start();
+        }
+        machines.by_id.insert(id.to_owned(), machine);
+        Ok(())
+    }
+}
+
+/// Follows the region's events for as long as it runs.
+async fn follow(inner: Arc<Inner>) {
+    let mut sequence = 0;
+    loop {
+        for event in inner.region.events_after(sequence, LISTEN).await {
+            sequence = event.sequence;
+            tracing::info!(event = ?event.kind, "the region");
+            if let Err(error) = inner.handle(&event.kind) {
+                tracing::error!(event = ?event.kind, error = chain(&error), "an event was not followed");
+            }
+            inner.changed.send_replace(());
+        }
+    }
+}
+
+/// A directory for a laboratory that is gone with it.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one among the temporary files.
+    pub fn new(name: &str) -> Result<Self, LabError> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let path = std::env::temp_dir().join(format!("quorate-{name}-{}", &id[..8]));
+        fs::create_dir_all(&path).map_err(LabError::file("making", &path))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Leaves it where it is, for people to look at.
+    pub fn keep(self) -> PathBuf {
+        let path = self.0.clone();
+        std::mem::forget(self);
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a scratch directory was not removed");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Planted bugs: each of them must be caught, or the rules are not really watched.
+//!
+//! The shipped planner stays as it is. A bug is a lie told to it, a change made to its answer, or a
+//! change of how the world takes its orders.
+
+use quorate::config::Settings;
+use quorate::model::*;
+use quorate::plan::plan;
+
+use super::acts::is_mark;
+use super::sight::{numbers, slot_of};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mutation {
+    /// The charter is written whatever its version is.
+    CharterWithoutCondition,
+    /// A write whose answer is lost is taken for done.
+    LostAnswerIsSuccess,
+    /// A step that fails does not end the plan.
+    FailureIgnored,
+    /// The mark is set after etcd was started.
+    StartedAfterStart,
+    /// The mark is never set.
+    NeverMarked,
+    /// The stamp is written after etcd was started.
+    StampAfterStart,
+    /// No answer about the charter is taken for no charter, and none about the volumes for none.
+    UnknownIsAbsent,
+    /// A new generation is founded although a majority has started.
+    RefoundThoughEstablished,
+    /// A mark is withdrawn without looking for data.
+    WithdrawWithoutLooking,
+    /// A wiped volume starts as `new` again.
+    WipedStartsNew,
+    /// Signs of an earlier life are ignored when the charter is missing.
+    CharterLostIgnored,
+    /// A member is removed because it does not answer.
+    RemovedForSilence,
+    /// A volume that can't be seen here is taken for gone.
+    VolumeElsewhereIsGone,
+    /// A removed member's data are started again.
+    RemovedDataReused,
+    /// Others' learners and locks are ignored.
+    TwoLearners,
+    /// A learner gets its vote before it is in sync.
+    PromotedEarly,
+    /// Data are set aside while the member is still one.
+    LeavesThoughMember,
+}
+
+impl Mutation {
+    /// The planner's answer with the bug in it.
+    pub fn answer(self, settings: &Settings, observation: &Observation, slot: u8) -> Plan {
+        let mut seen = observation.clone();
+        self.lie(&mut seen, slot);
+        let mut plan = plan(settings, &seen);
+        self.change(&mut plan, observation);
+        plan
+    }
+
+    fn lie(self, seen: &mut Observation, slot: u8) {
+        match self {
+            Self::UnknownIsAbsent => {
+                if !seen.charter.is_known() {
+                    seen.charter = Fact::Known(None);
+                    forget_life(seen);
+                }
+            }
+            Self::CharterLostIgnored => {
+                if seen.charter == Fact::Known(None) {
+                    forget_life(seen);
+                }
+            }
+            Self::RefoundThoughEstablished => {
+                if let Fact::Known(Some(charter)) = &mut seen.charter {
+                    charter.value.founders.iter_mut().for_each(|founder| founder.started = None);
+                }
+            }
+            Self::WithdrawWithoutLooking => {
+                if let Some(holds) = holds(seen)
+                    && matches!(&holds.stamp, Fact::Known(Some(stamp)) if matches!(stamp.state, StampState::Starting { .. }))
+                {
+                    holds.data = DataDir::Absent;
+                }
+            }
+            Self::WipedStartsNew => {
+                let blank = holds(seen).is_some_and(|holds| {
+                    holds.data == DataDir::Absent
+                        && matches!(&holds.stamp, Fact::Known(Some(stamp)) if stamp.state == StampState::Formatted)
+                });
+                if blank {
+                    forget_tags(seen, Some(slot));
+                    if let Fact::Known(Some(charter)) = &mut seen.charter {
+                        let own = charter.value.founders.iter_mut().find(|f| f.slot == slot_of(slot));
+                        own.into_iter().for_each(|founder| founder.started = None);
+                    }
+                    seen.etcd.cluster = Fact::unknown("not asked");
+                }
+            }
+            Self::VolumeElsewhereIsGone => {
+                let me = numbers(own_volume(seen).as_str());
+                if let Fact::Known(volumes) = &mut seen.volumes {
+                    for (id, volume) in volumes.iter_mut() {
+                        let other = numbers(id.as_str());
+                        if other.0 == me.0 && other.1 != me.1 {
+                            volume.state = VolumeState::Deleted;
+                        }
+                    }
+                }
+            }
+            Self::TwoLearners => {
+                let own = seen.etcd.own.known().map(|own| own.member);
+                let here = seen.identity.known().map(Identity::peer_url).unwrap();
+                if let Fact::Known(view) = &mut seen.etcd.cluster {
+                    view.lock = None;
+                    view.members
+                        .retain(|id, m| !m.learner || Some(*id) == own || m.peer_urls.contains(&here));
+                }
+            }
+            Self::PromotedEarly => {
+                if let Fact::Known(own) = &mut seen.etcd.own {
+                    own.in_sync = true;
+                }
+            }
+            Self::LeavesThoughMember => {
+                let learner = seen.etcd.own.known().is_none_or(|own| own.learner);
+                if let Fact::Known(view) = &mut seen.etcd.cluster
+                    && !learner
+                    && view.members.values().any(|member| !member.healthy.is_known())
+                {
+                    view.members.clear();
+                }
+            }
+            Self::CharterWithoutCondition
+            | Self::LostAnswerIsSuccess
+            | Self::FailureIgnored
+            | Self::StartedAfterStart
+            | Self::NeverMarked
+            | Self::StampAfterStart
+            | Self::RemovedForSilence
+            | Self::RemovedDataReused => {}
+        }
+    }
+
+    fn change(self, plan: &mut Plan, seen: &Observation) {
+        let position = |plan: &Plan, what: fn(&Step) -> bool| plan.steps.iter().position(what);
+        let start = position(plan, |step| matches!(step, Step::StartEtcd { .. }));
+        match self {
+            Self::StartedAfterStart => {
+                if let (Some(mark), Some(start)) = (position(plan, is_mark), start) {
+                    let step = plan.steps.remove(mark);
+                    plan.steps.insert(start, step);
+                }
+            }
+            Self::NeverMarked => {
+                if start.is_some() {
+                    plan.steps.retain(|step| !is_mark(step));
+                }
+            }
+            Self::StampAfterStart => {
+                let stamp = position(plan, |step| matches!(step, Step::WriteStamp { stamp } if matches!(stamp.state, StampState::Starting { .. })));
+                if let (Some(stamp), Some(start)) = (stamp, start) {
+                    let step = plan.steps.remove(stamp);
+                    plan.steps.insert(start, step);
+                }
+            }
+            Self::RemovedForSilence => {
+                let own = seen.etcd.own.known().map(|own| own.member);
+                if let Fact::Known(view) = &seen.etcd.cluster
+                    && plan.steps.is_empty()
+                    && own.is_some_and(|own| view.members.contains_key(&own))
+                {
+                    let silent = view.members.iter().find(|(_, m)| !m.learner && !m.healthy.is_known());
+                    plan.steps.extend(silent.map(|(id, _)| Step::RemoveMember { member: *id }));
+                }
+            }
+            Self::RemovedDataReused => {
+                let aside = |step: &Step| matches!(step, Step::SetDataAside { because } if because == "removed");
+                if plan.steps.iter().any(aside) {
+                    plan.steps = vec![Step::StartEtcd { after: 0 }];
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn holds(seen: &mut Observation) -> Option<&mut VolumeContents> {
+    match &mut seen.disk {
+        Fact::Known(Some(Disk { holds: Fact::Known(holds), .. })) => Some(holds),
+        _ => None,
+    }
+}
+
+fn own_volume(seen: &Observation) -> VolumeId {
+    seen.disk.known().cloned().flatten().unwrap().volume
+}
+
+fn forget_tags(seen: &mut Observation, only: Option<u8>) {
+    if let Fact::Known(volumes) = &mut seen.volumes {
+        for volume in volumes.values_mut() {
+            if only.is_none_or(|slot| volume.slot == Some(slot_of(slot))) && volume.stamp.is_some() {
+                volume.stamp = Some("formatted".to_owned());
+            }
+        }
+    }
+}
+
+fn forget_life(seen: &mut Observation) {
+    forget_tags(seen, None);
+    if let Some(holds) = holds(seen)
+        && let Fact::Known(Some(stamp)) = &mut holds.stamp
+    {
+        stamp.state = StampState::Formatted;
+    }
+    seen.etcd.cluster = Fact::unknown("not asked");
+}
