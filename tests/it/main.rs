@@ -5,3 +5,4 @@ mod disks;
 mod etcd;
 mod model;
 mod service;
+mod units;
