@@ -20,19 +20,28 @@ use stateright::{Checker, Model};
 use checker::Exploration;
 use world::Budget;
 
-const LIMIT: Duration = Duration::from_secs(15);
+/// How long one exploration may take; `QUORATE_EXPLORE_SECONDS` gives a longer one.
+fn limit() -> Duration {
+    let seconds = std::env::var("QUORATE_EXPLORE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(15))
+}
+
 const ALL: [bool; 3] = [true, true, true];
 
 /// Explores, prints what was covered, and tells a broken rule with the way that led there.
 #[track_caller]
 fn explore(name: &str, exploration: Exploration) {
-    let began = Instant::now();
-    let checker = exploration.checker().threads(2).timeout(LIMIT).spawn_bfs().join();
+    let (began, limit) = (Instant::now(), limit());
+    let checker = exploration.checker().threads(2).timeout(limit).spawn_bfs().join();
+    let complete = began.elapsed() < limit;
     let seconds = began.elapsed().as_secs_f32();
     let (unique, total, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
     #[expect(clippy::print_stderr, reason = "the space that was covered is part of the test's result")]
     {
-        eprintln!("{name}: {unique} unique states of {total}, depth {depth}, {seconds:.1} s{}", if began.elapsed() < LIMIT { "" } else { ", not all" });
+        eprintln!(
+            "{name}: {unique} unique states of {total}, depth {depth}, {seconds:.1} s{}",
+            if complete { "" } else { ", not all" }
+        );
     }
     for (property, path) in checker.discoveries() {
         if property == "the cluster is whole" {
@@ -43,7 +52,7 @@ fn explore(name: &str, exploration: Exploration) {
         let acts: Vec<String> = path.into_actions().iter().map(|act| format!("{act:?}")).collect();
         panic!("{name}: broken: {property}\n{}\n{healed:?}\n{last:#?}", acts.join("\n"));
     }
-    assert!(checker.discovery("the cluster is whole").is_some(), "{name}: the cluster is never whole");
+    assert!(!complete || checker.discovery("the cluster is whole").is_some(), "{name}: the cluster is never whole");
 }
 
 fn budget(change: impl FnOnce(&mut Budget)) -> Budget {
