@@ -264,12 +264,12 @@ async fn config(root: &Root, command: &ConfigCommand, output: &mut dyn Write) ->
     } else {
         (None, InstanceTags::default())
     };
-    crate::config::verbs::run(command, root.as_path(), user_data.as_deref(), &tags, output).map_err(
-        |error| match error {
+    crate::config::verbs::run(command, root.as_path(), user_data.as_deref(), &tags, output).map_err(|error| {
+        match error {
             VerbError::Config(errors) => CliError::Config(errors),
             VerbError::Write(error) => CliError::Output(error),
-        },
-    )
+        }
+    })
 }
 
 fn show_plan(output: &mut dyn Write, plan: &Plan, json: bool) -> Result<(), CliError> {

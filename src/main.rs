@@ -36,9 +36,8 @@ const NO_ANSWER: u8 = 5;
 fn exit_code(error: &CliError) -> u8 {
     match error {
         CliError::Config(_) | CliError::Setup(quorate::agent::setup::SetupError::Config(_)) => CONFIGURATION,
-        CliError::Status(quorate::telemetry::status::StatusError::None { .. }) | CliError::NoRecord { .. } => {
-            NOT_THERE
-        }
+        CliError::Status(quorate::telemetry::status::StatusError::None { .. })
+        | CliError::NoRecord { .. } => NOT_THERE,
         CliError::Setup(_) | CliError::Metadata(_) => NO_ANSWER,
         CliError::Start(_)
         | CliError::Access(_)

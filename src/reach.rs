@@ -10,8 +10,8 @@ use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
 use crate::config::Settings;
 use crate::config::settings::{AutoCompaction, Filesystem};
-use crate::etcd::{ClusterClient, TlsFiles};
 use crate::etcd::config::{CompactionMode, Paths, Tuning};
+use crate::etcd::{ClusterClient, TlsFiles};
 use crate::host::filesystem::Kind;
 use crate::host::service::Service;
 use crate::host::{Root, volume};
@@ -101,9 +101,8 @@ impl Reach {
     /// etcd's tuning, by the settings.
     pub fn tuning(&self) -> Tuning {
         let etcd = &self.settings.etcd;
-        let millis = |span: crate::config::settings::TimeSpan| {
-            u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
-        };
+        let millis =
+            |span: crate::config::settings::TimeSpan| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         let (compaction, compaction_retention) = match etcd.auto_compaction {
             // etcd reads Go's durations, which ours are.
             AutoCompaction::Periodic { retention } => (CompactionMode::Periodic, retention.to_string()),

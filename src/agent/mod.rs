@@ -121,8 +121,7 @@ impl<W: World> Agent<W> {
         };
         let plan = plan(&self.settings, &seen);
         self.waiting = remember(&self.waiting, &plan.report.waiting, seen.at);
-        let waiting =
-            self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
+        let waiting = self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
         let status = Status::new(&self.settings, &seen, &plan, waiting);
         self.narrate(&plan, &status);
         self.world.tell(&status, &seen, &plan);

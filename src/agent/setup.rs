@@ -65,11 +65,7 @@ pub async fn learn(root: &Root, access: &Access) -> Result<Setup, SetupError> {
 }
 
 /// Asks once for user data and tags.
-pub async fn sources(
-    access: &Access,
-    region: &Region,
-    instance: &InstanceId,
-) -> Result<Sources, SetupError> {
+pub async fn sources(access: &Access, region: &Region, instance: &InstanceId) -> Result<Sources, SetupError> {
     let metadata = access.metadata();
     let user_data = metadata.user_data().await.map_err(SetupError::Metadata)?;
     let cluster = metadata.tag(CLUSTER_TAG).await.map_err(SetupError::Metadata)?;

@@ -37,7 +37,8 @@ impl World for Machine {
         let root = &self.reach.root;
         let mut told = status::write(&status::path(root), status);
         if self.written.as_ref() != Some(plan) {
-            let record = super::setup::Record { settings: self.reach.settings.clone(), observation: seen.clone() };
+            let record =
+                super::setup::Record { settings: self.reach.settings.clone(), observation: seen.clone() };
             told = told.and(status::write(&status::observation_path(root), &record));
             self.written = Some(plan.clone());
         }

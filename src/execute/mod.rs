@@ -33,7 +33,8 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::TagSlot { volume, slot } => {
             let slot = slot.to_string();
-            let tags = [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
+            let tags =
+                [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
             Ok(reach.aws.ec2.tag(volume.as_str(), &tags).await?)
         }
         Step::Format { device, slot, .. } => {
@@ -86,7 +87,9 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::TakeMembershipLock { instance } => Ok(reach.etcd.take_lock(instance).await?),
         Step::ReleaseMembershipLock { instance } => Ok(reach.etcd.release_lock(instance).await?),
         Step::RemoveMember { member } => Ok(reach.etcd.remove(me, *member).await?),
-        Step::AddLearner { peer_url } => reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into),
+        Step::AddLearner { peer_url } => {
+            reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into)
+        }
         Step::PromoteMember { member } => Ok(reach.etcd.promote(me, *member).await?),
         Step::UpdatePeerUrl { member, peer_url } => Ok(reach.etcd.update_peer_url(*member, peer_url).await?),
         Step::RecordSlot { slot, record } => Ok(reach.etcd.record_slot(*slot, record).await?),

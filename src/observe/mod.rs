@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::host::clock;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId, Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
+    Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;

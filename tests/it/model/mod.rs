@@ -32,7 +32,10 @@ fn explore(name: &str, exploration: Exploration) {
     let (unique, total, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
     #[expect(clippy::print_stderr, reason = "the space that was covered is part of the test's result")]
     {
-        eprintln!("{name}: {unique} unique states of {total}, depth {depth}, {seconds:.1} s{}", if began.elapsed() < LIMIT { "" } else { ", not all" });
+        eprintln!(
+            "{name}: {unique} unique states of {total}, depth {depth}, {seconds:.1} s{}",
+            if began.elapsed() < LIMIT { "" } else { ", not all" }
+        );
     }
     for (property, path) in checker.discoveries() {
         if property == "the cluster is whole" {

@@ -158,7 +158,10 @@ impl Mutation {
                 }
             }
             Self::StampAfterStart => {
-                let stamp = position(plan, |step| matches!(step, Step::WriteStamp { stamp } if matches!(stamp.state, StampState::Starting { .. })));
+                let stamp = position(
+                    plan,
+                    |step| matches!(step, Step::WriteStamp { stamp } if matches!(stamp.state, StampState::Starting { .. })),
+                );
                 if let (Some(stamp), Some(start)) = (stamp, start) {
                     let step = plan.steps.remove(stamp);
                     plan.steps.insert(start, step);
@@ -175,7 +178,8 @@ impl Mutation {
                 }
             }
             Self::RemovedDataReused => {
-                let aside = |step: &Step| matches!(step, Step::SetDataAside { because } if because == "removed");
+                let aside =
+                    |step: &Step| matches!(step, Step::SetDataAside { because } if because == "removed");
                 if plan.steps.iter().any(aside) {
                     plan.steps = vec![Step::StartEtcd { after: 0 }];
                 }
