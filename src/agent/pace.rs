@@ -29,6 +29,8 @@ pub struct Next {
 }
 
 const QUICK: Duration = Duration::from_millis(150);
+/// Of founders that mark themselves at once all but one fail, and are right to try again soon.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(10);
 /// While others found the cluster: one small request to S3 a round.
 const SLOWEST_FOUNDING: Duration = Duration::from_secs(1);
@@ -62,7 +64,7 @@ impl Pace {
         // What was done once is looked at at once; what is done again and again is not getting on.
         let after = match self.repeats {
             0 => Duration::ZERO,
-            n => spread((QUICK * 2_u32.saturating_pow(n.min(10) - 1)).min(SLOWEST_RETRY)),
+            n => spread((FIRST_RETRY * 2_u32.saturating_pow(n.min(10) - 1)).min(SLOWEST_RETRY)),
         };
         Next { after, depth: Depth::Full }
     }
