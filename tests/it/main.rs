@@ -4,3 +4,4 @@ mod contract;
 mod disks;
 mod etcd;
 mod service;
+mod weather;
