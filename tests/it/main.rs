@@ -6,3 +6,4 @@ mod etcd;
 mod model;
 mod service;
 mod units;
+mod weather;
