@@ -3,5 +3,6 @@
 mod contract;
 mod disks;
 mod etcd;
+mod laboratory;
 mod model;
 mod service;
