@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod etcd;
 pub mod execute;
+pub mod exit;
 pub mod host;
 #[cfg(feature = "lab")]
 pub mod lab;

@@ -10,7 +10,9 @@ use tokio::time::Duration;
 use crate::aws::{Access, Ec2Error, HttpError, MetadataError, PublishedTag};
 use crate::config::{self, CLUSTER_TAG, ConfigErrors, InstanceTags, Loaded, ROLE_TAG, Settings};
 use crate::host::Root;
-use crate::model::{Identity, InstanceId, Observation, Region};
+use crate::model::fact::chain;
+use crate::model::plan::Subject;
+use crate::model::{Halt, Identity, InstanceId, Observation, Region, WaitingOn};
 
 /// What was seen, and what was wanted: all that a plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,18 @@ pub enum SetupError {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(ConfigErrors),
+}
+
+impl SetupError {
+    /// What the agent waits for, or why only a human helps.
+    pub fn verdict(&self) -> Result<WaitingOn, Halt> {
+        let about = match self {
+            Self::Config(errors) => return Err(Halt::Configuration { errors: errors.to_string() }),
+            Self::Access(_) | Self::Metadata(_) => Subject::Identity,
+            Self::Tags(_) => Subject::Settings,
+        };
+        Ok(WaitingOn::Answer { about, why: chain(self) })
+    }
 }
 
 /// What was learnt.

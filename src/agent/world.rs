@@ -1,5 +1,7 @@
 //! The real world: the machine that the agent runs on.
 
+use tokio::time::{Duration, sleep};
+
 use crate::execute::{StepError, execute};
 use crate::model::{Observation, Plan, Step, Waiting};
 use crate::observe::{Depth, Memory, observe};
@@ -31,6 +33,10 @@ impl World for Machine {
 
     async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
         execute(&self.reach, step).await
+    }
+
+    async fn rest(&mut self, after: Duration) {
+        sleep(after).await;
     }
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {

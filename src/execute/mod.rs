@@ -15,7 +15,7 @@ use tokio::time::{Duration, sleep};
 use crate::aws::NewVolume;
 use crate::aws::Written;
 use crate::etcd::{config, launch};
-use crate::host::{clock, files, filesystem, service, volume};
+use crate::host::{clock, files, filesystem, volume};
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
 use crate::pki::{EtcdAuthority, LeafRequest, leaves};
 use crate::reach::{AUTHORITY, CHARTER, MEMBERS, Reach, STOP_PATIENCE};
@@ -173,7 +173,7 @@ async fn authority(reach: &Reach) -> Result<EtcdAuthority, StepError> {
 }
 
 async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> {
-    let version = service::version(&reach.etcd_program()).await?;
+    let version = reach.etcd_version().await?;
     let rendered = config::render(wanted, &reach.tuning(), &reach.etcd_paths(), version)?;
     let dir = reach.etcd_dir();
     files::create_dir(&dir, 0o755)?;
@@ -181,8 +181,8 @@ async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> 
 }
 
 async fn start(reach: &Reach, after: u64) -> Result<(), StepError> {
-    must_be_mounted(reach).await?;
     sleep(Duration::from_millis(after)).await;
+    must_be_mounted(reach).await?;
     let config = reach.etcd_dir().join(launch::CONFIG_FILE);
     let args = [OsString::from("--config-file"), config.into_os_string()];
     Ok(reach.service.start(&reach.etcd_program(), &args).await?)

@@ -6,3 +6,4 @@ mod etcd;
 mod laboratory;
 mod model;
 mod service;
+mod units;

@@ -117,6 +117,11 @@ impl Exploration {
         self
     }
 
+    pub fn late_upkeep(mut self) -> Self {
+        self.prompt_upkeep = false;
+        self
+    }
+
     pub fn must_heal(mut self) -> Self {
         self.must_heal = true;
         self
@@ -380,7 +385,11 @@ impl Exploration {
                 }
             }
             if world == before {
-                return if whole(&world) { Ok(world) } else { Err(self.told(&world)) };
+                let content = (0..SLOTS).all(|slot| {
+                    let (_, plan) = self.planner.planned(&world, slot, Look::Clear);
+                    plan.report.phase == Phase::Running && plan.steps.is_empty() && plan.report.halt.is_none()
+                });
+                return if content && whole(&world) { Ok(world) } else { Err(self.told(&world)) };
             }
         }
         Err(format!("it never comes to rest: {}", self.told(&world)))

@@ -1,0 +1,125 @@
+//! Exit codes: the one table of them.
+//!
+//! `main` is the only caller; `docs/exit-codes.md` tells operators the same, and a test holds the
+//! page to this table. A code that never happens does not stand here.
+
+use crate::agent::setup::SetupError;
+use crate::cli::CliError;
+use crate::telemetry::status::StatusError;
+
+/// How a run of `quorate` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Well.
+    Success,
+    /// With something that is none of the others.
+    Failed,
+    /// With a command line that is wrong. (The parser of the command line ends the program itself.)
+    CommandLine,
+    /// With a configuration that is wrong.
+    Configuration,
+    /// Without what was asked for.
+    NotThere,
+    /// Without an answer from this machine's metadata service or from AWS.
+    NoAnswer,
+}
+
+impl Exit {
+    /// All of them, by code.
+    pub const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Failed,
+        Self::CommandLine,
+        Self::Configuration,
+        Self::NotThere,
+        Self::NoAnswer,
+    ];
+
+    /// The code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failed => 1,
+            Self::CommandLine => 2,
+            Self::Configuration => 3,
+            Self::NotThere => 4,
+            Self::NoAnswer => 5,
+        }
+    }
+
+    /// What it means, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "done",
+            Self::Failed => "something failed that is none of the others; standard error says what",
+            Self::CommandLine => "the command line is wrong",
+            Self::Configuration => "the configuration is wrong; every error is named with source, line and column",
+            Self::NotThere => "what was asked for is not there: no status yet, no recorded observation",
+            Self::NoAnswer => "the metadata service or AWS gave no usable answer; trying again may help",
+        }
+    }
+
+    /// How a run ends that failed with this error.
+    pub fn of(error: &CliError) -> Self {
+        match error {
+            // Who reads no further has seen enough.
+            CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Self::Success,
+            CliError::Config(_) | CliError::Setup(SetupError::Config(_)) => Self::Configuration,
+            CliError::Status(StatusError::None { .. }) | CliError::NoRecord { .. } => Self::NotThere,
+            CliError::Setup(SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_))
+            | CliError::Metadata(_) => Self::NoAnswer,
+            CliError::Start(_)
+            | CliError::Access(_)
+            | CliError::Status(
+                StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_),
+            )
+            | CliError::File(_)
+            | CliError::Record { .. }
+            | CliError::Json(_)
+            | CliError::Output(_) => Self::Failed,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn no_code_means_two_things() {
+        let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        codes.dedup();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_wrong_command_line_ends_with_the_code_in_the_table() {
+        let error = Cli::try_parse_from(["quorate", "no-such-verb"]).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(Exit::CommandLine.code()));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_is_broken() {
+        let none = StatusError::None { path: "/run/quorate/status.json".into() };
+        assert_eq!(Exit::of(&CliError::Status(none)), Exit::NotThere);
+        let source = serde_json::from_str::<u8>("x").unwrap_err();
+        let damaged = StatusError::Damaged { path: "/run/quorate/status.json".into(), source };
+        assert_eq!(Exit::of(&CliError::Status(damaged)), Exit::Failed);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_failure_and_a_full_disk_is() {
+        let output = |kind: std::io::ErrorKind| Exit::of(&CliError::Output(kind.into()));
+        assert_eq!(output(std::io::ErrorKind::BrokenPipe), Exit::Success);
+        assert_eq!(output(std::io::ErrorKind::StorageFull), Exit::Failed);
+    }
+}
