@@ -3,6 +3,7 @@
 mod contract;
 mod disks;
 mod etcd;
+mod laboratory;
 mod model;
 mod service;
 mod units;
