@@ -12,8 +12,8 @@ use crate::model::plan::Subject;
 use crate::model::stamp::FORMATTED;
 use crate::model::step::CharterChange;
 use crate::model::{
-    Charter, ClusterUuid, Generation, Halt, Instance, InstanceId, InstanceState, Phase, Plan, Role, Slot,
-    Step, Versioned, Volume, VolumeId, WaitingOn, Warning, Zone,
+    Charter, ClusterUuid, DataDir, Generation, Halt, Instance, InstanceId, InstanceState, Phase, Plan, Role,
+    Slot, Step, Versioned, Volume, VolumeId, WaitingOn, Warning, Zone,
 };
 
 use super::course::{Course, Next};
@@ -28,6 +28,7 @@ pub(super) fn without_charter(site: &Site<'_>, mut course: Course) -> Next<Plan>
     if let Some(copy) = seen.etcd.cluster.known().and_then(|view| view.charter.as_ref())
         && copy.cluster == site.settings.cluster
         && copy.established()
+        && held.listed.is_some()
         && held.stamp.state.life().is_none_or(|life| life == (&copy.uuid, copy.generation))
     {
         return Err(course.act([Step::CreateCharter { charter: copy.clone() }]));
@@ -38,7 +39,13 @@ pub(super) fn without_charter(site: &Site<'_>, mut course: Course) -> Next<Plan>
             vec![format!("this volume took part in generation {generation} of cluster {uuid}")]
         }
         (Err(plan), None) => return Err(plan),
-        (Ok(volumes), None) => signs_of_life(volumes, *course.need(&seen.backups, Subject::Backups)?),
+        (Ok(volumes), None) => {
+            let mut signs = signs_of_life(volumes, *course.need(&seen.backups, Subject::Backups)?);
+            if held.data != DataDir::Absent {
+                signs.push("this volume holds etcd data".to_owned());
+            }
+            signs
+        }
     };
     if !signs.is_empty() {
         let evidence = signs.join("; ");

@@ -13,7 +13,7 @@ use crate::model::{
 
 use super::course::{Course, Next};
 use super::evidence::{instance_gone, require_gone};
-use super::member::{Site, leave};
+use super::member::{Site, leave, require_listed};
 
 /// The slot's volume is blank, and the cluster lives.
 ///
@@ -31,6 +31,8 @@ pub(super) fn join(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<
 }
 
 fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Course) -> Next<Plan> {
+    // Which slot a blank volume is for is EC2's word, and the old member goes by it.
+    require_listed(site, course)?;
     let url = site.me.peer_url();
     let record = view.records.get(&site.held.slot);
     let added = view

@@ -241,6 +241,7 @@ fn by_charter(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Cours
 /// Gives up what the volume remembers, which is no longer valid: etcd is stopped, its data renamed
 /// aside, and the volume is as if just formatted. Its tag goes on telling of the life it had.
 pub(super) fn leave(site: &Site<'_>, because: &str, course: &Course) -> Next<Box<Plan>> {
+    require_listed(site, course)?;
     let mut steps = Vec::new();
     match site.service(course)? {
         ServiceState::Running => steps.push(Step::StopEtcd),
@@ -266,7 +267,10 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
     }
     match site.service(&course)? {
         // Its data were set aside under it, or it was started by hand.
-        ServiceState::Running => return Err(course.act([Step::StopEtcd])),
+        ServiceState::Running => {
+            require_listed(site, &course)?;
+            return Err(course.act([Step::StopEtcd]));
+        }
         ServiceState::Stopped | ServiceState::Failed(_) => {}
     }
     if may_start_new(site, charter, &course)? {
@@ -303,13 +307,21 @@ fn may_start_new(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bo
         return Ok(false);
     }
     // A tag of this generation on a volume without its stamp: it was wiped.
-    match &held.listed {
-        Some(listed) => Ok(super::evidence::life_by_tag(listed.stamp.as_deref())
-            .is_none_or(|generation| generation < charter.generation)),
-        // Neither started nor replaced before that is known.
+    require_listed(site, course)?;
+    Ok(held.listed.as_ref().is_some_and(|listed| {
+        super::evidence::life_by_tag(listed.stamp.as_deref())
+            .is_none_or(|generation| generation < charter.generation)
+    }))
+}
+
+/// Goes on when EC2 lists this volume as held here. Only data that are there already, and stay, are
+/// started without its word.
+pub(super) fn require_listed(site: &Site<'_>, course: &Course) -> Next<()> {
+    match &site.held.listed {
+        Some(_) => Ok(()),
         None => Err(course.wait(WaitingOn::Answer {
             about: Subject::Volumes,
-            why: "only the volume's tag can tell that it was not wiped".to_owned(),
+            why: "only a member's own data are started without EC2's word on the volume".to_owned(),
         })),
     }
 }
@@ -353,6 +365,7 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
         ServiceState::Running => return Err(course.wait(WaitingOn::OwnEtcd)),
         ServiceState::Stopped | ServiceState::Failed(_) => {}
     }
+    require_listed(site, &course)?;
     if held.data == DataDir::Unborn {
         return Err(course.act([Step::SetDataAside { because: "unborn".to_owned() }]));
     }

@@ -10,7 +10,7 @@ use crate::model::{
 use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
 use super::joining::{lock, require_health, stray_learner};
-use super::member::{Site, leave};
+use super::member::{Site, leave, require_listed};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
 const SYNC_PATIENCE: i64 = 30 * 60_000;
@@ -93,6 +93,7 @@ fn learner(site: &Site<'_>, view: &ClusterView, id: MemberId, in_sync: bool, cou
     }
     let waited = super::evidence::waited(site.seen, |on| *on == WaitingOn::InSync);
     if waited > Some(SYNC_PATIENCE) {
+        require_listed(site, course)?;
         let mut dropping = course.clone();
         dropping.steps.extend([lock(site), Step::RemoveMember { member: id }]);
         return Err(leave(site, "never-in-sync", &dropping)?);

@@ -5,6 +5,7 @@ mod disks;
 mod etcd;
 mod laboratory;
 mod model;
+mod planner;
 mod service;
 mod units;
 mod weather;
