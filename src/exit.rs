@@ -26,14 +26,8 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, by code.
-    pub const ALL: [Self; 6] = [
-        Self::Success,
-        Self::Failed,
-        Self::CommandLine,
-        Self::Configuration,
-        Self::NotThere,
-        Self::NoAnswer,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Success, Self::Failed, Self::CommandLine, Self::Configuration, Self::NotThere, Self::NoAnswer];
 
     /// The code.
     pub fn code(self) -> u8 {
@@ -53,7 +47,9 @@ impl Exit {
             Self::Success => "done",
             Self::Failed => "something failed that is none of the others; standard error says what",
             Self::CommandLine => "the command line is wrong",
-            Self::Configuration => "the configuration is wrong; every error is named with source, line and column",
+            Self::Configuration => {
+                "the configuration is wrong; every error is named with source, line and column"
+            }
             Self::NotThere => "what was asked for is not there: no status yet, no recorded observation",
             Self::NoAnswer => "the metadata service or AWS gave no usable answer; trying again may help",
         }
@@ -70,9 +66,7 @@ impl Exit {
             | CliError::Metadata(_) => Self::NoAnswer,
             CliError::Start(_)
             | CliError::Access(_)
-            | CliError::Status(
-                StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_),
-            )
+            | CliError::Status(StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_))
             | CliError::File(_)
             | CliError::Record { .. }
             | CliError::Json(_)

@@ -49,10 +49,7 @@ fn systemd_takes_the_units_without_a_word() {
 fn etcd_reads_the_file_that_the_agent_writes_and_starts_only_on_its_volume() {
     let (unit, root) = (unit("quorate-etcd.service"), Root::default());
     let config = root.path("/var/lib/quorate/etcd").join(launch::CONFIG_FILE);
-    assert_eq!(
-        values(&unit, "ExecStart"),
-        [format!("/usr/bin/etcd --config-file {}", config.display())]
-    );
+    assert_eq!(values(&unit, "ExecStart"), [format!("/usr/bin/etcd --config-file {}", config.display())]);
     let volume = volume::mount_point(&root).display().to_string();
     assert_eq!(values(&unit, "AssertPathIsMountPoint"), [volume.as_str()]);
     assert_eq!(values(&unit, "ReadWritePaths"), [volume.as_str()]);
@@ -62,7 +59,9 @@ fn etcd_reads_the_file_that_the_agent_writes_and_starts_only_on_its_volume() {
 fn etcd_is_started_by_the_agent_alone_bound_to_nothing_and_never_killed() {
     let unit = unit("quorate-etcd.service");
     assert!(!unit.lines().any(|line| line == "[Install]"));
-    for bond in ["Requires", "Requisite", "BindsTo", "PartOf", "Wants", "Upholds", "Conflicts", "RequiresMountsFor"] {
+    for bond in
+        ["Requires", "Requisite", "BindsTo", "PartOf", "Wants", "Upholds", "Conflicts", "RequiresMountsFor"]
+    {
         assert_eq!(values(&unit, bond), [""; 0], "{bond}");
     }
     let only = |directive: &str| match values(&unit, directive).as_slice() {
@@ -82,12 +81,38 @@ fn the_agent_mounts_for_the_whole_machine() {
     // Each of these gives a unit a mount namespace of its own, or closes block devices to it.
     // Source: systemd.exec(5), "Sandboxing"; systemd.resource-control(5), `DeviceAllow=`.
     let closing = [
-        "BindPaths", "BindReadOnlyPaths", "DeviceAllow", "DevicePolicy", "DynamicUser", "ExecPaths",
-        "ExtensionImages", "InaccessiblePaths", "MountAPIVFS", "MountFlags", "MountImages", "NoExecPaths",
-        "PrivateDevices", "PrivateIPC", "PrivateMounts", "PrivateTmp", "PrivateUsers", "ProcSubset",
-        "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs",
-        "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem", "ReadOnlyPaths",
-        "ReadWritePaths", "RootDirectory", "RootImage", "TemporaryFileSystem",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "DeviceAllow",
+        "DevicePolicy",
+        "DynamicUser",
+        "ExecPaths",
+        "ExtensionImages",
+        "InaccessiblePaths",
+        "MountAPIVFS",
+        "MountFlags",
+        "MountImages",
+        "NoExecPaths",
+        "PrivateDevices",
+        "PrivateIPC",
+        "PrivateMounts",
+        "PrivateTmp",
+        "PrivateUsers",
+        "ProcSubset",
+        "ProtectClock",
+        "ProtectControlGroups",
+        "ProtectHome",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "ProtectProc",
+        "ProtectSystem",
+        "ReadOnlyPaths",
+        "ReadWritePaths",
+        "RootDirectory",
+        "RootImage",
+        "TemporaryFileSystem",
     ];
     for directive in closing {
         assert_eq!(values(&unit, directive), [""; 0], "{directive}");
@@ -99,9 +124,12 @@ fn the_agent_mounts_for_the_whole_machine() {
 #[test]
 fn every_directive_of_the_agents_own_life_is_there() {
     let unit = unit("quorate.service");
-    for (directive, value) in
-        [("Type", "notify"), ("ExecStart", "/usr/bin/quorate run"), ("Restart", "always"), ("KillMode", "mixed")]
-    {
+    for (directive, value) in [
+        ("Type", "notify"),
+        ("ExecStart", "/usr/bin/quorate run"),
+        ("Restart", "always"),
+        ("KillMode", "mixed"),
+    ] {
         assert_eq!(values(&unit, directive), [value]);
     }
     assert_eq!(values(&unit, "WatchdogSec").len(), 1);
