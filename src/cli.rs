@@ -10,19 +10,18 @@ use tokio::time::sleep;
 
 use crate::agent::setup::{Record, SetupError, learn, retry_after, sources};
 use crate::agent::{Agent, Ended, Event, Machine};
-use crate::aws::{Access, HttpError, MetadataError};
+use crate::aws::{Access, HttpError, MetadataError, without_request_ids};
 use crate::config::verbs::{ConfigCommand, VerbError};
 use crate::config::{ConfigErrors, InstanceTags};
 use crate::host::files::{FileError, read_optional};
 use crate::host::{Root, clock};
 use crate::model::fact::chain;
-use crate::model::plan::Subject;
-use crate::model::{Halt, Plan, Waiting, WaitingOn};
+use crate::model::{Plan, Waiting};
 use crate::observe::{Depth, Memory, observe};
 use crate::plan::plan;
 use crate::reach::Reach;
 use crate::telemetry::journal::LogLevel;
-use crate::telemetry::notify;
+use crate::telemetry::notify::{self, alive};
 use crate::telemetry::status::{self, Status, StatusError};
 
 /// quorate makes the machines of an Auto Scaling group one highly available Kubernetes cluster.
@@ -163,9 +162,14 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "quorate");
     let access = Access::from_environment().await.map_err(CliError::Access)?;
     loop {
-        let Some(reach) = set_up(root, &access, level, &mut events).await else { return Ok(()) };
-        let settings = reach.settings.clone();
-        match Agent::new(settings, Machine::new(reach)).run(&mut events).await {
+        let ended = match set_up(root, &access, level, &mut events).await {
+            Some(reach) => {
+                let settings = reach.settings.clone();
+                Agent::new(settings, Machine::new(reach)).run(&mut events).await
+            }
+            None => Ended::Stopped,
+        };
+        match ended {
             Ended::Stopped => {
                 notify::stopping();
                 tracing::info!("stopped; etcd is left as it is");
@@ -189,8 +193,18 @@ async fn set_up(
 ) -> Option<Reach> {
     let since = clock::now_ms();
     let mut failures = 0;
+    let mut told = String::new();
     loop {
-        let error = match learn(root, access).await {
+        // Asking changes nothing: an event does not wait for the answer.
+        let learnt = tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(Event::Reload) => continue,
+                Some(Event::Stop) | None => return None,
+            },
+            learnt = alive(learn(root, access)) => learnt,
+        };
+        let error = match learnt {
             Ok(setup) => {
                 let settings = setup.loaded.settings;
                 level.set(settings.log.level.as_str());
@@ -204,34 +218,32 @@ async fn set_up(
             Err(error) => error,
         };
         let why = chain(&error);
-        let status = match error {
-            SetupError::Config(errors) => {
-                tracing::error!(%errors, "the configuration is wrong");
-                Status::starting(Vec::new(), Some(Halt::Configuration { errors: errors.to_string() }))
-            }
-            SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_) => {
-                tracing::warn!(why, "this machine can't be learnt about yet");
-                let about = match error {
-                    SetupError::Tags(_) => Subject::Settings,
-                    _ => Subject::Identity,
-                };
-                Status::starting(vec![Waiting { on: WaitingOn::Answer { about, why }, since }], None)
-            }
+        let status = match error.verdict() {
+            Ok(on) => Status::starting(vec![Waiting { on, since }], None),
+            Err(halt) => Status::starting(Vec::new(), Some(halt)),
         };
+        if told != without_request_ids(&why) {
+            told = without_request_ids(&why);
+            match &status.halt {
+                Some(_) => tracing::error!(why, "the configuration is wrong"),
+                None => tracing::warn!(why, "this machine can't be learnt about yet"),
+            }
+        }
         // The service is up, and says what it waits for: a start that never ends helps nobody.
         notify::ready();
         notify::status(&status.line());
         if let Err(error) = status::write(&status::path(root), &status) {
             tracing::warn!(why = chain(&error), "the status can't be written");
         }
-        let pause = sleep(retry_after(failures));
+        let pause = alive(sleep(retry_after(failures)));
         failures = failures.saturating_add(1);
         tokio::select! {
-            () = pause => {}
+            biased;
             event = events.recv() => match event {
                 Some(Event::Reload) => {}
                 Some(Event::Stop) | None => return None,
             },
+            () = pause => {}
         }
     }
 }
@@ -245,6 +257,7 @@ async fn look(root: &Root) -> Result<Record, CliError> {
     // What the agent has waited for decides too, so its status is taken along.
     let waiting = match status::read(root) {
         Ok(status) => status.waiting,
+        Err(StatusError::None { .. }) => Vec::new(),
         Err(error) => {
             tracing::warn!(why = chain(&error), "since when things are waited for is not known");
             Vec::new()
@@ -264,12 +277,12 @@ async fn config(root: &Root, command: &ConfigCommand, output: &mut dyn Write) ->
     } else {
         (None, InstanceTags::default())
     };
-    crate::config::verbs::run(command, root.as_path(), user_data.as_deref(), &tags, output).map_err(
-        |error| match error {
+    crate::config::verbs::run(command, root.as_path(), user_data.as_deref(), &tags, output).map_err(|error| {
+        match error {
             VerbError::Config(errors) => CliError::Config(errors),
             VerbError::Write(error) => CliError::Output(error),
-        },
-    )
+        }
+    })
 }
 
 fn show_plan(output: &mut dyn Write, plan: &Plan, json: bool) -> Result<(), CliError> {

@@ -3,19 +3,21 @@
 //! [`crate::observe`] asks through it and [`crate::execute`] acts through it. No decision and no
 //! state of the cluster lives here.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
 use crate::config::Settings;
 use crate::config::settings::{AutoCompaction, Filesystem};
-use crate::etcd::{ClusterClient, TlsFiles};
 use crate::etcd::config::{CompactionMode, Paths, Tuning};
+use crate::etcd::{ClusterClient, TlsFiles};
 use crate::host::filesystem::Kind;
-use crate::host::service::Service;
+use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
-use crate::model::Identity;
+use crate::model::{EtcdVersion, Identity};
 
 /// The charter's key in S3.
 pub const CHARTER: &str = "charter.json";
@@ -43,6 +45,29 @@ pub struct Reach {
     pub service: Service,
     /// etcd's cluster.
     pub etcd: ClusterClient,
+    version: Mutex<Option<(Program, EtcdVersion)>>,
+}
+
+/// A program's file: another one in its place is another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Program {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: i64,
+}
+
+impl Program {
+    fn at(path: &Path) -> Option<Self> {
+        // Whatever is wrong with it, running it says so.
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            length: found.len(),
+            modified: found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()),
+        })
+    }
 }
 
 impl Reach {
@@ -57,7 +82,7 @@ impl Reach {
         let aws = access.clients(&identity.region, location).await;
         let service = Service::of(&root);
         let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
-        Self { root, settings, identity, aws, service, etcd }
+        Self { root, settings, identity, aws, service, etcd, version: Mutex::default() }
     }
 
     /// The directory of etcd's leaf certificates.
@@ -93,6 +118,22 @@ impl Reach {
         PathBuf::from(self.settings.etcd.binary.as_str())
     }
 
+    /// The version of etcd's program; it is asked again when the program was replaced.
+    pub async fn etcd_version(&self) -> Result<EtcdVersion, VersionError> {
+        let path = self.etcd_program();
+        let program = Program::at(&path);
+        let told = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(program), Some((asked, version))) = (program, told)
+            && program == asked
+        {
+            return Ok(version);
+        }
+        let version = service::version(&path).await?;
+        let told = program.map(|program| (program, version));
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        Ok(version)
+    }
+
     /// Where etcd finds its things.
     pub fn etcd_paths(&self) -> Paths {
         Paths { data: volume::data_dir(&self.root), pki: self.pki() }
@@ -101,9 +142,8 @@ impl Reach {
     /// etcd's tuning, by the settings.
     pub fn tuning(&self) -> Tuning {
         let etcd = &self.settings.etcd;
-        let millis = |span: crate::config::settings::TimeSpan| {
-            u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
-        };
+        let millis =
+            |span: crate::config::settings::TimeSpan| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         let (compaction, compaction_retention) = match etcd.auto_compaction {
             // etcd reads Go's durations, which ours are.
             AutoCompaction::Periodic { retention } => (CompactionMode::Periodic, retention.to_string()),

@@ -8,17 +8,20 @@
 mod failpoint;
 mod pace;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant};
 
+use crate::aws::without_request_ids;
 use crate::config::Settings;
 use crate::model::fact::chain;
 use crate::model::{Observation, Phase, Plan, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
 use crate::plan::plan;
-use crate::telemetry::notify;
+use crate::telemetry::notify::{self, alive};
 use crate::telemetry::status::Status;
 
 pub use pace::Pace;
@@ -56,12 +59,34 @@ pub trait World {
 
     /// Tells whoever watches.
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan);
+
+    /// Lets this much time pass.
+    async fn rest(&mut self, after: Duration);
 }
 
-/// How long a look or a step may take before it is given up. Each has bounds of its own, which
-/// are shorter; this one is for what none of them covers.
-const LOOK_LIMIT: Duration = Duration::from_secs(120);
-const STEP_LIMIT: Duration = Duration::from_secs(600);
+/// How long a look or a step may take before it is given up. What they call has bounds of its own,
+/// the longest of which (making a file system, 15 minutes) is shorter; these are for what none of
+/// them covers.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    look: Duration,
+    step: Duration,
+}
+
+const LIMITS: Limits = Limits { look: Duration::from_mins(2), step: Duration::from_mins(20) };
+
+/// How long to rest after a look that did not end.
+const AFTER_NO_LOOK: Duration = Duration::from_secs(1);
+
+/// What came of a look.
+enum Looked {
+    /// A plan, made from this.
+    Planned(Box<Observation>, Plan),
+    /// It did not end in time.
+    GivenUp,
+    /// An event came first. Nothing was done, so nothing is left undone.
+    Ended(Ended),
+}
 
 /// The loop's state from round to round.
 #[derive(Debug)]
@@ -71,13 +96,14 @@ pub struct Agent<W> {
     waiting: Vec<Waiting>,
     pace: Pace,
     told: Option<(Phase, String)>,
+    limits: Limits,
 }
 
 impl<W: World> Agent<W> {
     /// An agent that has not looked yet.
     pub fn new(settings: Settings, world: W) -> Self {
         let pace = Pace::new(settings.tick.as_duration());
-        Self { settings, world, waiting: Vec::new(), pace, told: None }
+        Self { settings, world, waiting: Vec::new(), pace, told: None, limits: LIMITS }
     }
 
     /// Goes round until an event ends it.
@@ -85,12 +111,16 @@ impl<W: World> Agent<W> {
         notify::ready();
         let mut depth = Depth::Full;
         loop {
-            let Some((seen, plan)) = self.look(depth).await else {
-                depth = Depth::Full;
-                if let Some(ended) = self.rest(Duration::from_secs(1), events).await {
-                    return ended;
+            let (seen, plan) = match self.look(depth, events).await {
+                Looked::Planned(seen, plan) => (seen, plan),
+                Looked::Ended(ended) => return ended,
+                Looked::GivenUp => {
+                    depth = Depth::Full;
+                    if let Some(ended) = self.rest(AFTER_NO_LOOK, events).await {
+                        return ended;
+                    }
+                    continue;
                 }
-                continue;
             };
             let outcome = if plan.steps.is_empty() {
                 pace::Outcome::Nothing
@@ -112,31 +142,38 @@ impl<W: World> Agent<W> {
         }
     }
 
-    /// One look and the plan made from it.
-    async fn look(&mut self, depth: Depth) -> Option<(Observation, Plan)> {
+    /// One look and the plan made from it. A look in bad weather may take minutes, and changes
+    /// nothing: an event does not wait for its end.
+    async fn look(&mut self, depth: Depth, events: &mut Receiver<Event>) -> Looked {
+        let limit = self.limits.look;
         let look = alive(self.world.observe(depth, self.waiting.clone()));
-        let Ok(seen) = tokio::time::timeout(LOOK_LIMIT, look).await else {
-            tracing::error!(limit_s = LOOK_LIMIT.as_secs(), "a look at the world did not end; looking again");
-            return None;
+        let seen = tokio::select! {
+            biased;
+            event = events.recv() => return Looked::Ended(event.map_or(Ended::Stopped, ended_by)),
+            seen = tokio::time::timeout(limit, look) => seen,
+        };
+        let Ok(seen) = seen else {
+            tracing::error!(limit_s = limit.as_secs(), "a look at the world did not end; looking again");
+            return Looked::GivenUp;
         };
         let plan = plan(&self.settings, &seen);
         self.waiting = remember(&self.waiting, &plan.report.waiting, seen.at);
-        let waiting =
-            self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
+        let waiting = self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
         let status = Status::new(&self.settings, &seen, &plan, waiting);
         self.narrate(&plan, &status);
         self.world.tell(&status, &seen, &plan);
-        Some((seen, plan))
+        Looked::Planned(Box::new(seen), plan)
     }
 
     /// Says what changed, once.
     fn narrate(&mut self, plan: &Plan, status: &Status) {
-        let now = (plan.report.phase, status.words.join("; "));
+        let phase = plan.report.phase;
+        let words = status.words.join("; ");
+        let now = (phase, without_request_ids(&words));
         if self.told.as_ref() == Some(&now) {
             return;
         }
         notify::status(&status.line());
-        let (phase, words) = &now;
         match &plan.report.halt {
             Some(halt) => tracing::error!(%phase, reason = %halt, "halted"),
             None => tracing::info!(%phase, waiting = %words, "phase"),
@@ -153,7 +190,7 @@ impl<W: World> Agent<W> {
             let name = step.name();
             failpoint::before(name);
             let began = Instant::now();
-            let done = tokio::time::timeout(STEP_LIMIT, alive(self.world.execute(step))).await;
+            let done = tokio::time::timeout(self.limits.step, alive(self.world.execute(step))).await;
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             match done {
                 Ok(Ok(())) => {
@@ -176,8 +213,9 @@ impl<W: World> Agent<W> {
     /// Waits for the next round, or for an event that ends the rounds.
     async fn rest(&mut self, after: Duration, events: &mut Receiver<Event>) -> Option<Ended> {
         tokio::select! {
-            () = alive(sleep(after)) => None,
+            biased;
             event = events.recv() => Some(event.map_or(Ended::Stopped, ended_by)),
+            () = alive(self.world.rest(after)) => None,
         }
     }
 }
@@ -186,19 +224,6 @@ fn ended_by(event: Event) -> Ended {
     match event {
         Event::Stop => Ended::Stopped,
         Event::Reload => Ended::Reload,
-    }
-}
-
-/// Waits for something, and tells the service manager meanwhile that the agent is alive.
-async fn alive<T>(what: impl Future<Output = T>) -> T {
-    let Some(every) = notify::alive_every() else { return what.await };
-    let mut what = std::pin::pin!(what);
-    let mut ticks = tokio::time::interval(every);
-    loop {
-        tokio::select! {
-            result = &mut what => return result,
-            _ = ticks.tick() => notify::alive(),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Quick while something is about to happen, slower the longer it does not, and with a random
 //! spread, so that a whole group that boots at once does not ask in step.
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::model::{Plan, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
@@ -29,6 +29,8 @@ pub struct Next {
 }
 
 const QUICK: Duration = Duration::from_millis(150);
+/// Of founders that mark themselves at once all but one fail, and are right to try again soon.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(10);
 /// While others found the cluster: one small request to S3 a round.
 const SLOWEST_FOUNDING: Duration = Duration::from_secs(1);
@@ -39,7 +41,8 @@ pub struct Pace {
     tick: Duration,
     repeats: u32,
     last: Vec<Step>,
-    full: Option<Instant>,
+    /// When a wait last had a full look, in milliseconds since 1970.
+    full: Option<i64>,
 }
 
 impl Pace {
@@ -61,7 +64,7 @@ impl Pace {
         // What was done once is looked at at once; what is done again and again is not getting on.
         let after = match self.repeats {
             0 => Duration::ZERO,
-            n => spread((QUICK * 2_u32.saturating_pow(n.min(10) - 1)).min(SLOWEST_RETRY)),
+            n => spread((FIRST_RETRY * 2_u32.saturating_pow(n.min(10) - 1)).min(SLOWEST_RETRY)),
         };
         Next { after, depth: Depth::Full }
     }
@@ -75,18 +78,19 @@ impl Pace {
             return Next { after: spread(self.tick), depth };
         };
         let waited = Duration::from_millis(u64::try_from(longest).unwrap_or(0));
-        let slowest = if waits.iter().all(|waiting| is_founding(&waiting.on)) {
-            SLOWEST_FOUNDING.min(self.tick)
+        let (part, slowest) = if waits.iter().all(|waiting| is_founding(&waiting.on)) {
+            (40, SLOWEST_FOUNDING.min(self.tick))
         } else {
-            self.tick
+            (20, self.tick)
         };
-        let after = spread((waited / 20).clamp(QUICK.min(slowest), slowest));
+        let after = spread((waited / part).clamp(QUICK.min(slowest), slowest));
         // What only EC2 can tell is asked of EC2, less often than etcd and S3 are asked.
         let full_every = (waited / 10).clamp(Duration::from_secs(1).min(self.tick), self.tick);
         let fast = waits.iter().all(|waiting| is_told_quickly(&waiting.on));
-        let due = self.full.is_none_or(|full| full.elapsed() >= full_every);
+        // A clock that was set back makes it due, too.
+        let due = self.full.is_none_or(|full| u128::from(now.abs_diff(full)) >= full_every.as_millis());
         if !fast || due {
-            self.full = Some(Instant::now());
+            self.full = Some(now);
             return Next { after, depth: Depth::Full };
         }
         Next { after, depth: Depth::Light }
@@ -171,8 +175,8 @@ mod tests {
         assert_eq!(next.depth, Depth::Light);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_is_looked_at_quickly_at_first_and_never_slower_than_the_tick() {
+    #[test]
+    fn a_wait_is_looked_at_quickly_at_first_and_never_slower_than_the_tick() {
         let mut pace = Pace::new(Duration::from_secs(10));
         let on = WaitingOn::Quorum;
         let waiting = [Waiting { on: on.clone(), since: 0 }];
@@ -182,8 +186,8 @@ mod tests {
         assert!(late > Duration::from_secs(7) && late < Duration::from_secs(13), "{late:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn founders_look_at_the_charter_every_second_or_faster() {
+    #[test]
+    fn founders_look_at_the_charter_every_second_or_faster() {
         let mut pace = Pace::new(Duration::from_secs(10));
         let on = WaitingOn::Claims { missing: Vec::new(), majority: true };
         let waiting = [Waiting { on: on.clone(), since: 0 }];

@@ -10,7 +10,9 @@ use tokio::time::Duration;
 use crate::aws::{Access, Ec2Error, HttpError, MetadataError, PublishedTag};
 use crate::config::{self, CLUSTER_TAG, ConfigErrors, InstanceTags, Loaded, ROLE_TAG, Settings};
 use crate::host::Root;
-use crate::model::{Identity, InstanceId, Observation, Region};
+use crate::model::fact::chain;
+use crate::model::plan::Subject;
+use crate::model::{Halt, Identity, InstanceId, Observation, Region, WaitingOn};
 
 /// What was seen, and what was wanted: all that a plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,18 @@ pub enum SetupError {
     Config(ConfigErrors),
 }
 
+impl SetupError {
+    /// What the agent waits for, or why only a human helps.
+    pub fn verdict(&self) -> Result<WaitingOn, Halt> {
+        let about = match self {
+            Self::Config(errors) => return Err(Halt::Configuration { errors: errors.to_string() }),
+            Self::Access(_) | Self::Metadata(_) => Subject::Identity,
+            Self::Tags(_) => Subject::Settings,
+        };
+        Ok(WaitingOn::Answer { about, why: chain(self) })
+    }
+}
+
 /// What was learnt.
 pub struct Setup {
     /// Who this machine is.
@@ -65,11 +79,7 @@ pub async fn learn(root: &Root, access: &Access) -> Result<Setup, SetupError> {
 }
 
 /// Asks once for user data and tags.
-pub async fn sources(
-    access: &Access,
-    region: &Region,
-    instance: &InstanceId,
-) -> Result<Sources, SetupError> {
+pub async fn sources(access: &Access, region: &Region, instance: &InstanceId) -> Result<Sources, SetupError> {
     let metadata = access.metadata();
     let user_data = metadata.user_data().await.map_err(SetupError::Metadata)?;
     let cluster = metadata.tag(CLUSTER_TAG).await.map_err(SetupError::Metadata)?;

@@ -1,5 +1,7 @@
 //! The real world: the machine that the agent runs on.
 
+use tokio::time::{Duration, sleep};
+
 use crate::execute::{StepError, execute};
 use crate::model::{Observation, Plan, Step, Waiting};
 use crate::observe::{Depth, Memory, observe};
@@ -33,11 +35,16 @@ impl World for Machine {
         execute(&self.reach, step).await
     }
 
+    async fn rest(&mut self, after: Duration) {
+        sleep(after).await;
+    }
+
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {
         let root = &self.reach.root;
         let mut told = status::write(&status::path(root), status);
         if self.written.as_ref() != Some(plan) {
-            let record = super::setup::Record { settings: self.reach.settings.clone(), observation: seen.clone() };
+            let record =
+                super::setup::Record { settings: self.reach.settings.clone(), observation: seen.clone() };
             told = told.and(status::write(&status::observation_path(root), &record));
             self.written = Some(plan.clone());
         }

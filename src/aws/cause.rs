@@ -62,6 +62,17 @@ fn answered(status: u16, code: Option<&str>, message: Option<&str>, request: Opt
     text
 }
 
+/// A text without AWS's ids of requests, which differ from one refusal to the next of the same kind:
+/// for telling whether there is anything new to say.
+pub fn without_request_ids(text: &str) -> String {
+    let mut parts = text.split(" [request ");
+    let mut rest = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        rest.push_str(part.split_once(']').map_or(part, |(_, after)| after));
+    }
+    rest
+}
+
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -177,5 +188,25 @@ where
     match std::error::Error::source(error) {
         Some(source) => shortened(&chain(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_refusals_of_a_kind_differ_in_their_requests_only() {
+        let refused = |request: &str| Cause::Answered {
+            status: 503,
+            code: Some("RequestLimitExceeded".to_owned()),
+            message: Some("Request limit exceeded.".to_owned()),
+            request: Some(request.to_owned()),
+        };
+        let twice = |one: &str, other: &str| format!("{}; {}", refused(one), refused(other));
+        assert_ne!(twice("a1", "a2"), twice("b1", "b2"));
+        assert_eq!(without_request_ids(&twice("a1", "a2")), without_request_ids(&twice("b1", "b2")));
+        let plain = "RequestLimitExceeded (status 503): Request limit exceeded.";
+        assert_eq!(without_request_ids(&refused("a1").to_string()), plain);
     }
 }

@@ -35,7 +35,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 pub use self::autoscaling::{AutoScaling, AutoScalingError, Group, GroupInstance};
-pub use self::cause::Cause;
+pub use self::cause::{Cause, without_request_ids};
 pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, NewVolume};
 pub use self::http::HttpError;
 pub use self::metadata::{MetadataError, MetadataService, PublishedTag};

@@ -18,9 +18,38 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(cli::run(cli, &mut std::io::stdout())) {
+    // Whatever is in hand when a signal comes is dropped, and with it the machines that it started.
+    let mut out = std::io::stdout();
+    let verb = async {
+        tokio::select! {
+            result = cli::run(cli, &mut out) => result,
+            () = stopped() => Ok(STOPPED),
+        }
+    };
+    match runtime.block_on(verb) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
+    }
+}
+
+/// The exit code after a signal.
+const STOPPED: u8 = 130;
+
+/// Comes to an end with SIGINT or SIGTERM.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without them a signal simply ends the process.
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "signals can't be listened for");
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::aws::Ec2Error;
 use crate::aws::ObjectError;
+use crate::etcd::EtcdError;
 use crate::etcd::config::ConfigError;
 use crate::etcd::launch::LaunchError;
-use crate::etcd::EtcdError;
 use crate::host::files::FileError;
 use crate::host::filesystem::{FilesystemError, ParseKindError};
 use crate::host::service::{ServiceError, VersionError};

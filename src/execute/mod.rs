@@ -15,7 +15,7 @@ use tokio::time::{Duration, sleep};
 use crate::aws::NewVolume;
 use crate::aws::Written;
 use crate::etcd::{config, launch};
-use crate::host::{clock, files, filesystem, service, volume};
+use crate::host::{clock, files, filesystem, volume};
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
 use crate::pki::{EtcdAuthority, LeafRequest, leaves};
 use crate::reach::{AUTHORITY, CHARTER, MEMBERS, Reach, STOP_PATIENCE};
@@ -33,7 +33,8 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::TagSlot { volume, slot } => {
             let slot = slot.to_string();
-            let tags = [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
+            let tags =
+                [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
             Ok(reach.aws.ec2.tag(volume.as_str(), &tags).await?)
         }
         Step::Format { device, slot, .. } => {
@@ -86,7 +87,9 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::TakeMembershipLock { instance } => Ok(reach.etcd.take_lock(instance).await?),
         Step::ReleaseMembershipLock { instance } => Ok(reach.etcd.release_lock(instance).await?),
         Step::RemoveMember { member } => Ok(reach.etcd.remove(me, *member).await?),
-        Step::AddLearner { peer_url } => reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into),
+        Step::AddLearner { peer_url } => {
+            reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into)
+        }
         Step::PromoteMember { member } => Ok(reach.etcd.promote(me, *member).await?),
         Step::UpdatePeerUrl { member, peer_url } => Ok(reach.etcd.update_peer_url(*member, peer_url).await?),
         Step::RecordSlot { slot, record } => Ok(reach.etcd.record_slot(*slot, record).await?),
@@ -170,7 +173,7 @@ async fn authority(reach: &Reach) -> Result<EtcdAuthority, StepError> {
 }
 
 async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> {
-    let version = service::version(&reach.etcd_program()).await?;
+    let version = reach.etcd_version().await?;
     let rendered = config::render(wanted, &reach.tuning(), &reach.etcd_paths(), version)?;
     let dir = reach.etcd_dir();
     files::create_dir(&dir, 0o755)?;
@@ -178,8 +181,8 @@ async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> 
 }
 
 async fn start(reach: &Reach, after: u64) -> Result<(), StepError> {
-    must_be_mounted(reach).await?;
     sleep(Duration::from_millis(after)).await;
+    must_be_mounted(reach).await?;
     let config = reach.etcd_dir().join(launch::CONFIG_FILE);
     let args = [OsString::from("--config-file"), config.into_os_string()];
     Ok(reach.service.start(&reach.etcd_program(), &args).await?)

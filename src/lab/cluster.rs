@@ -9,7 +9,7 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use serde::Serialize;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::LabError;
 use super::laboratory::Laboratory;
@@ -82,11 +82,27 @@ pub struct Seen {
 
 /// Asks a member who it is and whom it follows.
 pub async fn look(url: &str, tls: &Tls) -> Result<Seen, LabError> {
-    let failed = |source| LabError::Etcd { what: format!("the status of {url}"), source: Box::new(source) };
-    let mut client = Client::connect([url], Some(tls.options(ASK))).await.map_err(failed)?;
-    let status = client.status().await.map_err(failed)?;
+    let status = within(&format!("the status of {url}"), async {
+        Client::connect([url], Some(tls.options(ASK))).await?.status().await
+    })
+    .await?;
     let (cluster, member) = status.header().map_or((0, 0), |h| (h.cluster_id(), h.member_id()));
     Ok(Seen { cluster, member, leader: status.leader(), learner: status.is_learner() })
+}
+
+/// A member that listens and does not serve yet takes a connection and says nothing on it, which
+/// the client's own limits do not cover.
+async fn within<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, LabError> {
+    let late = |_| LabError::TimedOut {
+        what: what.to_owned(),
+        seconds: ASK.as_secs(),
+        why: "there was no answer".to_owned(),
+    };
+    let failed = |source| LabError::Etcd { what: what.to_owned(), source: Box::new(source) };
+    timeout(ASK, call).await.map_err(late)?.map_err(failed)
 }
 
 /// A member, as the cluster lists it.
@@ -105,9 +121,10 @@ pub struct Member {
 
 /// Asks a member for all members.
 pub async fn members(url: &str, tls: &Tls) -> Result<Vec<Member>, LabError> {
-    let failed = |source| LabError::Etcd { what: format!("the members by {url}"), source: Box::new(source) };
-    let mut client = Client::connect([url], Some(tls.options(ASK))).await.map_err(failed)?;
-    let list = client.member_list().await.map_err(failed)?;
+    let list = within(&format!("the members by {url}"), async {
+        Client::connect([url], Some(tls.options(ASK))).await?.member_list().await
+    })
+    .await?;
     let members = list.members().iter().map(|m| Member {
         id: m.id(),
         name: m.name().to_owned(),

@@ -46,6 +46,8 @@ struct Inner {
     disks: Disks,
     machines: Mutex<Machines>,
     changed: watch::Sender<()>,
+    /// The last event of the region that was followed.
+    followed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -80,8 +82,8 @@ impl Laboratory {
         })
         .await?;
         let machines = Mutex::new(Machines { start: settings.start, ..Machines::default() });
-        let inner =
-            Arc::new(Inner { settings, addresses, region, disks, machines, changed: watch::Sender::new(()) });
+        let (changed, followed) = (watch::Sender::new(()), watch::Sender::new(0));
+        let inner = Arc::new(Inner { settings, addresses, region, disks, machines, changed, followed });
         let follower = tokio::spawn(follow(Arc::clone(&inner)));
         let laboratory = Self { inner, follower };
         laboratory.furnish()?;
@@ -155,6 +157,33 @@ impl Laboratory {
         change: impl FnOnce(&mut World) -> Result<T, super::region::Refusal>,
     ) -> Result<T, LabError> {
         self.inner.region.change(change).map_err(LabError::refused(what))
+    }
+
+    /// Changes the region, which may refuse, and waits until programs and files have followed.
+    pub async fn happen<T>(
+        &self,
+        what: impl Into<String>,
+        change: impl FnOnce(&mut World) -> Result<T, super::region::Refusal>,
+    ) -> Result<T, LabError> {
+        let answer = self.ask(what, change)?;
+        let all_followed = |last: &u64| self.inner.region.with(|world| world.events_after(*last).is_empty());
+        // The sender lives as long as the laboratory.
+        drop(self.inner.followed.subscribe().wait_for(all_followed).await);
+        Ok(answer)
+    }
+
+    /// Has machines reboot: everything that runs on them is cut off, and `run` and the mounts are
+    /// as they are at boot. Their agents wait to be started.
+    pub async fn reboot(&self, machines: &[Machine]) -> Result<(), LabError> {
+        for machine in machines {
+            machine.hold();
+        }
+        self.wait("the agents' end", Duration::from_secs(10), |_| {
+            let runs = machines.iter().filter(|m| m.pid().is_some()).count();
+            if runs == 0 { Ok(()) } else { Err(format!("{runs} run")) }
+        })
+        .await?;
+        machines.iter().try_for_each(Machine::cut_off)
     }
 
     /// What it was built from.
@@ -384,6 +413,7 @@ async fn follow(inner: Arc<Inner>) {
             if let Err(error) = inner.handle(&event.kind) {
                 tracing::error!(event = ?event.kind, error = chain(&error), "an event was not followed");
             }
+            inner.followed.send_replace(sequence);
             inner.changed.send_replace(());
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use etcd_client::{Client, GetOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::{Access, Tls};
 use super::laboratory::Laboratory;
@@ -31,6 +31,9 @@ pub enum StoreError {
     /// etcd's answer, or the lack of one.
     #[error(transparent)]
     Etcd(#[from] Box<etcd_client::Error>),
+    /// No answer within a call's time.
+    #[error("no answer")]
+    Silence,
     /// Another store's.
     #[error("{0}")]
     Other(String),
@@ -184,20 +187,26 @@ impl Etcd {
     }
 
     /// After a failure, another member is tried.
-    fn note<T>(&mut self, result: Result<T, etcd_client::Error>) -> Result<T, StoreError> {
+    async fn within<T>(
+        &mut self,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, StoreError> {
+        let result = match timeout(CALL, call).await {
+            Ok(result) => result.map_err(|error| StoreError::Etcd(Box::new(error))),
+            Err(_) => Err(StoreError::Silence),
+        };
         if result.is_err() {
             self.open = None;
             self.turn = self.turn.wrapping_add(1);
         }
-        result.map_err(|error| StoreError::Etcd(Box::new(error)))
+        result
     }
 }
 
 impl Store for Etcd {
     async fn put(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        let result = client.put(key, value, None).await;
-        self.note(result).map(drop)
+        self.within(client.put(key, value, None)).await.map(drop)
     }
 
     async fn read(&mut self, prefix: &str) -> Result<BTreeMap<String, Stored>, StoreError> {
@@ -208,8 +217,7 @@ impl Store for Etcd {
         loop {
             let mut client = self.client().await?;
             let options = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
-            let result = client.get(from.as_str(), Some(options)).await;
-            let page = self.note(result)?;
+            let page = self.within(client.get(from.as_str(), Some(options))).await?;
             for pair in page.kvs() {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 from = format!("{}\0", text(pair.key()));

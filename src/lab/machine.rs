@@ -177,6 +177,22 @@ impl Machine {
         process::kill_below(&self.dir);
     }
 
+    /// Kills everything that runs here, and puts `run` and the mounts in the state of a boot.
+    pub fn cut_off(&self) -> Result<(), LabError> {
+        process::kill_below(&self.dir);
+        let root = self.root();
+        let run = root.join("run/quorate");
+        if run.is_dir() {
+            fs::remove_dir_all(&run).map_err(LabError::file("removing", &run))?;
+        }
+        let mounted = root.join("var/lib/etcd");
+        if mounted.is_symlink() {
+            fs::remove_file(&mounted).map_err(LabError::file("removing", &mounted))?;
+            fs::create_dir(&mounted).map_err(LabError::file("making", &mounted))?;
+        }
+        Ok(())
+    }
+
     /// The machine is asked to shut down: everything that runs here is asked to end.
     pub fn shut_down(&self) {
         self.set(Order::Off);

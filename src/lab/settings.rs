@@ -80,7 +80,8 @@ impl Settings {
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,
-            timings: Timings::default(),
+            // EC2 goes on showing a volume that is deleted for a while.
+            timings: Timings { delete_volume_ms: 20_000, ..Timings::default() },
             configuration: Map::new(),
             agent: absolute(agent)?,
             etcd: find_etcd()?,

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -295,7 +294,6 @@ pub async fn serve(plan: &Path) -> Result<(), LabError> {
     let settings: Settings = serde_json::from_slice(&text)
         .map_err(|source| LabError::Json { what: plan.display().to_string(), source })?;
     let control = |what: &'static str| move |source: io::Error| LabError::Control { what, source };
-    let mut stop = signal(SignalKind::terminate()).map_err(control("listening for SIGTERM"))?;
     let dir = settings.dir.clone();
     let began = Instant::now();
     let lab = Arc::new(Laboratory::start(settings).await?);
@@ -321,7 +319,6 @@ pub async fn serve(plan: &Path) -> Result<(), LabError> {
                 Err(error) => tracing::warn!(%error, "a connection was not accepted"),
             },
             _ = down.wait_for(|down| *down) => break,
-            _ = stop.recv() => break,
         }
     }
     // Connections that are still open hold the laboratory, too: its processes end here in any case.

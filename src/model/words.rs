@@ -103,10 +103,9 @@ impl fmt::Display for Halt {
                 "volume {volume} is attached, and the kernel shows no device with its serial number; check \
                  the instance type's limit on volumes, or stop and start the instance"
             ),
-            Self::ForeignMount { found, expected } => write!(
-                f,
-                "{found} is mounted where etcd's volume belongs, expected {expected}; unmount it"
-            ),
+            Self::ForeignMount { found, expected } => {
+                write!(f, "{found} is mounted where etcd's volume belongs, expected {expected}; unmount it")
+            }
             Self::ReadOnly { volume } => write!(
                 f,
                 "volume {volume} is mounted read-only; look for file system errors in the kernel's log, \

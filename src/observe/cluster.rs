@@ -7,31 +7,20 @@ use tokio::time::Duration;
 use crate::model::machine::client_url;
 use crate::model::observation::EtcdObservation;
 use crate::model::{
-    Charter, ClusterUuid, Disk, EtcdVersion, Fact, Generation, InstanceState, Leaves, Role, ServiceState,
-    Versioned,
+    Charter, ClusterUuid, Disk, Fact, Generation, InstanceState, Leaves, Role, ServiceState, Versioned,
 };
 use crate::reach::Reach;
 
 use super::{Ec2Look, Memory};
 
 /// How long an answer is waited for at first, and at most.
-const STARTING: Duration = Duration::from_millis(1_200);
+const STARTING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(6);
 
 async fn within<T>(limit: Duration, answer: impl Future<Output = Fact<T>>) -> Fact<T> {
     tokio::time::timeout(limit, answer)
         .await
         .unwrap_or_else(|_| Fact::unknown(format!("no answer within {} ms", limit.as_millis())))
-}
-
-/// The program's version; it is asked until it has told.
-pub(super) async fn version(reach: &Reach, memory: &mut Memory) -> Fact<EtcdVersion> {
-    if let Some(version) = memory.version {
-        return Fact::Known(version);
-    }
-    let version = Fact::from(crate::host::service::version(&reach.etcd_program()).await);
-    memory.version = version.known().copied();
-    version
 }
 
 /// Asks this machine's member and the cluster, as far as there may be one.
@@ -50,18 +39,20 @@ pub(super) async fn look(
         etcd.cluster = Fact::unknown("there are no certificates to ask with");
         return;
     }
-    let expected = expected(charter, disk);
-    if expected.is_none() {
-        return;
-    }
+    let Some(expected) = expected(charter, disk) else { return };
     let runs = etcd.service == Fact::Known(ServiceState::Running);
     let me = client_url(reach.identity.address);
     reach.etcd.set_endpoints(endpoints(reach, ec2, charter, runs));
     let own = async {
         if runs { reach.etcd.own(&me).await.into() } else { Fact::unknown("etcd does not run here") }
     };
+    // While no majority of the founders has started there can be no quorum, and nobody is asked.
+    let forming = matches!(charter, Fact::Known(Some(charter)) if !charter.value.established());
     let cluster = async {
-        reach.etcd.observe(expected.as_ref().map(|(uuid, generation)| (uuid, *generation))).await.into()
+        if forming {
+            return Fact::unknown("no majority of the founders has started etcd yet");
+        }
+        reach.etcd.observe(Some((&expected.0, expected.1))).await.into()
     };
     // A member that is just starting listens before it serves: asking again soon is better than
     // waiting long for it. One that stays silent is given more time.

@@ -20,9 +20,9 @@ impl Ec2Look {
     /// eventually consistent, and a list without oneself may lack others too.
     pub fn instances_with(&self, me: &InstanceId) -> Fact<BTreeMap<InstanceId, Instance>> {
         match &self.instances {
-            Fact::Known(all) if !all.contains_key(me) => {
-                Fact::unknown(format!("EC2 does not list this instance ({me}) yet, so its list is not complete"))
-            }
+            Fact::Known(all) if !all.contains_key(me) => Fact::unknown(format!(
+                "EC2 does not list this instance ({me}) yet, so its list is not complete"
+            )),
             other => other.clone(),
         }
     }
@@ -44,12 +44,10 @@ async fn volumes(reach: &Reach) -> Fact<BTreeMap<VolumeId, Volume>> {
     match reach.settings.etcd.volume.source {
         VolumeSource::Tagged | VolumeSource::Created => {}
         // Attached by the launch template, and not tagged yet.
-        VolumeSource::Device => {
-            match ec2.volumes_attached_to(cluster, &reach.identity.instance).await {
-                Ok(attached) => volumes.extend(attached),
-                Err(error) => return Err(error).into(),
-            }
-        }
+        VolumeSource::Device => match ec2.volumes_attached_to(cluster, &reach.identity.instance).await {
+            Ok(attached) => volumes.extend(attached),
+            Err(error) => return Err(error).into(),
+        },
     }
     Fact::Known(volumes)
 }
@@ -57,15 +55,13 @@ async fn volumes(reach: &Reach) -> Fact<BTreeMap<VolumeId, Volume>> {
 /// Adds what EC2 says of machines and volumes that are named somewhere and not listed. Those on
 /// which it gives no definite word stay absent, which is unknown.
 pub(super) async fn with_named(reach: &Reach, look: Ec2Look, named: Vec<SlotRecord>) -> Ec2Look {
-    let (Fact::Known(mut instances), Fact::Known(mut volumes)) = (look.instances.clone(), look.volumes.clone())
+    let (Fact::Known(mut instances), Fact::Known(mut volumes)) =
+        (look.instances.clone(), look.volumes.clone())
     else {
         return look;
     };
-    let missing_instances: Vec<InstanceId> = named
-        .iter()
-        .map(|who| who.instance.clone())
-        .filter(|id| !instances.contains_key(id))
-        .collect();
+    let missing_instances: Vec<InstanceId> =
+        named.iter().map(|who| who.instance.clone()).filter(|id| !instances.contains_key(id)).collect();
     let missing_volumes: Vec<VolumeId> =
         named.iter().map(|who| who.volume.clone()).filter(|id| !volumes.contains_key(id)).collect();
     let (cluster, ec2) = (&reach.settings.cluster, &reach.aws.ec2);

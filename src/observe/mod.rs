@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::host::clock;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId, Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
+    Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -44,18 +45,10 @@ pub struct Memory {
     full: Option<(Instant, Observation)>,
     authority: Option<(Instant, Option<Authority>)>,
     charter: Option<Versioned<Charter>>,
-    version: Option<crate::model::EtcdVersion>,
     published: Option<Option<PublishedMembers>>,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,
-}
-
-impl Memory {
-    /// Whether a light look would have enough to go by.
-    pub fn is_recent(&self) -> bool {
-        self.full.as_ref().is_some_and(|(at, _)| at.elapsed() < RECENT)
-    }
 }
 
 /// Looks at the world.
@@ -65,6 +58,9 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         (Depth::Light | Depth::Full, _) => None,
     };
     let identity = Fact::Known(reach.identity.clone());
+    let is_light = last.is_some();
+    // As old as the beginning of the look: its first answers are.
+    let began = Instant::now();
     let mut seen = match last {
         Some(last) => light(reach, memory, last).await,
         None => full(reach, memory, identity).await,
@@ -72,8 +68,8 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     seen.at = clock::now_ms();
     seen.entropy = entropy();
     seen.waiting = waiting;
-    if !matches!(depth, Depth::Light) || !memory.is_recent() {
-        memory.full = Some((Instant::now(), seen.clone()));
+    if !is_light {
+        memory.full = Some((began, seen.clone()));
     }
     seen
 }
@@ -99,7 +95,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
     };
     let disk = disk::look(reach, memory, &ec2.volumes).await;
     let leaves: Fact<Option<Leaves>> = pki::inspect(&reach.pki()).into();
-    let version = cluster::version(reach, memory).await;
+    let version = reach.etcd_version().await.into();
     let mut etcd = EtcdObservation {
         version,
         service: reach.service.state().await.into(),

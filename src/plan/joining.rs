@@ -7,8 +7,8 @@
 
 use crate::model::charter::majority;
 use crate::model::{
-    Charter, ClusterView, EtcdLaunch, Fact, LaunchState, Member, MemberId, Plan, SlotRecord,
-    StampState, Step, WaitingOn,
+    Charter, ClusterView, EtcdLaunch, Fact, LaunchState, Member, MemberId, Plan, SlotRecord, StampState,
+    Step, WaitingOn,
 };
 
 use super::course::{Course, Next};

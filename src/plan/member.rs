@@ -23,8 +23,8 @@ use crate::model::plan::Subject;
 use crate::model::step::CharterChange;
 use crate::model::{
     Charter, ClusterUuid, ClusterView, DataDir, EtcdLaunch, EtcdVersion, Fact, Generation, Halt, Identity,
-    LaunchState, MemberId, Observation, Phase, Plan, ServiceState, StampState, Step, Versioned, WaitingOn,
-    Warning,
+    LaunchState, MemberId, Observation, Phase, Plan, ServiceState, SlotRecord, StampState, Step, Versioned,
+    WaitingOn, Warning,
 };
 
 use super::course::{Course, Next};
@@ -71,7 +71,7 @@ impl<'a> Site<'a> {
     }
 
     /// This machine's member in the view: by the stamp's id, or before there is one, by the slot's
-    /// name or by the address that the charter gave to the founder.
+    /// name, by its record, by its own word, or by the address that the charter gave to the founder.
     pub fn my_member(&self, view: &ClusterView, charter: Option<&Charter>) -> Option<MemberId> {
         match &self.held.stamp.state {
             StampState::Joining { member, .. } | StampState::Member { member, .. } => {
@@ -82,10 +82,17 @@ impl<'a> Site<'a> {
                 let founded_at = charter
                     .and_then(|charter| charter.founder(self.held.slot))
                     .map(|founder| &founder.peer_url);
+                let recorded = view
+                    .records
+                    .get(&self.held.slot)
+                    .filter(|record| record.volume == self.held.volume)
+                    .and_then(|record| record.member);
+                let running = self.seen.etcd.own.known().map(|own| own.member);
                 view.members
                     .iter()
-                    .find(|(_, member)| {
+                    .find(|(id, member)| {
                         member.name == name
+                            || [recorded, running].contains(&Some(**id))
                             || (!member.has_started()
                                 && !member.learner
                                 && founded_at.is_some_and(|url| member.peer_urls.contains(url)))
@@ -429,6 +436,17 @@ pub(super) fn on_data(
             if let Some((id, view)) = view.and_then(|view| Some((site.my_member(view, charter)?, view))) {
                 let url = site.me.peer_url();
                 if view.members.get(&id).is_some_and(|member| member.peer_urls != [url.clone()]) {
+                    // A founder that has not published its name is known by its address alone: the
+                    // record comes first, or it would be nobody's once the address has changed.
+                    let record = SlotRecord {
+                        volume: site.held.volume.clone(),
+                        instance: site.me.instance.clone(),
+                        peer_url: url.clone(),
+                        member: Some(id),
+                    };
+                    if view.records.get(&site.held.slot) != Some(&record) {
+                        steps.push(Step::RecordSlot { slot: site.held.slot, record });
+                    }
                     steps.push(Step::UpdatePeerUrl { member: id, peer_url: url });
                 }
             } else if !same_address(site, charter) && site.settings.etcd.size.slots() > 1 {

@@ -24,15 +24,23 @@ pub fn status(line: &str) {
     tell(&[NotifyState::Status(line)]);
 }
 
-/// The agent is alive.
-pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+/// How often to say that the agent is alive: a third of the time after which the service manager takes the agent for
+/// wedged; `None` when it does not watch.
+fn alive_every() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 3)
 }
 
-/// How often to say so: a third of the time after which the service manager takes the agent for
-/// wedged; `None` when it does not watch.
-pub fn alive_every() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 3)
+/// Waits for something, and tells the service manager meanwhile that the agent is alive.
+pub async fn alive<T>(what: impl Future<Output = T>) -> T {
+    let Some(every) = alive_every() else { return what.await };
+    let mut what = std::pin::pin!(what);
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        tokio::select! {
+            result = &mut what => return result,
+            _ = ticks.tick() => tell(&[NotifyState::Watchdog]),
+        }
+    }
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -189,10 +189,7 @@ impl Status {
         };
         row("cluster", format!("{}  role {}", known(self.cluster.as_ref()), known(self.role.as_ref())));
         row("node", format!("{}  zone {}", known(self.instance.as_ref()), known(self.zone.as_ref())));
-        row(
-            "slot",
-            format!("{}  member {}", known(self.slot.as_ref()), known(self.member.as_ref())),
-        );
+        row("slot", format!("{}  member {}", known(self.slot.as_ref()), known(self.member.as_ref())));
         row("phase", format!("{}  (seen {} ago)", self.phase, ago(now, self.at)));
         for waiting in &self.waiting {
             row("waits for", format!("{} (for {})", waiting.on, ago(now, waiting.since)));

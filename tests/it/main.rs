@@ -4,6 +4,8 @@ mod contract;
 mod disks;
 mod docs;
 mod etcd;
+mod laboratory;
 mod model;
 mod service;
 mod units;
+mod weather;

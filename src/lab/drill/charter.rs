@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::stage::HEAL;
 use super::{Stage, Unmet};
-use crate::lab::settings::Start;
 use crate::lab::status::Status;
 
 /// How long machines that must not found a cluster are watched not doing so.
@@ -33,26 +32,14 @@ pub(super) async fn lost(stage: &mut Stage) -> Result<(), Unmet> {
     }
     stage.healed(HEAL).await?;
 
-    stage.lab.set_start(Start::Held);
+    // All is down: every machine reboots, at the same address.
     let machines = stage.lab.control_plane();
-    for machine in &machines {
-        let id = &machine.identity().instance;
-        stage.lab.ask(format!("the death of {id}"), |world| world.kill_instance(id))?;
-    }
     stage.fault();
+    stage.lab.reboot(&machines).await?;
     stage.lab.delete_charter()?;
-    let wanted = machines.len();
-    let successors = stage
-        .lab
-        .wait("the successors", HEAL, |lab| {
-            let there = lab.control_plane();
-            (there.len() == wanted).then_some(there).ok_or_else(|| "not all are there".to_owned())
-        })
-        .await?;
-    for machine in &successors {
+    for machine in &machines {
         machine.start();
     }
-    stage.lab.set_start(Start::AtOnce);
     let halted = |lab: &crate::lab::laboratory::Laboratory| {
         for machine in lab.control_plane() {
             let status = Status::of(&machine.root()).map_err(|e| crate::lab::error::chain(&e))?;

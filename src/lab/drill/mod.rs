@@ -138,7 +138,13 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
 }
 
 async fn built(drill: Drill, options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = Stage::build(drill.name(), options, |_| ()).await?;
+    let mut stage = Stage::build(drill.name(), options, |settings| {
+        if drill == Drill::LostCharter {
+            // Who is halted looks again at the slow tick.
+            settings.configuration.insert("tick".into(), serde_json::json!("1s"));
+        }
+    })
+    .await?;
     let result = async {
         stage.start_all().await?;
         stage.formed(stage::FORM).await?;

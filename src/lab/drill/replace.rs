@@ -38,7 +38,7 @@ async fn kill(stage: &mut Stage, machine: &Machine) -> Result<(), Unmet> {
     stage.writes_go_on().await?;
     stage.fault();
     let id = &machine.identity().instance;
-    stage.lab.ask(format!("the death of {id}"), |world| world.kill_instance(id))?;
+    stage.lab.happen(format!("the death of {id}"), |world| world.kill_instance(id)).await?;
     Ok(())
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn blank(stage: &mut Stage) -> Result<(), Unmet> {
     let before = stage.healthy().await?;
     let victim = choose(stage, &before).await?;
     kill(stage, &victim.machine).await?;
-    stage.lab.ask("the loss of a volume", |world| world.lose_volume(&victim.volume))?;
+    stage.lab.happen("the loss of a volume", |world| world.lose_volume(&victim.volume)).await?;
     stage.lab.create_volume(victim.slot)?;
     let successor = stage.lab.successor(&victim.machine, HEAL).await?;
     let after = stage.healed(HEAL).await?;

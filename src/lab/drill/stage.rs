@@ -237,6 +237,7 @@ impl Stage {
 pub async fn first_write(urls: Vec<String>, tls: impl Fn() -> Option<Tls>) -> Instant {
     const AGAIN: Duration = Duration::from_millis(5);
     const CALL: Duration = Duration::from_secs(1);
+    const SILENCE: Duration = Duration::from_secs(5);
     let tls = loop {
         match tls() {
             Some(tls) => break tls,
@@ -248,9 +249,12 @@ pub async fn first_write(urls: Vec<String>, tls: impl Fn() -> Option<Tls>) -> In
         let options = tls.options(CALL);
         attempts.spawn(async move {
             loop {
-                if let Ok(mut client) = Client::connect([&url], Some(options.clone())).await
-                    && client.put("/first", url.as_str(), None).await.is_ok()
-                {
+                let put = async {
+                    let mut client = Client::connect([&url], Some(options.clone())).await?;
+                    client.put("/first", url.as_str(), None).await
+                };
+                // A member that listens and does not serve yet is waited for rather than asked anew.
+                if timeout(SILENCE, put).await.is_ok_and(|put| put.is_ok()) {
                     return Instant::now();
                 }
                 sleep(AGAIN).await;

@@ -168,8 +168,8 @@ async fn join(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
     stage.writes_go_on().await?;
     stage.fault();
     let id = &victim.identity().instance;
-    stage.lab.ask(format!("the death of {id}"), |world| world.kill_instance(id))?;
-    stage.lab.ask("the loss of a volume", |world| world.lose_volume(&volume))?;
+    stage.lab.happen(format!("the death of {id}"), |world| world.kill_instance(id)).await?;
+    stage.lab.happen("the loss of a volume", |world| world.lose_volume(&volume)).await?;
     stage.lab.create_volume(slot)?;
     let successor = stage.lab.successor(&victim, HEAL).await?;
     successor.fail_at(arm.point(true));

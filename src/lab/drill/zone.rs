@@ -12,7 +12,7 @@ pub(super) async fn loss(stage: &mut Stage) -> Result<(), Unmet> {
     let zone = machines.first().map(|m| m.identity().zone.clone()).unwrap_or_default();
     stage.writes_go_on().await?;
     stage.fault();
-    stage.lab.ask(format!("the power of {zone}"), |world| world.stop_zone(&zone))?;
+    stage.lab.happen(format!("the power of {zone}"), |world| world.stop_zone(&zone)).await?;
     // The group looks for room elsewhere; the slot stays where its volume is.
     let wanted = stage.lab.settings().control_plane;
     stage
@@ -23,7 +23,7 @@ pub(super) async fn loss(stage: &mut Stage) -> Result<(), Unmet> {
         })
         .await?;
     stage.writes_go_on().await?;
-    stage.lab.ask(format!("the power of {zone}"), |world| world.start_zone(&zone))?;
+    stage.lab.happen(format!("the power of {zone}"), |world| world.start_zone(&zone)).await?;
     // Auto Scaling spreads the machines evenly again.
     stage
         .lab

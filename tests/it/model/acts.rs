@@ -29,7 +29,9 @@ pub fn is_upkeep(step: &Step) -> bool {
         Step::WriteStamp { stamp } => matches!(stamp.state, StampState::Member { .. }),
         Step::TagStamp { state, .. } => matches!(state, StampState::Member { .. }),
         Step::RecordSlot { record, .. } => record.member.is_some(),
-        Step::CopyCharterToEtcd { .. } | Step::CopyCharterToVolume { .. } | Step::ReleaseMembershipLock { .. } => true,
+        Step::CopyCharterToEtcd { .. }
+        | Step::CopyCharterToVolume { .. }
+        | Step::ReleaseMembershipLock { .. } => true,
         _ => false,
     }
 }
@@ -107,7 +109,9 @@ impl Planner {
             | Step::PromoteMember { .. }
             | Step::UpdatePeerUrl { .. }
             | Step::RecordSlot { .. }
-            | Step::CopyCharterToEtcd { .. } => self.ask_etcd(world, flight, &plan.steps[usize::from(flight.step)]),
+            | Step::CopyCharterToEtcd { .. } => {
+                self.ask_etcd(world, flight, &plan.steps[usize::from(flight.step)])
+            }
             Step::PublishMembers { .. } | Step::GrowFilesystem { .. } | Step::IssueLeaves { .. } => true,
             // By a stale listing: the volume is here already, or it is gone.
             Step::AttachVolume { volume, .. } => {
@@ -175,7 +179,10 @@ impl Planner {
             Step::UpdatePeerUrl { member, peer_url } => {
                 let address = address_number(peer_url);
                 let members = &mut world.lineages[index].members;
-                if members.iter().any(|m| m.address == address && sight::member(index_u8(index), m.id) != *member) {
+                if members
+                    .iter()
+                    .any(|m| m.address == address && sight::member(index_u8(index), m.id) != *member)
+                {
                     return false;
                 }
                 let Some(found) =
@@ -223,7 +230,8 @@ impl Planner {
     }
 
     fn boot_new(&self, world: &mut World, slot: usize, launch: &EtcdLaunch) -> Process {
-        let key = self.tables.keys.put((launch.uuid.clone(), launch.generation, launch.initial_cluster.clone()));
+        let key =
+            self.tables.keys.put((launch.uuid.clone(), launch.generation, launch.initial_cluster.clone()));
         let generation = u8::try_from(launch.generation.0).unwrap();
         let index = world.lineages.iter().position(|lineage| lineage.key == key).unwrap_or_else(|| {
             let charter = world.charter.map(|(_, id)| self.tables.charters.get(id));
@@ -297,7 +305,8 @@ impl Planner {
                 }
                 Step::PromoteMember { member } => {
                     changes += 1;
-                    let learner = lineage.members.iter().find(|m| sight::member(index_u8(index), m.id) == *member);
+                    let learner =
+                        lineage.members.iter().find(|m| sight::member(index_u8(index), m.id) == *member);
                     let behind = |learner: &Voter| {
                         world.places[usize::from(learner.slot)]
                             .data
@@ -362,7 +371,10 @@ fn remove(world: &mut World, index: usize, me: (u8, u8), id: MemberId) -> bool {
     }
     let place = &world.places[usize::from(member.slot)];
     let volume_gone = member.volume < place.volume && !(place.kept && member.volume + 1 == place.volume);
-    let in_hand = me.0 == member.slot && me.1 == place.machine && member.volume == place.volume && !world.runs(index, &member);
+    let in_hand = me.0 == member.slot
+        && me.1 == place.machine
+        && member.volume == place.volume
+        && !world.runs(index, &member);
     let never_ran = member.learner && !member.started && member.machine < place.machine;
     let own_learner = member.learner && me == (member.slot, place.machine);
     if !(volume_gone || in_hand || never_ran || own_learner) {

@@ -111,8 +111,14 @@ impl Exploration {
     pub fn formed(mut self) -> Self {
         let left = self.start.left;
         self.start.left = Budget::default();
-        self.start = self.healed(&self.start).unwrap_or_else(|why| panic!("the cluster does not form: {why}"));
+        self.start =
+            self.healed(&self.start).unwrap_or_else(|why| panic!("the cluster does not form: {why}"));
         self.start.left = left;
+        self
+    }
+
+    pub fn late_upkeep(mut self) -> Self {
+        self.prompt_upkeep = false;
         self
     }
 
@@ -379,7 +385,11 @@ impl Exploration {
                 }
             }
             if world == before {
-                return if whole(&world) { Ok(world) } else { Err(self.told(&world)) };
+                let content = (0..SLOTS).all(|slot| {
+                    let (_, plan) = self.planner.planned(&world, slot, Look::Clear);
+                    plan.report.phase == Phase::Running && plan.steps.is_empty() && plan.report.halt.is_none()
+                });
+                return if content && whole(&world) { Ok(world) } else { Err(self.told(&world)) };
             }
         }
         Err(format!("it never comes to rest: {}", self.told(&world)))
@@ -452,7 +462,12 @@ impl Model for Exploration {
                 }
             } else {
                 acts.extend([Act::Look(slot, Look::Clear), Act::Look(slot, Look::Patient)]);
-                acts.extend(self.looks.iter().filter(|look| can_look(world, **look)).map(|look| Act::Look(slot, *look)));
+                acts.extend(
+                    self.looks
+                        .iter()
+                        .filter(|look| can_look(world, **look))
+                        .map(|look| Act::Look(slot, *look)),
+                );
             }
             if place.etcd == Process::Launched {
                 acts.push(Act::Boot(slot));
@@ -519,7 +534,10 @@ impl Model for Exploration {
             Property::always("nothing that is valid is set aside", kept::<{ rule::NOTHING_DESTROYED }>),
             Property::always("a member with a memory never starts as new", kept::<{ rule::MEMORY }>),
             Property::always("a member is removed only when it can't come back", kept::<{ rule::EVIDENCE }>),
-            Property::always("membership changes one at a time, in good health", kept::<{ rule::ONE_AT_A_TIME }>),
+            Property::always(
+                "membership changes one at a time, in good health",
+                kept::<{ rule::ONE_AT_A_TIME }>,
+            ),
             Property::always("a removed member's data are not started", kept::<{ rule::REMOVED_DATA }>),
             Property::always("no acknowledged write is lost", kept::<{ rule::LOST_WRITE }>),
             Property::sometimes("the cluster is whole", |_, world| whole(world)),

@@ -3,6 +3,8 @@
 //! The shipped planner stays as it is. A bug is a lie told to it, a change made to its answer, or a
 //! change of how the world takes its orders.
 
+use std::collections::BTreeMap;
+
 use quorate::config::Settings;
 use quorate::model::*;
 use quorate::plan::plan;
@@ -24,9 +26,9 @@ pub enum Mutation {
     NeverMarked,
     /// The stamp is written after etcd was started.
     StampAfterStart,
-    /// No answer about the charter is taken for no charter, and none about the volumes for none.
+    /// No answer about EC2's volumes and machines is taken for their absence.
     UnknownIsAbsent,
-    /// A new generation is founded although a majority has started.
+    /// A new generation is founded although a majority has started, by its marks and its tags.
     RefoundThoughEstablished,
     /// A mark is withdrawn without looking for data.
     WithdrawWithoutLooking,
@@ -61,9 +63,9 @@ impl Mutation {
     fn lie(self, seen: &mut Observation, slot: u8) {
         match self {
             Self::UnknownIsAbsent => {
-                if !seen.charter.is_known() {
-                    seen.charter = Fact::Known(None);
-                    forget_life(seen);
+                if !seen.volumes.is_known() {
+                    seen.volumes = Fact::Known(none_but_own(seen, slot));
+                    seen.instances = Fact::Known(BTreeMap::new());
                 }
             }
             Self::CharterLostIgnored => {
@@ -72,22 +74,28 @@ impl Mutation {
                 }
             }
             Self::RefoundThoughEstablished => {
-                if let Fact::Known(Some(charter)) = &mut seen.charter {
+                let own = own_volume(seen);
+                if let Fact::Known(Some(charter)) = &mut seen.charter
+                    && charter.value.founders.iter().all(|founder| founder.volume != own)
+                {
                     charter.value.founders.iter_mut().for_each(|founder| founder.started = None);
+                    forget_tags(seen, None);
                 }
             }
             Self::WithdrawWithoutLooking => {
-                if let Some(holds) = holds(seen)
-                    && matches!(&holds.stamp, Fact::Known(Some(stamp)) if matches!(stamp.state, StampState::Starting { .. }))
-                {
-                    holds.data = DataDir::Absent;
+                let Fact::Known(Some(charter)) = &seen.charter else { return };
+                let here = seen.identity.known().map(Identity::peer_url);
+                let moved = charter.value.founder(slot_of(slot)).map(|f| f.peer_url.clone()) != here;
+                let generation = charter.value.generation;
+                let starting =
+                    |state| matches!(state, StampState::Starting { generation: g, .. } if g == generation);
+                if moved && stamp(seen).is_some_and(starting) {
+                    holds(seen).into_iter().for_each(|holds| holds.data = DataDir::Absent);
                 }
             }
             Self::WipedStartsNew => {
-                let blank = holds(seen).is_some_and(|holds| {
-                    holds.data == DataDir::Absent
-                        && matches!(&holds.stamp, Fact::Known(Some(stamp)) if stamp.state == StampState::Formatted)
-                });
+                let blank = stamp(seen) == Some(StampState::Formatted)
+                    && holds(seen).is_some_and(|holds| holds.data == DataDir::Absent);
                 if blank {
                     forget_tags(seen, Some(slot));
                     if let Fact::Known(Some(charter)) = &mut seen.charter {
@@ -158,7 +166,10 @@ impl Mutation {
                 }
             }
             Self::StampAfterStart => {
-                let stamp = position(plan, |step| matches!(step, Step::WriteStamp { stamp } if matches!(stamp.state, StampState::Starting { .. })));
+                let stamp = position(
+                    plan,
+                    |step| matches!(step, Step::WriteStamp { stamp } if matches!(stamp.state, StampState::Starting { .. })),
+                );
                 if let (Some(stamp), Some(start)) = (stamp, start) {
                     let step = plan.steps.remove(stamp);
                     plan.steps.insert(start, step);
@@ -175,7 +186,8 @@ impl Mutation {
                 }
             }
             Self::RemovedDataReused => {
-                let aside = |step: &Step| matches!(step, Step::SetDataAside { because } if because == "removed");
+                let aside =
+                    |step: &Step| matches!(step, Step::SetDataAside { because } if because == "removed");
                 if plan.steps.iter().any(aside) {
                     plan.steps = vec![Step::StartEtcd { after: 0 }];
                 }
@@ -192,8 +204,34 @@ fn holds(seen: &mut Observation) -> Option<&mut VolumeContents> {
     }
 }
 
+fn stamp(seen: &mut Observation) -> Option<StampState> {
+    match &holds(seen)?.stamp {
+        Fact::Known(Some(stamp)) => Some(stamp.state.clone()),
+        Fact::Known(None) | Fact::Unknown(_) => None,
+    }
+}
+
 fn own_volume(seen: &Observation) -> VolumeId {
     seen.disk.known().cloned().flatten().unwrap().volume
+}
+
+/// Only the volume here, and what the cluster remembers as gone.
+fn none_but_own(seen: &Observation, slot: u8) -> BTreeMap<VolumeId, Volume> {
+    let own = own_volume(seen);
+    let volume = |state| Volume { state, zone: None, attachment: None, ours: true, slot: None, stamp: None };
+    let records = seen.etcd.cluster.known().into_iter().flat_map(|view| view.records.values());
+    let mut volumes: BTreeMap<VolumeId, Volume> =
+        records.map(|record| (record.volume.clone(), volume(VolumeState::Deleted))).collect();
+    let attachment = Attachment {
+        instance: seen.identity.known().unwrap().instance.clone(),
+        state: AttachmentState::Attached,
+        device: String::new(),
+        delete_on_termination: false,
+    };
+    let here =
+        Volume { attachment: Some(attachment), slot: Some(slot_of(slot)), ..volume(VolumeState::InUse) };
+    volumes.insert(own, Volume { stamp: Some("formatted".to_owned()), ..here });
+    volumes
 }
 
 fn forget_tags(seen: &mut Observation, only: Option<u8>) {

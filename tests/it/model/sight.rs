@@ -110,7 +110,8 @@ pub fn address(number: u8) -> Ipv4Addr {
 }
 
 pub fn address_number(url: &str) -> u8 {
-    let address: Ipv4Addr = url.strip_prefix("https://").unwrap().strip_suffix(":2380").unwrap().parse().unwrap();
+    let address: Ipv4Addr =
+        url.strip_prefix("https://").unwrap().strip_suffix(":2380").unwrap().parse().unwrap();
     address.octets()[3] - 1
 }
 
@@ -140,11 +141,11 @@ impl Planner {
         let listings = match look {
             Look::NoEc2 => None,
             Look::Stale => world.before,
-            Look::Clear | Look::Patient | Look::Fed | Look::NoCharter | Look::NoCluster => Some(world.listings()),
+            Look::Clear | Look::Patient | Look::Fed | Look::NoCharter | Look::NoCluster => {
+                Some(world.listings())
+            }
         };
-        let answering = world
-            .answering()
-            .filter(|_| look != Look::NoCluster && world.cut != Some(number));
+        let answering = world.answering().filter(|_| look != Look::NoCluster && world.cut != Some(number));
         let own = place.data.filter(|_| place.etcd == Process::Up).map(|data| {
             let lineage = &world.lineages[usize::from(data.lineage)];
             let learner = lineage.members.iter().any(|m| m.id == data.member && m.learner);
@@ -154,7 +155,8 @@ impl Planner {
                 data.revision == lineage.acknowledged && answering == Some(usize::from(data.lineage)),
             )
         });
-        let flights = world.flights.iter().filter(|f| usize::from(f.slot) == slot && f.machine == place.machine);
+        let flights =
+            world.flights.iter().filter(|f| usize::from(f.slot) == slot && f.machine == place.machine);
         Seen {
             slot: number,
             machine: place.machine,
@@ -234,10 +236,8 @@ impl Planner {
         };
         let unknown = || "throttled".to_owned();
         let version = seen.charter.flatten().map_or(0, |(version, _)| version);
-        let entropy = format!(
-            "{:04x}{:04x}-0000-0000-{version:04x}-{:012x}",
-            seen.slot, seen.machine, seen.writes
-        );
+        let entropy =
+            format!("{:04x}{:04x}-0000-0000-{version:04x}-{:012x}", seen.slot, seen.machine, seen.writes);
         Observation {
             at: NOW,
             entropy: entropy.parse().unwrap(),
@@ -286,8 +286,7 @@ impl Planner {
                     device: "/dev/xvdf".to_owned(),
                     delete_on_termination: false,
                 });
-                let stamp =
-                    listing.tag.filter(|_| present).map(|tag| (*self.tables.tags.get(tag)).clone());
+                let stamp = listing.tag.filter(|_| present).map(|tag| (*self.tables.tags.get(tag)).clone());
                 volumes.insert(
                     volume(slot, number),
                     Volume {
@@ -339,7 +338,10 @@ impl Planner {
             own: seen.own.map_or(Fact::unknown("no answer"), |(id, learner, in_sync)| {
                 Fact::Known(OwnMember { member: MemberId(id), learner, in_sync })
             }),
-            cluster: seen.view.as_ref().map_or(Fact::unknown("no quorum"), |view| Fact::Known(self.view(view))),
+            cluster: seen
+                .view
+                .as_ref()
+                .map_or(Fact::unknown("no quorum"), |view| Fact::Known(self.view(view))),
         }
     }
 
@@ -361,7 +363,10 @@ impl Planner {
                     let name = if voter.started { slot_of(voter.slot).member_name() } else { String::new() };
                     let healthy = if *healthy { Fact::Known(true) } else { Fact::unknown("no answer") };
                     let peer_urls = vec![peer_url(address(voter.address))];
-                    (member(view.lineage, voter.id), Member { name, peer_urls, learner: voter.learner, healthy })
+                    (
+                        member(view.lineage, voter.id),
+                        Member { name, peer_urls, learner: voter.learner, healthy },
+                    )
                 })
                 .collect(),
             leader: None,

@@ -201,9 +201,7 @@ impl World {
         place.up
             && place.etcd == Process::Up
             && self.cut != Some(member.slot)
-            && place
-                .data
-                .is_some_and(|data| usize::from(data.lineage) == lineage && data.member == member.id)
+            && place.data.is_some_and(|data| usize::from(data.lineage) == lineage && data.member == member.id)
     }
 
     fn voters(&self, lineage: usize) -> Vec<&Voter> {
@@ -257,9 +255,7 @@ impl World {
             }
             let mut revisions: Vec<u8> = running.iter().map(|data| data.revision).collect();
             revisions.sort_unstable();
-            if revisions.len() >= majority(voters)
-                && revisions[majority(voters) - 1] < lineage.acknowledged
-            {
+            if revisions.len() >= majority(voters) && revisions[majority(voters) - 1] < lineage.acknowledged {
                 self.broken |= rule::LOST_WRITE;
             }
             if self.quorum(index) {

@@ -1,0 +1,74 @@
+//! The laboratory end to end: the agent as it is shipped, real etcd, the simulated region.
+//!
+//! Each test is a drill, in directories and on addresses of its own. What a drill demands is
+//! written where the drill is; here it must pass.
+
+use std::path::PathBuf;
+
+use quorate::lab::drill::{self, Drill, Options, Report};
+use tokio::sync::Semaphore;
+
+/// Several laboratories at once share the processors, and what is then slow is not the agent.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+async fn run(drill: Drill, seed: u64, weather: bool) -> Report {
+    let _turn = AT_ONCE.acquire().await.unwrap();
+    let agent = PathBuf::from(env!("CARGO_BIN_EXE_quorate"));
+    let report = drill::run(drill, &Options { seed, weather, keep: false, agent }).await;
+    assert!(report.passed, "{}", serde_json::to_string_pretty(&report).unwrap());
+    assert!(report.writes_acknowledged > 0);
+    assert_eq!(report.writes_lost, 0);
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines_become_one_cluster() {
+    let report = run(Drill::Form, 1, false).await;
+    assert!(report.form_ms.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines_become_one_cluster_with_lost_answers_and_stale_reads() {
+    for seed in [2, 3] {
+        run(Drill::Form, seed, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_majority_founds_when_one_machine_never_comes() {
+    run(Drill::FormMissing, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_replaced_with_its_volume_is_the_same_member() {
+    // One of the two kills the leader, the other a follower.
+    for seed in [1, 2] {
+        let report = run(Drill::ReplaceOne, seed, false).await;
+        assert!(report.heal_ms.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_replaced_with_a_blank_volume_is_a_new_member() {
+    run(Drill::ReplaceBlank, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_crash_do_not_disturb_etcd() {
+    run(Drill::CrashAgents, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_cut_off_after_any_step_carries_on() {
+    run(Drill::CrashSteps, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_charter_is_repaired_by_a_quorum_and_founds_nothing_without() {
+    run(Drill::LostCharter, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_replaced_in_bad_weather() {
+    run(Drill::Weather, 1, false).await;
+}

@@ -1,0 +1,143 @@
+//! Bad input and bad weather: what the agent says, and that it does nothing then which it should not.
+//!
+//! [`COVERED`] tells for each kind of misfortune which tests hold it; those that need a whole agent
+//! or whole answers are here.
+
+#![allow(clippy::unwrap_used, reason = "a check fails by panicking, in its helpers as well")]
+
+mod aws;
+mod etcd;
+mod metadata;
+mod node;
+mod sky;
+mod volumes;
+
+/// A misfortune, and where it is covered: a source file, and in it a test.
+type Covered = (&'static str, &'static [(&'static str, &'static str)]);
+
+const COVERED: &[Covered] = &[
+    (
+        "the metadata service is late",
+        &[("tests/it/weather/metadata.rs", "a_metadata_service_that_is_late_is_asked_until_it_answers")],
+    ),
+    (
+        "it is absent, or answers 401, 403, 404 or 5xx, or slowly",
+        &[
+            (
+                "tests/it/weather/metadata.rs",
+                "every_trouble_of_the_metadata_service_is_waited_for_by_its_name",
+            ),
+            (
+                "tests/it/weather/etcd.rs",
+                "an_agent_without_a_metadata_service_says_so_ends_when_asked_and_goes_on_when_it_is_back",
+            ),
+            ("src/aws/metadata/tests.rs", "each_status_has_its_name"),
+            ("src/aws/metadata/tests.rs", "each_silence_has_its_name"),
+            ("src/aws/metadata/tests.rs", "a_refused_token_is_replaced_once"),
+        ],
+    ),
+    (
+        "tags are not published",
+        &[
+            ("tests/it/weather/metadata.rs", "tags_that_are_not_published_are_ec2_s_to_tell_and_waited_for"),
+            (
+                "tests/it/weather/metadata.rs",
+                "tags_without_an_answer_are_not_taken_for_tags_that_are_not_set",
+            ),
+        ],
+    ),
+    (
+        "user data are malformed, a truncated gzip, or of a wrong MIME type",
+        &[
+            ("tests/it/weather/metadata.rs", "user_data_that_can_not_be_used_halt_with_their_name_and_place"),
+            ("tests/it/weather/metadata.rs", "a_part_of_another_type_is_not_ours_and_says_nothing"),
+            ("src/config/tests/user_data.rs", "damaged_packing_is_refused_and_named"),
+            ("src/config/tests/user_data.rs", "malformed_mime_is_refused_and_named"),
+            ("src/config/tests/user_data.rs", "a_part_of_ours_that_is_damaged_is_refused_by_number"),
+            ("src/config/tests/user_data.rs", "no_bytes_make_the_reader_panic"),
+        ],
+    ),
+    (
+        "user data have all their 16 KB, or more",
+        &[
+            ("tests/it/weather/metadata.rs", "user_data_of_all_their_sixteen_kilobytes_arrive_whole"),
+            ("src/config/tests/user_data.rs", "sixteen_kilobytes_are_taken_and_one_more_is_not"),
+        ],
+    ),
+    (
+        "there is no such bucket",
+        &[("tests/it/weather/aws.rs", "a_bucket_that_is_not_there_is_waited_for_and_said")],
+    ),
+    ("S3 denies access", &[("tests/it/weather/aws.rs", "access_denied_by_s3_says_what_to_allow")]),
+    ("S3 rejects the clock", &[("tests/it/weather/aws.rs", "a_clock_that_s3_refuses_is_said_to_be_wrong")]),
+    (
+        "the charter can't be understood",
+        &[("tests/it/weather/aws.rs", "a_charter_that_can_not_be_understood_is_unknown_and_never_absent")],
+    ),
+    (
+        "EC2 throttles for minutes",
+        &[
+            ("tests/it/weather/aws.rs", "a_region_that_throttles_for_minutes_is_waited_out"),
+            ("src/agent/tests.rs", "a_round_without_an_answer_does_not_begin_a_patience_anew"),
+            ("src/agent/tests.rs", "a_change_is_told_once_and_every_look_is_written_down"),
+        ],
+    ),
+    (
+        "peers are in another region",
+        &[("tests/it/weather/aws.rs", "a_cluster_of_another_region_is_refused_with_both_regions")],
+    ),
+    (
+        "two free volumes are in the zone",
+        &[("tests/it/weather/aws.rs", "of_two_free_volumes_neither_is_taken_and_both_are_named")],
+    ),
+    (
+        "a volume holds foreign data, or a partition table",
+        &[
+            ("tests/it/weather/volumes.rs", "what_is_foreign_on_a_volume_is_named_and_nothing_is_written"),
+            ("tests/it/disks.rs", "another_s_file_system_is_left_alone"),
+            ("tests/it/disks.rs", "a_partition_table_is_left_alone"),
+            ("tests/it/disks.rs", "bytes_that_nobody_knows_are_left_alone_at_head_and_tail"),
+        ],
+    ),
+    (
+        "a volume carries another cluster's stamp, or another slot's",
+        &[("tests/it/weather/volumes.rs", "a_stamp_of_another_cluster_slot_or_volume_is_refused_with_both")],
+    ),
+    (
+        "the file system is read-only",
+        &[
+            ("tests/it/weather/volumes.rs", "a_file_system_that_is_read_only_halts_and_is_not_written_to"),
+            ("tests/it/disks.rs", "ext4_is_mounted_grown_seen_read_only_and_unmounted"),
+        ],
+    ),
+    ("the disk is full", &[("tests/it/disks.rs", "a_full_disk_is_named_and_leaves_the_old_files_whole")]),
+    (
+        "etcd's program is missing",
+        &[("tests/it/weather/etcd.rs", "a_missing_program_is_named_and_found_once_it_is_there")],
+    ),
+    ("it has a wrong version", &[("tests/it/weather/etcd.rs", "a_wrong_version_halts_until_it_is_replaced")]),
+    (
+        "it crashes at once",
+        &[(
+            "tests/it/weather/etcd.rs",
+            "one_that_crashes_at_once_is_started_again_after_a_pause_and_its_last_words_are_told",
+        )],
+    ),
+    ("its port is taken", &[("tests/it/weather/etcd.rs", "a_port_that_is_taken_is_the_reason_that_is_told")]),
+    (
+        "the agent is killed after every single step, on one node and on all at once",
+        &[("src/lab/drill/steps.rs", "crash_steps")],
+    ),
+];
+
+#[test]
+fn every_misfortune_has_the_tests_that_are_named() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (misfortune, tests) in COVERED {
+        assert!(!tests.is_empty(), "{misfortune} is not covered");
+        for (file, test) in *tests {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            assert!(text.contains(&format!("fn {test}(")), "{misfortune}: {file} has no {test}");
+        }
+    }
+}
