@@ -2,6 +2,7 @@
 
 mod contract;
 mod disks;
+mod docs;
 mod etcd;
 mod laboratory;
 mod model;

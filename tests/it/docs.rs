@@ -1,0 +1,210 @@
+//! The documentation, held to the code.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use quorate::exit::Exit;
+use quorate::lab::drill::Drill;
+use quorate::model::plan::Subject;
+use quorate::model::{Halt, WaitingOn, Warning};
+use quorate::telemetry::status::{MemberStatus, Status, VERSION};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: impl AsRef<Path>) -> String {
+    let path = repository().join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The part of a page below a heading, to the next heading of any level.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
+    rest.split_once("\n#").map_or(rest, |(section, _)| section)
+}
+
+/// The cells of the tables' rows, without the rows of names and dashes.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let is_rule = |line: &str| line.starts_with("|-");
+    let lines: Vec<&str> = text.lines().collect();
+    let below = lines.iter().skip(1).copied().chain([""]);
+    lines
+        .iter()
+        .zip(below)
+        .filter(|(line, below)| line.starts_with('|') && !is_rule(line) && !is_rule(below))
+        .map(|(line, _)| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect()
+}
+
+/// The first cells, which are names in code's type.
+fn names(text: &str) -> Vec<String> {
+    rows(text).into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
+}
+
+/// The JSON names of an enum's variants, in order, by its source.
+fn variants(name: &str) -> Vec<String> {
+    let source = read("src/model/plan.rs");
+    let (_, rest) = source.split_once(&format!("pub enum {name} {{\n")).expect("the enum");
+    let (body, _) = rest.split_once("\n}\n").expect("its end");
+    body.lines()
+        .filter_map(|line| line.strip_prefix("    ")?.split([' ', ',', '{']).next())
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
+        .map(|word| format!("{}{}", word[..1].to_ascii_lowercase(), &word[1..]))
+        .collect()
+}
+
+fn set(names: &[String]) -> BTreeSet<&str> {
+    let set: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(set.len(), names.len(), "one is there twice: {names:?}");
+    set
+}
+
+#[test]
+fn variants_are_read_as_they_are_written_in_json() {
+    let json = |value: serde_json::Value, tag: &str| value[tag].as_str().unwrap().to_owned();
+    let halt = json(serde_json::to_value(Halt::AuthorityLost).unwrap(), "because");
+    let wait = json(serde_json::to_value(WaitingOn::FreeSlot).unwrap(), "on");
+    let warning = json(serde_json::to_value(Warning::CharterLost).unwrap(), "about");
+    let subject = serde_json::to_value(Subject::EtcdVersion).unwrap().as_str().unwrap().to_owned();
+    for (name, one) in [("Halt", halt), ("WaitingOn", wait), ("Warning", warning), ("Subject", subject)] {
+        assert!(variants(name).contains(&one), "{name}: {one} is not in {:?}", variants(name));
+    }
+}
+
+#[test]
+fn every_halt_has_its_paragraph() {
+    let page = read("docs/halts.md");
+    let headings: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`').map(str::to_owned))
+        .collect();
+    let variants = variants("Halt");
+    assert_eq!(set(&headings), set(&variants));
+    for heading in &headings {
+        let paragraph = section(&page, &format!("### `{heading}`"));
+        assert!(paragraph.split_whitespace().count() > 10, "{heading}: {paragraph:?}");
+    }
+}
+
+#[test]
+fn every_warning_wait_and_subject_has_its_row() {
+    let halts = read("docs/halts.md");
+    assert_eq!(set(&names(section(&halts, "## Warnings"))), set(&variants("Warning")));
+    let waits = read("docs/waits.md");
+    let (on, about) = waits.split_once("\n## What an answer is about\n").unwrap();
+    assert_eq!(set(&names(on)), set(&variants("WaitingOn")));
+    assert_eq!(set(&names(about)), set(&variants("Subject")));
+}
+
+#[test]
+fn the_status_has_the_keys_that_are_documented_and_no_others() {
+    let page = read("docs/status.md");
+    let status = serde_json::to_value(Status::starting(Vec::new(), None)).unwrap();
+    let keys =
+        |value: &serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let (own, member) = section(&page, "## The file").split_once("\nA member:\n").unwrap();
+    assert_eq!(set(&names(own)), set(&keys(&status)));
+    let one = MemberStatus {
+        id: "6d1653d4f44e956e".parse().unwrap(),
+        name: String::new(),
+        peer_urls: Vec::new(),
+        learner: false,
+        healthy: None,
+    };
+    assert_eq!(set(&names(member)), set(&keys(&serde_json::to_value(one).unwrap())));
+    assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));
+    assert!(own.contains(&format!("the version of this form: {VERSION} ")));
+}
+
+#[test]
+fn exit_codes_are_those_of_the_table() {
+    let page = read("docs/exit-codes.md");
+    let documented: Vec<(String, String)> =
+        rows(&page).into_iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
+    let real: Vec<(String, String)> =
+        Exit::ALL.iter().map(|exit| (exit.code().to_string(), exit.meaning().to_owned())).collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn permissions_name_every_call_to_ec2_and_no_other() {
+    // Each call names its operation, for its errors.
+    let source = read("src/aws/ec2.rs");
+    let calls: BTreeSet<&str> =
+        source.split("operation: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let page = read("docs/permissions.md");
+    let table = section(&page, "## Control plane");
+    let documented = names(table);
+    let of_ec2: BTreeSet<&str> = documented.iter().filter_map(|name| name.strip_prefix("ec2:")).collect();
+    assert_eq!(of_ec2, calls);
+    // And the policy allows what the table says.
+    let policy = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    let allowed: BTreeSet<&str> = policy["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|statement| match &statement["Action"] {
+            serde_json::Value::Array(actions) => {
+                actions.iter().filter_map(|action| action.as_str()).collect()
+            }
+            action => Vec::from_iter(action.as_str()),
+        })
+        .collect();
+    assert_eq!(allowed, set(&documented));
+}
+
+#[test]
+fn every_drill_is_on_the_laboratorys_page() {
+    let page = read("docs/laboratory.md");
+    let documented: Vec<(String, String)> = rows(section(&page, "## Drills"))
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
+        .collect();
+    let real: Vec<(String, String)> =
+        Drill::ALL.iter().map(|drill| (drill.name().to_owned(), drill.summary().to_owned())).collect();
+    assert_eq!(documented, real);
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec!["README.md".into(), "ARCHITECTURE.md".into()];
+    let mut folders = vec![PathBuf::from("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(repository().join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            if repository().join(&path).is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut links = 0;
+    for page in pages() {
+        let text = read(&page);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(repository().join(&target).exists(), "{}: {link}", page.display());
+            if !anchor.is_empty() {
+                let there = read(&target)
+                    .lines()
+                    .filter_map(|line| line.strip_prefix('#'))
+                    .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+                    .any(|heading| heading.replace('`', "").replace(' ', "-") == anchor);
+                assert!(there, "{}: {link}", page.display());
+            }
+        }
+    }
+    assert!(links > 20, "{links} links were found");
+}
