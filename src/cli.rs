@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -118,10 +119,23 @@ pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<(), Cli
     // One thread: the agent waits nearly always, and memory is the machine's, not ours.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Start)?;
-    match cli.verb {
-        Verb::Run => runtime.block_on(run_agent(&root, level)),
+    let done = verb(cli.verb, &runtime, &root, level, output);
+    // Not waited for: a thread that reads a volume which hangs.
+    runtime.shutdown_background();
+    done
+}
+
+fn verb(
+    verb: Verb,
+    runtime: &Runtime,
+    root: &Root,
+    level: &LogLevel,
+    output: &mut dyn Write,
+) -> Result<(), CliError> {
+    match verb {
+        Verb::Run => runtime.block_on(run_agent(root, level)),
         Verb::Status { json } => {
-            let status = status::read(&root)?;
+            let status = status::read(root)?;
             if json { print_json(output, &status) } else { print(output, &status.page(clock::now_ms())) }
         }
         Verb::Plan { observed: Some(path), json, record: _ } => {
@@ -131,13 +145,13 @@ pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<(), Cli
             show_plan(output, &plan(&record.settings, &record.observation), json)
         }
         Verb::Plan { observed: None, record, json } => {
-            let seen = runtime.block_on(look(&root))?;
+            let seen = runtime.block_on(look(root))?;
             if let Some(path) = record {
                 status::write(&path, &seen)?;
             }
             show_plan(output, &plan(&seen.settings, &seen.observation), json)
         }
-        Verb::Config(command) => runtime.block_on(config(&root, &command, output)),
+        Verb::Config(command) => runtime.block_on(config(root, &command, output)),
     }
 }
 
@@ -316,4 +330,46 @@ fn print(output: &mut dyn Write, text: &str) -> Result<(), CliError> {
 fn print_json(output: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value).map_err(CliError::Json)?;
     print(output, &format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Halt, Phase, Report, Slot, Step, WaitingOn, Warning};
+
+    fn shown(plan: &Plan, json: bool) -> String {
+        let mut output = Vec::new();
+        show_plan(&mut output, plan, json).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    fn plan_of(phase: Phase, steps: Vec<Step>, halt: Option<Halt>, waiting: Vec<WaitingOn>) -> Plan {
+        let slot = Slot::try_from(1).ok();
+        let warnings = vec![Warning::SharedZone { zones: 2, slots: 3 }];
+        Plan { steps, report: Report { phase, slot, waiting, halt, warnings } }
+    }
+
+    fn steps() -> Plan {
+        let volume: crate::model::VolumeId = "vol-0123456789abcdef0".parse().unwrap();
+        let device = "/dev/nvme1n1".to_owned();
+        let slot = Slot::try_from(1).unwrap();
+        let steps = vec![
+            Step::Format { volume: volume.clone(), device: device.clone(), slot },
+            Step::Mount { volume, device },
+        ];
+        plan_of(Phase::Preparing, steps, None, vec![WaitingOn::Clock])
+    }
+
+    #[test]
+    fn a_plan_is_shown_as_steps_and_reasons() {
+        insta::assert_snapshot!(shown(&steps(), false), @"");
+        let volume = "vol-0123456789abcdef0".parse().unwrap();
+        let halted = plan_of(Phase::Halted, Vec::new(), Some(Halt::NoDevice { volume }), Vec::new());
+        insta::assert_snapshot!(shown(&halted, false), @"");
+    }
+
+    #[test]
+    fn a_plan_as_json_reads_back() {
+        assert_eq!(serde_json::from_str::<Plan>(&shown(&steps(), true)).unwrap(), steps());
+    }
 }

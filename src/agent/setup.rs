@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 
 use crate::aws::{Access, Ec2Error, HttpError, MetadataError, PublishedTag};
-use crate::config::{self, CLUSTER_TAG, ConfigErrors, InstanceTags, Loaded, ROLE_TAG, Settings};
+use crate::config::{self, ConfigErrors, InstanceTags, Loaded, Settings};
 use crate::host::Root;
 use crate::model::fact::chain;
 use crate::model::plan::Subject;
+use crate::model::tags;
 use crate::model::{Halt, Identity, InstanceId, Observation, Region, WaitingOn};
 
 /// What was seen, and what was wanted: all that a plan is made from.
@@ -82,8 +83,8 @@ pub async fn learn(root: &Root, access: &Access) -> Result<Setup, SetupError> {
 pub async fn sources(access: &Access, region: &Region, instance: &InstanceId) -> Result<Sources, SetupError> {
     let metadata = access.metadata();
     let user_data = metadata.user_data().await.map_err(SetupError::Metadata)?;
-    let cluster = metadata.tag(CLUSTER_TAG).await.map_err(SetupError::Metadata)?;
-    let role = metadata.tag(ROLE_TAG).await.map_err(SetupError::Metadata)?;
+    let cluster = metadata.tag(tags::CLUSTER).await.map_err(SetupError::Metadata)?;
+    let role = metadata.tag(tags::ROLE).await.map_err(SetupError::Metadata)?;
     let published = |tag: PublishedTag| match tag {
         PublishedTag::Value(value) => Ok(Some(value)),
         PublishedTag::NotSet => Ok(None),
@@ -102,7 +103,7 @@ async fn from_ec2(
     instance: &InstanceId,
 ) -> Result<InstanceTags, SetupError> {
     let mut tags = access.ec2(region).await.instance_tags(instance).await.map_err(SetupError::Tags)?;
-    Ok(InstanceTags { cluster: tags.remove(CLUSTER_TAG), role: tags.remove(ROLE_TAG) })
+    Ok(InstanceTags { cluster: tags.remove(tags::CLUSTER), role: tags.remove(tags::ROLE) })
 }
 
 /// How long to wait after the n-th failure in a row, from 0.

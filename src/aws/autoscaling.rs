@@ -7,8 +7,9 @@ use aws_config::SdkConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 
+use super::Cause;
 use super::whole::WholeXml;
-use super::{Cause, TAG_CLUSTER, TAG_ROLE};
+use crate::model::tags;
 use crate::model::{ClusterName, InstanceId, Role, Zone};
 
 /// How many groups can be asked for by name at once, and how many come on a page.
@@ -117,7 +118,7 @@ impl AutoScaling {
         let what = if names.is_empty() { format!("{cluster}, role {role}") } else { names.join(", ") };
         let mut groups = Vec::new();
         if names.is_empty() {
-            let tags = [(TAG_CLUSTER, cluster.as_str()), (TAG_ROLE, role.as_str())];
+            let tags = [(tags::CLUSTER, cluster.as_str()), (tags::ROLE, role.as_str())];
             let filters = tags
                 .map(|(key, value)| Filter::builder().name(format!("tag:{key}")).values(value).build())
                 .to_vec();

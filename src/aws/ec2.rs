@@ -16,8 +16,9 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
 
+use super::Cause;
 use super::whole::WholeXml;
-use super::{Cause, TAG_CLUSTER};
+use crate::model::tags;
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
 
 /// How many come on a page, and how many values a filter takes.
@@ -189,7 +190,7 @@ impl Ec2 {
         cluster: &ClusterName,
     ) -> Result<BTreeMap<InstanceId, Instance>, Ec2Error> {
         let call = Asked { operation: "DescribeInstances", what: format!("cluster {cluster}") };
-        self.instances(&call, cluster, filter(&format!("tag:{TAG_CLUSTER}"), [cluster.as_str()])).await
+        self.instances(&call, cluster, filter(&format!("tag:{}", tags::CLUSTER), [cluster.as_str()])).await
     }
 
     /// These very instances; the role of one that does not carry the cluster's tag is not told.
@@ -229,7 +230,8 @@ impl Ec2 {
     /// All volumes that carry the cluster's tag, whatever their state.
     pub async fn volumes_of(&self, cluster: &ClusterName) -> Result<BTreeMap<VolumeId, Volume>, Ec2Error> {
         let call = Asked { operation: "DescribeVolumes", what: format!("cluster {cluster}") };
-        self.volumes(&call, cluster, None, filter(&format!("tag:{TAG_CLUSTER}"), [cluster.as_str()])).await
+        self.volumes(&call, cluster, None, filter(&format!("tag:{}", tags::CLUSTER), [cluster.as_str()]))
+            .await
     }
 
     /// All volumes that are attached to an instance, or on their way to or from it: also the

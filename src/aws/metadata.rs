@@ -41,9 +41,9 @@ use crate::model::ids::ParseIdError;
 /// How long one attempt may take, the reading of the body included.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// How long a call may take with all its attempts: longer than these and the waits in between
-/// add up to, so that it is an attempt's time-out that is met.
-const OPERATION: Duration = Duration::from_secs(15);
+/// How long a call may take with all its attempts and the waits in between. Those for a token are
+/// within those for the value, so that without this they would multiply.
+const OPERATION: Duration = Duration::from_secs(8);
 
 /// How long a session token is asked for. Short, so that a copy of a token that the service no
 /// longer takes (the one in the credentials provider) is soon replaced.
@@ -234,17 +234,15 @@ impl MetadataService {
     }
 
     async fn get(&self, path: &str) -> Result<String, MetadataError> {
-        let answer = self.client().get(path).await.map_err(|error| named(path, &error));
-        let answer = match answer {
+        match ask(&self.client(), path).await {
             Err(MetadataError::TokenRefused { .. }) => {
                 let client = client(&self.shared.endpoint, self.shared.attempts, &self.shared.http)
                     .map_err(|error| MetadataError::Broken { path: path.to_owned(), why: chain(&error) })?;
                 *self.shared.client.write().unwrap_or_else(PoisonError::into_inner) = client.clone();
-                client.get(path).await.map_err(|error| named(path, &error))
+                ask(&client, path).await
             }
             answer => answer,
-        };
-        answer.map(String::from)
+        }
     }
 }
 
@@ -270,10 +268,18 @@ fn client(endpoint: &str, attempts: u32, http: &SharedHttpClient) -> Result<imds
         .map_err(|source| HttpError::MetadataEndpoint { endpoint: endpoint.to_owned(), source })?
         .max_attempts(attempts)
         .token_ttl(TOKEN_TTL)
-        .operation_attempt_timeout(OPERATION)
-        .operation_timeout(OPERATION)
+        // Never met: the bound is in `ask`, where it has a name.
+        .operation_attempt_timeout(OPERATION * 2)
+        .operation_timeout(OPERATION * 2)
         .retry_classifier(SharedRetryClassifier::new(Again))
         .build())
+}
+
+async fn ask(client: &imds::Client, path: &str) -> Result<String, MetadataError> {
+    match tokio::time::timeout(OPERATION, client.get(path)).await {
+        Ok(answer) => answer.map(String::from).map_err(|error| named(path, &error)),
+        Err(_) => Err(MetadataError::TimedOut { path: path.to_owned() }),
+    }
 }
 
 fn expected(name: &str) -> &'static str {

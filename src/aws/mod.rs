@@ -43,15 +43,6 @@ pub use self::objects::{Changed, ObjectError, ObjectStore, StoreLocation, Stored
 
 use crate::model::Region;
 
-/// The tag with the cluster's name, on instances, volumes and groups.
-pub const TAG_CLUSTER: &str = "quorate:cluster";
-/// The tag with the node's role, on instances and groups.
-pub const TAG_ROLE: &str = "quorate:role";
-/// The tag with the slot's number, on volumes.
-pub const TAG_SLOT: &str = "quorate:slot";
-/// The tag with the stamp's short form, on volumes.
-pub const TAG_STAMP: &str = "quorate:stamp";
-
 /// How long one attempt of a call may take, and how long the call with all its attempts.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const OPERATION: Duration = Duration::from_secs(20);

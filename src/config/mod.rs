@@ -47,10 +47,7 @@ pub use values::InvalidValue;
 use inputs::Input;
 use resolve::Effective;
 
-/// The key of the instance tag that names the cluster.
-pub const CLUSTER_TAG: &str = "quorate:cluster";
-/// The key of the instance tag that names the role.
-pub const ROLE_TAG: &str = "quorate:role";
+use crate::model::tags;
 
 /// The instance's tags that configure it: what is definitely set, and what is definitely not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +80,7 @@ pub fn load(root: &Path, user_data: Option<&[u8]>, tags: &InstanceTags) -> Resul
     fragments.extend(user_data.fragments);
     let mut inputs: Vec<Input> =
         fragments.iter().flat_map(|fragment| inputs::read(fragment, &mut errors)).collect();
-    let tags = [("cluster", CLUSTER_TAG, &tags.cluster), ("role", ROLE_TAG, &tags.role)];
+    let tags = [("cluster", tags::CLUSTER, &tags.cluster), ("role", tags::ROLE, &tags.role)];
     for (path, tag, text) in tags {
         if let Some(text) = text {
             inputs.extend(inputs::read_tag(&Source::Tag(tag), path, text, &mut errors));

@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::host::files::{FileError, NewFile, create_dir, write_set};
 use crate::model::EtcdLaunch;
-use crate::pki::files::{SetFile, WriteError, write_set};
 
 /// The file's name in its directory.
 pub const CONFIG_FILE: &str = "etcd.yaml";
@@ -21,7 +21,7 @@ const RECORD: &str = "# quorate-launch: ";
 pub enum LaunchError {
     /// It could not be written.
     #[error(transparent)]
-    Write(#[from] WriteError),
+    Write(#[from] FileError),
     /// It is there and can't be read.
     #[error("reading {}", path.display())]
     Read {
@@ -48,12 +48,14 @@ pub enum LaunchError {
     },
 }
 
-/// Writes the configuration that was rendered from a launch, durably.
+/// Writes the configuration that was rendered from a launch, durably, into `dir`, which is made when
+/// it is missing.
 pub fn write(dir: &Path, launch: &EtcdLaunch, rendered: &str) -> Result<(), LaunchError> {
     let path = dir.join(CONFIG_FILE);
     let record = serde_json::to_string(launch).map_err(|source| LaunchError::Record { path, source })?;
     let text = format!("{RECORD}{record}\n{rendered}");
-    write_set(dir, &[SetFile { name: CONFIG_FILE, bytes: text.as_bytes(), mode: 0o644 }])?;
+    create_dir(dir, 0o755)?;
+    write_set(dir, &[NewFile { name: CONFIG_FILE, bytes: text.as_bytes(), mode: 0o644 }])?;
     Ok(())
 }
 

@@ -4,6 +4,10 @@
 //! idempotent and may be cut off at any instruction; the next look sees how far it came. What a
 //! step checks for itself is only what may have changed since the look (that the device is still
 //! blank, that the volume is still mounted), and then it does nothing.
+//!
+//! What is written to the volume is written in line, on the agent's only thread: a step that is given
+//! up must not take effect later, after another. A volume that hangs so costs the agent's life by the
+//! service manager's watchdog, and etcd's none.
 
 mod error;
 
@@ -16,6 +20,7 @@ use crate::aws::NewVolume;
 use crate::aws::Written;
 use crate::etcd::{config, launch};
 use crate::host::{clock, files, filesystem, volume};
+use crate::model::tags;
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
 use crate::pki::{EtcdAuthority, LeafRequest, leaves};
 use crate::reach::{AUTHORITY, CHARTER, MEMBERS, Reach, STOP_PATIENCE};
@@ -33,8 +38,7 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::TagSlot { volume, slot } => {
             let slot = slot.to_string();
-            let tags =
-                [(crate::aws::TAG_CLUSTER, reach.settings.cluster.as_str()), (crate::aws::TAG_SLOT, &slot)];
+            let tags = [(tags::CLUSTER, reach.settings.cluster.as_str()), (tags::SLOT, &slot)];
             Ok(reach.aws.ec2.tag(volume.as_str(), &tags).await?)
         }
         Step::Format { device, slot, .. } => {
@@ -56,7 +60,7 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::TagStamp { volume, state } => {
             let value = state.to_string();
-            Ok(reach.aws.ec2.tag(volume.as_str(), &[(crate::aws::TAG_STAMP, &value)]).await?)
+            Ok(reach.aws.ec2.tag(volume.as_str(), &[(tags::STAMP, &value)]).await?)
         }
         Step::SetDataAside { because } => {
             must_be_mounted(reach).await?;
@@ -105,8 +109,8 @@ async fn create_volume(reach: &Reach, slot: Slot, zone: &Zone, token: &str) -> R
     let wanted = &reach.settings.etcd.volume;
     let cluster = reach.settings.cluster.as_str();
     let tags = [
-        (crate::aws::TAG_CLUSTER, cluster.to_owned()),
-        (crate::aws::TAG_SLOT, slot.to_string()),
+        (tags::CLUSTER, cluster.to_owned()),
+        (tags::SLOT, slot.to_string()),
         ("Name", format!("{cluster} {}", slot.member_name())),
     ];
     let volume = reach
@@ -175,9 +179,7 @@ async fn authority(reach: &Reach) -> Result<EtcdAuthority, StepError> {
 async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> {
     let version = reach.etcd_version().await?;
     let rendered = config::render(wanted, &reach.tuning(), &reach.etcd_paths(), version)?;
-    let dir = reach.etcd_dir();
-    files::create_dir(&dir, 0o755)?;
-    Ok(launch::write(&dir, wanted, &rendered)?)
+    Ok(launch::write(&reach.etcd_dir(), wanted, &rendered)?)
 }
 
 async fn start(reach: &Reach, after: u64) -> Result<(), StepError> {

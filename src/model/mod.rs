@@ -17,6 +17,7 @@ pub mod observation;
 pub mod plan;
 pub mod stamp;
 pub mod step;
+pub mod tags;
 mod words;
 
 pub use charter::{Charter, Founder};

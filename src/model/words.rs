@@ -61,7 +61,9 @@ impl fmt::Display for WaitingOn {
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration { errors } => write!(f, "the configuration is wrong: {errors}"),
+            Self::Configuration { errors } => {
+                write!(f, "the configuration is wrong: {}", errors.replace('\n', "; "))
+            }
             Self::OtherRegion { found, expected } => write!(
                 f,
                 "this machine is in region {found}, and the cluster in {expected}; a cluster has one region: \
@@ -158,5 +160,258 @@ impl fmt::Display for Warning {
                 if *zones == 1 { "" } else { "s" }
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::plan::Subject;
+    use super::*;
+    use crate::model::ids::{ClusterName, Generation, InstanceId, MemberId, Region};
+
+    fn one() -> Slot {
+        Slot::try_from(1).unwrap()
+    }
+
+    fn two() -> Slot {
+        Slot::try_from(2).unwrap()
+    }
+
+    fn volume() -> VolumeId {
+        "vol-0123456789abcdef0".parse().unwrap()
+    }
+
+    fn other_volume() -> VolumeId {
+        "vol-0fedcba9876543210".parse().unwrap()
+    }
+
+    fn instance() -> InstanceId {
+        "i-0123456789abcdef0".parse().unwrap()
+    }
+
+    fn member() -> MemberId {
+        MemberId(0x00ab_cdef_0123_4567)
+    }
+
+    const VOLUME: &str = "vol-0123456789abcdef0";
+    const OTHER_VOLUME: &str = "vol-0fedcba9876543210";
+    const INSTANCE: &str = "i-0123456789abcdef0";
+
+    fn text(of: &str) -> String {
+        of.to_owned()
+    }
+
+    /// One of each kind, and what its words must name.
+    fn waits() -> Vec<(WaitingOn, Vec<String>)> {
+        let member_id = member().to_string();
+        vec![
+            (
+                WaitingOn::Answer { about: Subject::Charter, why: text("S3 is silent") },
+                vec![text("the charter"), text("S3 is silent")],
+            ),
+            (WaitingOn::OwnInstance, vec![text("EC2"), text("this instance")]),
+            (WaitingOn::Clock, vec![text("clock")]),
+            (WaitingOn::VolumeCreated { slot: two() }, vec![text("slot 2")]),
+            (
+                WaitingOn::VolumeReleased { volume: volume(), holder: instance() },
+                vec![text(VOLUME), text(INSTANCE)],
+            ),
+            (WaitingOn::Attachment { volume: volume() }, vec![text(VOLUME)]),
+            (WaitingOn::Device { volume: volume() }, vec![text(VOLUME)]),
+            (WaitingOn::FreeSlot, vec![text("free volume in this zone")]),
+            (WaitingOn::Claims { missing: vec![one(), two()], majority: false }, vec![text("slots 1, 2")]),
+            (
+                WaitingOn::Claims { missing: vec![two()], majority: true },
+                vec![text("slot 2"), text("patience")],
+            ),
+            (
+                WaitingOn::Founders { generation: Generation(3), missing: vec![two()] },
+                vec![text("generation 3"), text("slot 2")],
+            ),
+            (WaitingOn::Quorum, vec![text("quorum")]),
+            (WaitingOn::OwnEtcd, vec![text("etcd on this machine")]),
+            (WaitingOn::EtcdRestart { how: text("ended by SIGKILL") }, vec![text("ended by SIGKILL")]),
+            (
+                WaitingOn::PredecessorGone { member: member(), evidence: text("it is stopping") },
+                vec![member_id.clone(), text("it is stopping")],
+            ),
+            (WaitingOn::ConfirmedGone { what: text(VOLUME) }, vec![text(VOLUME)]),
+            (WaitingOn::MembershipLock { holder: instance() }, vec![text(INSTANCE)]),
+            (WaitingOn::OtherLearner { member: member() }, vec![member_id]),
+            (WaitingOn::HealthyQuorum { healthy: 1, needed: 2 }, vec![text("1"), text("2")]),
+            (WaitingOn::InSync, vec![text("learner")]),
+        ]
+    }
+
+    fn halts() -> Vec<(Halt, Vec<String>)> {
+        let region = |name: &str| name.parse::<Region>().unwrap();
+        let cluster = |name: &str| name.parse::<ClusterName>().unwrap();
+        vec![
+            (
+                Halt::Configuration { errors: text("a.yaml:1:2: one\na.yaml:3:4: other") },
+                vec![text("a.yaml:1:2: one"), text("a.yaml:3:4: other")],
+            ),
+            (
+                Halt::OtherRegion { found: region("eu-west-1"), expected: region("eu-north-1") },
+                vec![text("eu-west-1"), text("eu-north-1")],
+            ),
+            (
+                Halt::OtherCharter { found: cluster("prod"), expected: cluster("demo") },
+                vec![text("prod"), text("demo"), text("prefix")],
+            ),
+            (
+                Halt::AmbiguousVolumes { volumes: vec![volume(), other_volume()] },
+                vec![text(VOLUME), text(OTHER_VOLUME), text("quorate:slot")],
+            ),
+            (
+                Halt::TwoVolumes { volumes: vec![volume(), other_volume()] },
+                vec![text(VOLUME), text(OTHER_VOLUME), text("detach")],
+            ),
+            (
+                Halt::WrongSlot { volume: volume(), found: Some(two()), expected: vec![one()] },
+                vec![text(VOLUME), text("slot 2"), text("slot 1"), text("quorate:slot")],
+            ),
+            (
+                Halt::ForeignData { volume: volume(), found: text("TYPE=swap") },
+                vec![text(VOLUME), text("TYPE=swap"), text("nothing was written")],
+            ),
+            (
+                Halt::Wiped { volume: volume(), tag: text("member 1 ab") },
+                vec![text(VOLUME), text("member 1 ab"), text("quorate:stamp")],
+            ),
+            (Halt::NoDevice { volume: volume() }, vec![text(VOLUME), text("device")]),
+            (
+                Halt::ForeignMount { found: text("/dev/sdz"), expected: text("/dev/nvme1n1") },
+                vec![text("/dev/sdz"), text("/dev/nvme1n1")],
+            ),
+            (Halt::ReadOnly { volume: volume() }, vec![text(VOLUME), text("read-only")]),
+            (
+                Halt::WrongStamp { volume: volume(), found: text("slot 2"), expected: text("slot 1") },
+                vec![text(VOLUME), text("slot 2"), text("slot 1")],
+            ),
+            (Halt::Contradiction { what: text("this and that") }, vec![text("this and that")]),
+            (
+                Halt::CharterLost { evidence: text("volume vol-1 is tagged") },
+                vec![text("volume vol-1 is tagged"), text("charter.json")],
+            ),
+            (
+                Halt::CharterBehind { charter: Generation(4), volume: Generation(5) },
+                vec![text("generation 5"), text("4"), text("charter.json")],
+            ),
+            (Halt::AuthorityLost, vec![text("pki/etcd.json")]),
+            (Halt::AuthorityExpired, vec![text("authority")]),
+            (
+                Halt::EtcdVersion { found: text("3.4.30"), expected: text("3.5.0 or newer") },
+                vec![text("3.4.30"), text("3.5.0 or newer")],
+            ),
+            (Halt::OtherSize { found: 5, expected: 3 }, vec![text("5"), text("3"), text("etcd.size")]),
+        ]
+    }
+
+    fn warnings() -> Vec<(Warning, Vec<String>)> {
+        vec![
+            (
+                Warning::Answer { subject: Subject::Charter, why: text("throttled") },
+                vec![text("the charter"), text("throttled")],
+            ),
+            (Warning::AuthorityLost, vec![text("pki/etcd.json")]),
+            (Warning::CharterLost, vec![text("charter.json")]),
+            (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
+        ]
+    }
+
+    /// A number for each kind, without gaps. A new kind does not compile until it has one here, and
+    /// the tests fail until it has its words above.
+    fn kind_of_wait(on: &WaitingOn) -> usize {
+        match on {
+            WaitingOn::Answer { .. } => 0,
+            WaitingOn::OwnInstance => 1,
+            WaitingOn::Clock => 2,
+            WaitingOn::VolumeCreated { .. } => 3,
+            WaitingOn::VolumeReleased { .. } => 4,
+            WaitingOn::Attachment { .. } => 5,
+            WaitingOn::Device { .. } => 6,
+            WaitingOn::FreeSlot => 7,
+            WaitingOn::Claims { .. } => 8,
+            WaitingOn::Founders { .. } => 9,
+            WaitingOn::Quorum => 10,
+            WaitingOn::OwnEtcd => 11,
+            WaitingOn::EtcdRestart { .. } => 12,
+            WaitingOn::PredecessorGone { .. } => 13,
+            WaitingOn::ConfirmedGone { .. } => 14,
+            WaitingOn::MembershipLock { .. } => 15,
+            WaitingOn::OtherLearner { .. } => 16,
+            WaitingOn::HealthyQuorum { .. } => 17,
+            WaitingOn::InSync => 18,
+        }
+    }
+
+    fn kind_of_halt(halt: &Halt) -> usize {
+        match halt {
+            Halt::Configuration { .. } => 0,
+            Halt::OtherRegion { .. } => 1,
+            Halt::OtherCharter { .. } => 2,
+            Halt::AmbiguousVolumes { .. } => 3,
+            Halt::TwoVolumes { .. } => 4,
+            Halt::WrongSlot { .. } => 5,
+            Halt::ForeignData { .. } => 6,
+            Halt::Wiped { .. } => 7,
+            Halt::NoDevice { .. } => 8,
+            Halt::ForeignMount { .. } => 9,
+            Halt::ReadOnly { .. } => 10,
+            Halt::WrongStamp { .. } => 11,
+            Halt::Contradiction { .. } => 12,
+            Halt::CharterLost { .. } => 13,
+            Halt::CharterBehind { .. } => 14,
+            Halt::AuthorityLost => 15,
+            Halt::AuthorityExpired => 16,
+            Halt::EtcdVersion { .. } => 17,
+            Halt::OtherSize { .. } => 18,
+        }
+    }
+
+    fn kind_of_warning(warning: &Warning) -> usize {
+        match warning {
+            Warning::Answer { .. } => 0,
+            Warning::AuthorityLost => 1,
+            Warning::CharterLost => 2,
+            Warning::SharedZone { .. } => 3,
+        }
+    }
+
+    /// Holds one of each kind to its words, and all kinds to be there.
+    fn check<T>(all: &[(T, Vec<String>)], kinds: usize, kind: impl Fn(&T) -> usize)
+    where
+        T: fmt::Display + fmt::Debug + PartialEq + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let found: BTreeSet<usize> = all.iter().map(|(value, _)| kind(value)).collect();
+        assert_eq!(found, (0..kinds).collect(), "each kind has its words");
+        for (value, names) in all {
+            let words = value.to_string();
+            assert!(!words.contains('\n') && !words.is_empty(), "one line: {words}");
+            assert!(!words.ends_with('.') && !words.contains("  "), "{words}");
+            for name in names {
+                assert!(words.contains(name), "{value:?} does not name {name}: {words}");
+            }
+            let json = serde_json::to_string(value).unwrap();
+            assert_eq!(serde_json::from_str::<T>(&json).unwrap(), *value, "{json}");
+        }
+    }
+
+    #[test]
+    fn every_wait_names_what_would_end_it() {
+        check(&waits(), 19, kind_of_wait);
+    }
+
+    #[test]
+    fn every_halt_names_what_was_found_and_expected() {
+        check(&halts(), 19, kind_of_halt);
+    }
+
+    #[test]
+    fn every_warning_names_what_should_be_seen_to() {
+        check(&warnings(), 4, kind_of_warning);
     }
 }

@@ -1,6 +1,6 @@
 //! The volume as this machine sees it.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use tokio::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub(super) async fn look(
     let dir = reach.mount_point();
     let mount = Fact::from(filesystem::mounted(&dir).await);
     let holds = match &mount {
-        Fact::Known(Some(_)) => contents(&dir),
+        Fact::Known(Some(_)) => contents(dir).await,
         Fact::Known(None) => Fact::unknown("it is not mounted"),
         Fact::Unknown(why) => Fact::Unknown(why.clone()),
     };
@@ -84,18 +84,21 @@ async fn content(memory: &mut Memory, volume: &VolumeId, device: &Path, mounted:
 
 /// Looks again at what the mounted volume holds; the device and the mount are as they were.
 pub(super) async fn again(reach: &Reach, last: Fact<Option<Disk>>) -> Fact<Option<Disk>> {
-    last.map(|disk| {
-        disk.map(|mut disk| {
-            if matches!(disk.mount, Fact::Known(Some(_))) {
-                disk.holds = contents(&reach.mount_point());
-            }
-            disk
-        })
-    })
+    let mut disk = last;
+    if let Fact::Known(Some(disk)) = &mut disk
+        && matches!(disk.mount, Fact::Known(Some(_)))
+    {
+        disk.holds = contents(reach.mount_point()).await;
+    }
+    disk
 }
 
-fn contents(dir: &Path) -> Fact<VolumeContents> {
-    volume::contents(dir).into()
+/// Reads on a thread of its own: a volume that hangs must not hang the agent.
+async fn contents(dir: PathBuf) -> Fact<VolumeContents> {
+    match tokio::task::spawn_blocking(move || volume::contents(&dir)).await {
+        Ok(contents) => contents.into(),
+        Err(error) => Fact::unknown(format!("the thread that read the volume ended early: {error}")),
+    }
 }
 
 fn attached(reach: &Reach, volumes: &std::collections::BTreeMap<VolumeId, Volume>) -> Option<VolumeId> {

@@ -28,8 +28,8 @@ use time::Duration;
 
 use super::authority::EtcdAuthority;
 use super::certificate::{self, Certificate};
-use super::files::{SetFile, write_set};
 use super::{PkiError, PrivateKeyPem};
+use crate::host::files::{NewFile, create_dir, write_set};
 use crate::model::{Leaves, Slot};
 
 /// The authority's certificate.
@@ -60,7 +60,8 @@ pub struct LeafRequest {
     pub now: i64,
 }
 
-/// Issues a fresh set of leaves into `dir`, and says what they are.
+/// Issues a fresh set of leaves into `dir`, which is made (for its owner only) when it is missing, and
+/// says what they are.
 ///
 /// They are valid for 90 days from five minutes ago, but not beyond their authority.
 pub fn issue(authority: &EtcdAuthority, dir: &Path, request: LeafRequest) -> Result<Leaves, PkiError> {
@@ -77,6 +78,7 @@ pub fn issue(authority: &EtcdAuthority, dir: &Path, request: LeafRequest) -> Res
     let (server, server_key) = sign("etcd's server certificate", server(authority, request)?)?;
     let (peer, peer_key) = sign("etcd's peer certificate", peer(authority, request)?)?;
     let (client, client_key) = sign("the agent's certificate for etcd", client(authority, request)?)?;
+    create_dir(dir, 0o700)?;
     write_set(
         dir,
         &[
@@ -109,8 +111,8 @@ pub fn inspect(dir: &Path) -> Result<Option<Leaves>, PkiError> {
     }
 }
 
-fn file<'a>(name: &'a str, text: &'a str, mode: u32) -> SetFile<'a> {
-    SetFile { name, bytes: text.as_bytes(), mode }
+fn file<'a>(name: &'a str, text: &'a str, mode: u32) -> NewFile<'a> {
+    NewFile { name, bytes: text.as_bytes(), mode }
 }
 
 fn server(authority: &EtcdAuthority, request: LeafRequest) -> Result<CertificateParams, PkiError> {
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn keys_can_be_read_by_their_owner_only_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(".peer.key.new"), "what a crash left").unwrap();
+        fs::write(dir.path().join(".peer.key.quorate-new"), "what a crash left").unwrap();
         issue(&authority(), dir.path(), request()).unwrap();
         let mut names: Vec<_> = fs::read_dir(dir.path())
             .unwrap()

@@ -8,7 +8,6 @@
 //! `plan`), the object store, and the clock: the present moment is always given.
 
 mod certificate;
-pub(crate) mod files;
 
 pub mod authority;
 pub mod leaves;
@@ -16,8 +15,9 @@ pub mod leaves;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::host::files::FileError;
+
 pub use authority::EtcdAuthority;
-pub use files::WriteError;
 pub use leaves::{LeafRequest, inspect, issue};
 
 /// A private key in PEM. It shows itself to nobody but who asks for it by name.
@@ -136,7 +136,7 @@ pub enum PkiError {
     },
     /// The set of files could not be written.
     #[error(transparent)]
-    Write(#[from] files::WriteError),
+    Write(#[from] FileError),
 }
 
 impl PkiError {
@@ -144,7 +144,8 @@ impl PkiError {
     /// clock is to blame for.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Random | Self::Read { .. } | Self::Write(_) | Self::AuthorityNotYetValid { .. } => true,
+            Self::Random | Self::Read { .. } | Self::AuthorityNotYetValid { .. } => true,
+            Self::Write(error) => error.is_retryable(),
             Self::Make { .. }
             | Self::Moment { .. }
             | Self::Bundle(_)

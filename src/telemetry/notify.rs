@@ -21,7 +21,8 @@ pub fn stopping() {
 
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
-    tell(&[NotifyState::Status(line)]);
+    // A second line would be a message of its own.
+    tell(&[NotifyState::Status(&line.replace('\n', " "))]);
 }
 
 /// How often to say that the agent is alive: a third of the time after which the service manager takes the agent for

@@ -172,6 +172,7 @@ impl Status {
     /// One line: the phase and the first reason.
     pub fn line(&self) -> String {
         match self.words.first() {
+            Some(word) if self.halt.is_some() => word.clone(),
             Some(word) => format!("{}: {word}", self.phase),
             None => self.phase.to_string(),
         }
@@ -277,4 +278,109 @@ pub fn read(root: &Root) -> Result<Status, StatusError> {
     let path = path(root);
     let bytes = read_optional(&path)?.ok_or_else(|| StatusError::None { path: path.clone() })?;
     serde_json::from_slice(&bytes).map_err(|source| StatusError::Damaged { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::WaitingOn;
+    use crate::model::plan::Subject;
+
+    const AT: i64 = 1_795_370_400_000;
+
+    fn status(phase: Phase) -> Status {
+        let member = |id: u64, slot: u8, learner, healthy| MemberStatus {
+            id: MemberId(id),
+            name: format!("etcd-{slot}"),
+            peer_urls: vec![format!("https://10.0.{slot}.1:2380")],
+            learner,
+            healthy,
+        };
+        let mut joined = member(0xc3, 3, true, None);
+        joined.name.clear();
+        let mut status = Status {
+            at: AT,
+            pid: 42,
+            cluster: Some("demo".parse().unwrap()),
+            role: Some(Role::ControlPlane),
+            instance: Some("i-0123456789abcdef0".parse().unwrap()),
+            zone: Some("eu-west-1a".parse().unwrap()),
+            phase,
+            slot: Some(Slot::try_from(1).unwrap()),
+            steps: vec!["recordSlot".to_owned()],
+            uuid: Some("6f2b1c1e-8f3a-4b52-9f0e-2d7a5c3b1a90".parse().unwrap()),
+            generation: Some(Generation(1)),
+            member: Some(MemberId(0xa1)),
+            leader: Some(MemberId(0xb2)),
+            members: vec![member(0xa1, 1, false, Some(true)), member(0xb2, 2, false, Some(true)), joined],
+            ..Status::starting(Vec::new(), None)
+        };
+        status.words = status.in_words();
+        status
+    }
+
+    fn running() -> Status {
+        let mut status = status(Phase::Running);
+        status.warnings = vec![Warning::SharedZone { zones: 2, slots: 3 }];
+        status.words = status.in_words();
+        status
+    }
+
+    fn waiting() -> Status {
+        let mut status = status(Phase::Founding);
+        (status.member, status.leader) = (None, None);
+        status.members.clear();
+        let missing = vec![Slot::try_from(2).unwrap(), Slot::try_from(3).unwrap()];
+        status.waiting = vec![
+            Waiting { on: WaitingOn::Claims { missing, majority: false }, since: AT - 90_000 },
+            Waiting {
+                on: WaitingOn::Answer { about: Subject::Instances, why: "throttled".to_owned() },
+                since: AT - 7_300_000,
+            },
+        ];
+        status.words = status.in_words();
+        status
+    }
+
+    fn halted() -> Status {
+        let halt = Halt::ReadOnly { volume: "vol-0123456789abcdef0".parse().unwrap() };
+        let mut status = Status { at: AT, ..Status::starting(Vec::new(), Some(halt)) };
+        status.words = status.in_words();
+        status
+    }
+
+    #[test]
+    fn the_page_of_a_running_member_names_all_members() {
+        insta::assert_snapshot!(running().page(AT + 5_000), @"");
+    }
+
+    #[test]
+    fn the_page_of_a_waiting_machine_says_on_what_and_how_long() {
+        insta::assert_snapshot!(waiting().page(AT + 180_000), @"");
+    }
+
+    #[test]
+    fn the_page_of_a_halted_machine_says_why() {
+        insta::assert_snapshot!(halted().page(AT), @"");
+    }
+
+    #[test]
+    fn the_line_for_the_service_manager_is_the_phase_and_the_first_reason() {
+        assert_eq!(status(Phase::Running).line(), "running");
+        assert_eq!(waiting().line(), "founding: waits for slots 2, 3 to be claimed by other machines");
+        assert!(halted().line().starts_with("halted: volume vol-0123456789abcdef0 is mounted read-only"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(matches!(read(&root), Err(StatusError::None { .. })));
+        for status in [running(), waiting(), halted(), Status::starting(Vec::new(), None)] {
+            write(&path(&root), &status).unwrap();
+            assert_eq!(read(&root).unwrap(), status);
+        }
+        std::fs::write(path(&root), "{").unwrap();
+        assert!(matches!(read(&root), Err(StatusError::Damaged { .. })));
+    }
 }

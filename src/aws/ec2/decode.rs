@@ -7,8 +7,8 @@ use aws_sdk_ec2::types::{
     VolumeAttachmentState, VolumeState as Ec2VolumeState,
 };
 
-use super::super::{TAG_CLUSTER, TAG_ROLE, TAG_SLOT, TAG_STAMP};
 use crate::model::ids::ParseIdError;
+use crate::model::tags;
 use crate::model::{
     Attachment, AttachmentState, ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId,
     VolumeState, Zone,
@@ -39,7 +39,7 @@ pub(super) fn instance(
     let zone = instance.placement().and_then(|placement| placement.availability_zone());
     let address = instance.private_ip_address().filter(|address| !address.is_empty());
     let tags = tags(instance.tags());
-    let ours = tags.get(TAG_CLUSTER).is_some_and(|value| value == cluster.as_str());
+    let ours = tags.get(tags::CLUSTER).is_some_and(|value| value == cluster.as_str());
     let instance = Instance {
         state,
         zone: zone.map(str::parse::<Zone>).transpose().map_err(|error| text(&error))?,
@@ -47,7 +47,7 @@ pub(super) fn instance(
             .map(str::parse)
             .transpose()
             .map_err(|error| format!("{id}: private address: {error}"))?,
-        role: tags.get(TAG_ROLE).filter(|_| ours).and_then(|role| role.parse().ok()),
+        role: tags.get(tags::ROLE).filter(|_| ours).and_then(|role| role.parse().ok()),
     };
     Ok((id, instance))
 }
@@ -72,9 +72,9 @@ pub(super) fn volume(
         other => return Err(format!("{id} is in the state {:?}", other.map(Ec2VolumeState::as_str))),
     };
     let tags = tags(volume.tags());
-    let ours = tags.get(TAG_CLUSTER).is_some_and(|value| value == cluster.as_str());
-    let slot = match tags.get(TAG_SLOT).map(|slot| slot.parse()) {
-        Some(Err(error)) if ours => return Err(format!("{id}: tag {TAG_SLOT}: {error}")),
+    let ours = tags.get(tags::CLUSTER).is_some_and(|value| value == cluster.as_str());
+    let slot = match tags.get(tags::SLOT).map(|slot| slot.parse()) {
+        Some(Err(error)) if ours => return Err(format!("{id}: tag {}: {error}", tags::SLOT)),
         Some(Ok(slot)) => Some(slot),
         Some(Err(_)) | None => None,
     };
@@ -93,7 +93,7 @@ pub(super) fn volume(
         attachment,
         ours,
         slot,
-        stamp: tags.get(TAG_STAMP).cloned(),
+        stamp: tags.get(tags::STAMP).cloned(),
     };
     Ok((id, volume))
 }

@@ -1,6 +1,7 @@
 //! EC2 and S3 that do not answer as one would like.
 
 use quorate::lab::region::{AccessRule, FaultKind, Service, World};
+use quorate::model::fact::chain;
 use quorate::model::plan::Subject;
 use quorate::model::{
     Charter, Fact, Founder, Halt, Observation, Phase, Plan, Slot, Step, Waiting, WaitingOn,
@@ -8,6 +9,7 @@ use quorate::model::{
 use quorate::observe::{Depth, Memory};
 use quorate::plan::plan;
 use quorate::reach::{CHARTER, Reach};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::sky::{BUCKET, Sky, look, look_again, machine};
 use crate::contract::endpoints::{SOON, ZONES};
@@ -77,15 +79,54 @@ async fn access_denied_by_s3_says_what_to_allow() {
     assert_eq!(look(&reach).await.0.charter, Fact::Known(None));
 }
 
+/// A server in place of all of AWS that refuses every request for its time, and does not tell its own.
+async fn refuses_the_time() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>too large</Message></Error>";
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16_384];
+            // What is asked does not matter; a GET comes in one piece.
+            if stream.read(&mut request).await.is_ok() {
+                stream.write_all(answer.as_bytes()).await.ok();
+            }
+        }
+    });
+    (url, task)
+}
+
 #[tokio::test]
 async fn a_clock_that_s3_refuses_is_said_to_be_wrong() {
     let sky = Sky::with_bucket().await;
-    let reach = creating(&sky).await;
-    sky.region.set_clock_offset(20 * 60_000);
+    let (url, task) = refuses_the_time().await;
+    let access = sky.access_to(&url);
+    let setup = sky.set_up().await.map_err(|error| chain(&error)).unwrap();
+    let reach = Reach::new(sky.root(), &access, setup.loaded.settings, setup.identity).await;
     let (seen, plan) = look(&reach).await;
     waits_for_the_charter(&seen, &plan);
-    let Fact::Unknown(why) = &seen.charter else { panic!("{:?}", seen.charter) };
-    assert!(why.contains("this machine's clock is wrong; set it"), "{why}");
+    let clock = |why: &str| why.contains("this machine's clock is wrong; set it");
+    assert!(matches!(&seen.charter, Fact::Unknown(why) if clock(why)), "{:?}", seen.charter);
+    assert!(matches!(&seen.authority, Fact::Unknown(why) if clock(why)), "{:?}", seen.authority);
+    assert!(matches!(&seen.backups, Fact::Unknown(why) if clock(why)), "{:?}", seen.backups);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_made_up_for_once_s3_has_told_the_time() {
+    let sky = Sky::with_bucket().await;
+    let reach = creating(&sky).await;
+    sky.region.set_clock_offset(20 * 60_000);
+    let mut memory = Memory::default();
+    let (_, plan) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert!(plan.steps.is_empty(), "{plan:?}");
+    let (seen, _) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert_eq!((seen.charter, seen.authority), (Fact::Known(None), Fact::Known(None)));
 }
 
 #[tokio::test]
@@ -118,7 +159,7 @@ async fn a_region_that_throttles_for_minutes_is_waited_out() {
         assert!(plan.steps.is_empty() && plan.report.halt.is_none(), "{plan:?}");
         assert!(
             matches!(plan.report.waiting.as_slice(), [WaitingOn::Answer { about: Subject::Volumes, why }]
-                if why.contains("throttled")),
+                if why.contains("RequestLimitExceeded")),
             "{plan:?}"
         );
         waiting = quorate::agent::remember(&waiting, &plan.report.waiting, seen.at);

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate::lab::region::ImdsFaults;
 use quorate::model::{Halt, Phase};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::node::{Node, PATIENCE, real_etcd};
 

@@ -43,18 +43,7 @@ impl Sky {
         let running = |w: &World| w.view().instances[id.as_str()].state == InstanceState::Running;
         assert!(region.wait_until(SOON, running).await);
         let root = tempfile::tempdir().unwrap();
-        let (metadata, key) = region.with(|w| {
-            let instance = &w.view().instances[id.as_str()];
-            (instance.imds.unwrap(), instance.credentials.as_ref().unwrap().access_key.clone())
-        });
-        let access = Access::to(Endpoints {
-            apis: region.endpoints().aws.clone(),
-            metadata: format!("http://{metadata}"),
-            credentials: aws_sdk_ec2::config::Credentials::new(key, "secret", None, None, "test"),
-            attempts: 1,
-            attempt: Duration::from_secs(1),
-        })
-        .unwrap();
+        let access = access_to(&region, &id, &region.endpoints().aws.clone());
         let sky = Self { region, instance: id, root, access };
         sky.file("usr/lib/quorate/config.d/10.yaml", &format!("cluster: demo\nbucket: {BUCKET}\n"));
         sky.file("run/systemd/timesync/synchronized", "");
@@ -66,6 +55,11 @@ impl Sky {
         let sky = Self::new(machine()).await;
         sky.region.change(|w| w.create_bucket(BUCKET));
         sky
+    }
+
+    /// The way to another server in place of AWS's APIs.
+    pub fn access_to(&self, apis: &str) -> Access {
+        access_to(&self.region, &self.instance, apis)
     }
 
     /// Writes a file below the machine's root.
@@ -111,6 +105,22 @@ impl Sky {
         let spec = VolumeSpec { zone: ZONES[0].into(), tags, ..VolumeSpec::default() };
         self.region.change(|w| w.create_volume(spec, None)).unwrap().to_string()
     }
+}
+
+/// With the instance's own credentials; every call is tried once.
+fn access_to(region: &Region, instance: &str, apis: &str) -> Access {
+    let (metadata, key) = region.with(|w| {
+        let instance = &w.view().instances[instance];
+        (instance.imds.unwrap(), instance.credentials.as_ref().unwrap().access_key.clone())
+    });
+    Access::to(Endpoints {
+        apis: apis.to_owned(),
+        metadata: format!("http://{metadata}"),
+        credentials: aws_sdk_ec2::config::Credentials::new(key, "secret", None, None, "test"),
+        attempts: 1,
+        attempt: Duration::from_secs(1),
+    })
+    .unwrap()
 }
 
 /// What is seen in full, and the plan made from it.
