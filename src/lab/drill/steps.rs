@@ -136,8 +136,8 @@ async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Show
 }
 
 /// Lets agents that are cut off in every life get on: a plan that begins with what must be renewed
-/// each time, as a lock, would never come to its second step. Who was cut off twice after the same
-/// step is cut off one step later.
+/// each time, as a lock, would never come to its second step. The longer an agent was cut off after
+/// nothing but steps that it was cut off after before, the more steps it has in its next life.
 async fn get_on(machines: Vec<Machine>, arm: &Arm) -> Infallible {
     const LOOK: Duration = Duration::from_millis(10);
     if matches!(arm, Arm::Nobody | Arm::Step(_)) {
@@ -147,12 +147,17 @@ async fn get_on(machines: Vec<Machine>, arm: &Arm) -> Infallible {
         for machine in &machines {
             // A log that can't be read is an error where the drill reads it.
             let cut = cut_off(machine).unwrap_or_default();
-            let stuck = matches!(cut.as_slice(), [.., one, two] if one == two);
-            let step = if stuck { "*:2" } else { "*" }.to_owned();
+            let step = format!("*:{}", 1 + since_news(&cut) / 2);
             machine.fail_at(Some(FailPoint { step, lives: Lives::Every }));
         }
         sleep(LOOK).await;
     }
+}
+
+/// How many there are after the last step that came up for the first time.
+fn since_news(steps: &[String]) -> usize {
+    let news = (0..steps.len()).rev().find(|n| !steps[..*n].contains(&steps[*n]));
+    news.map_or(0, |n| steps.len() - 1 - n)
 }
 
 fn read(machines: &[Machine], shown: &mut Shown) -> Result<(), Unmet> {
@@ -245,6 +250,14 @@ mod tests {
         assert_eq!(step_of(line), Some("attachVolume".to_owned()));
         assert_eq!(step_of("INFO step done step=mount"), Some("mount".to_owned()));
         assert_eq!(step_of("INFO step done"), None);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_get_on_is_given_more_steps() {
+        let since = |steps: &[&str]| since_news(&steps.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(since(&[]), 0);
+        assert_eq!(since(&["lock", "add"]), 0);
+        assert_eq!(since(&["lock", "add", "lock", "add", "lock"]), 3);
     }
 
     #[test]
