@@ -56,7 +56,7 @@ impl Figure {
 pub async fn run(agent: &Path, runs: usize, idle: Duration) -> Result<Vec<Figure>, LabError> {
     let (mut agents, mut bare) = (Vec::new(), Vec::new());
     for run in 1..=runs {
-        let (with, without) = form(agent, run as u64).await?;
+        let (with, without) = Box::pin(form(agent, run as u64)).await?;
         tell(&format!(
             "run {run} of {runs}: {:.0} ms, bare etcd {:.0} ms",
             with.as_secs_f64() * 1000.0,
@@ -75,7 +75,7 @@ pub async fn run(agent: &Path, runs: usize, idle: Duration) -> Result<Vec<Figure
     }
     if !idle.is_zero() {
         tell(&format!("an idle cluster is watched for twice {} s", idle.as_secs()));
-        figures.extend(rest(agent, idle).await?);
+        figures.extend(Box::pin(rest(agent, idle)).await?);
     }
     Ok(figures)
 }

@@ -82,9 +82,10 @@ pub struct Seen {
 
 /// Asks a member who it is and whom it follows.
 pub async fn look(url: &str, tls: &Tls) -> Result<Seen, LabError> {
-    let status = within(&format!("the status of {url}"), async {
-        Client::connect([url], Some(tls.options(ASK))).await?.status().await
-    })
+    let status = within(
+        &format!("the status of {url}"),
+        Box::pin(async { Client::connect([url], Some(tls.options(ASK))).await?.status().await }),
+    )
     .await?;
     let (cluster, member) = status.header().map_or((0, 0), |h| (h.cluster_id(), h.member_id()));
     Ok(Seen { cluster, member, leader: status.leader(), learner: status.is_learner() })
@@ -121,9 +122,10 @@ pub struct Member {
 
 /// Asks a member for all members.
 pub async fn members(url: &str, tls: &Tls) -> Result<Vec<Member>, LabError> {
-    let list = within(&format!("the members by {url}"), async {
-        Client::connect([url], Some(tls.options(ASK))).await?.member_list().await
-    })
+    let list = within(
+        &format!("the members by {url}"),
+        Box::pin(async { Client::connect([url], Some(tls.options(ASK))).await?.member_list().await }),
+    )
     .await?;
     let members = list.members().iter().map(|m| Member {
         id: m.id(),

@@ -82,8 +82,15 @@ impl Laboratory {
         })
         .await?;
         let machines = Mutex::new(Machines { start: settings.start, ..Machines::default() });
-        let (changed, followed) = (watch::Sender::new(()), watch::Sender::new(0));
-        let inner = Arc::new(Inner { settings, addresses, region, disks, machines, changed, followed });
+        let inner = Arc::new(Inner {
+            settings,
+            addresses,
+            region,
+            disks,
+            machines,
+            changed: watch::Sender::new(()),
+            followed: watch::Sender::new(0),
+        });
         let follower = tokio::spawn(follow(Arc::clone(&inner)));
         let laboratory = Self { inner, follower };
         laboratory.furnish()?;

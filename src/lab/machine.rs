@@ -24,7 +24,7 @@ pub const CLIENT_PORT: u16 = 2379;
 /// After which step an agent is to abort, as by a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailPoint {
-    /// The step's name, or `*` for any.
+    /// The step's name, or `*` for any; with `:N`, the N-th time in that life.
     pub step: String,
     /// In which of its lives.
     pub lives: Lives,

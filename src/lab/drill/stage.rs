@@ -41,9 +41,22 @@ pub struct Stage {
     fault: Option<Instant>,
     formed_in: Option<Duration>,
     healed_in: Option<Duration>,
-    /// Dropped after the laboratory.
+    power: Power,
+    /// Dropped after its machines have lost their power.
     scratch: Option<Scratch>,
     keep: bool,
+}
+
+/// Takes the power of a drill's own laboratory when the drill is over, however it ends: the load
+/// may hold the laboratory a little longer than the directory is there.
+struct Power(Option<Arc<Laboratory>>);
+
+impl Drop for Power {
+    fn drop(&mut self) {
+        for machine in self.0.iter().flat_map(|lab| lab.all_machines()) {
+            machine.power_off();
+        }
+    }
 }
 
 impl Stage {
@@ -62,6 +75,7 @@ impl Stage {
         let lab = Arc::new(Laboratory::start(settings).await?);
         lab.set_start(Start::AtOnce);
         let mut stage = Self::adopt(&lab, options.seed);
+        stage.power = Power(Some(lab));
         stage.scratch = Some(scratch);
         stage.keep = options.keep;
         Ok(stage)
@@ -78,6 +92,7 @@ impl Stage {
             fault: None,
             formed_in: None,
             healed_in: None,
+            power: Power(None),
             scratch: None,
             keep: false,
         }
@@ -224,7 +239,7 @@ impl Stage {
             Ok(_) | Err(_) => Ok(()),
         });
         let result = result.and_then(|()| verdict.map(drop).map_err(Unmet::Unread));
-        drop((self.census, self.lab));
+        drop((self.census, self.lab, self.power));
         if let (Err(_), true, Some(scratch)) = (&result, self.keep, self.scratch) {
             report.tell("kept", json!(scratch.keep()));
         }
