@@ -69,6 +69,13 @@ pub(super) fn prepare(
     }
     let holds = course.need(&disk.holds, Subject::Disk)?;
     let stamp = read_stamp(settings, &claim, holds, course)?;
+    // The stamp was written, and the agent was cut off before the tag, without which the slot does
+    // not count as claimed.
+    if stamp.state == StampState::Formatted
+        && claim.listed.as_ref().is_some_and(|listed| listed.stamp.is_none())
+    {
+        return Err(course.act([Step::TagStamp { volume: claim.volume, state: StampState::Formatted }]));
+    }
     Ok(Held {
         slot: claim.slot,
         volume: claim.volume,
