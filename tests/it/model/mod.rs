@@ -23,7 +23,7 @@ use world::Budget;
 
 /// How many states one exploration may take; `QUORATE_EXPLORE_STATES` gives more.
 fn limit() -> usize {
-    std::env::var("QUORATE_EXPLORE_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000)
+    std::env::var("QUORATE_EXPLORE_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(300_000)
 }
 
 const ALL: [bool; 3] = [true, true, true];
