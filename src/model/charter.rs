@@ -267,3 +267,134 @@ fn check_founders(founders: &[Founder], size: usize) -> Result<(), CharterRefusa
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(n: u8) -> Slot {
+        Slot::try_from(n).unwrap()
+    }
+
+    fn volume(n: u8) -> VolumeId {
+        format!("vol-0000000{n}").parse().unwrap()
+    }
+
+    fn url(n: u8) -> String {
+        format!("https://10.0.0.{n}:2380")
+    }
+
+    fn nonce() -> Nonce {
+        "again".parse().unwrap()
+    }
+
+    fn founder(n: u8) -> Founder {
+        let instance = format!("i-0000000{n}").parse().unwrap();
+        Founder { slot: slot(n), volume: volume(n), instance, peer_url: url(n), started: None }
+    }
+
+    fn found(size: u8, founders: &[u8]) -> Result<Charter, CharterRefusal> {
+        Charter::found(
+            "demo".parse().unwrap(),
+            "00000000-0000-0000-0000-000000000001".parse().unwrap(),
+            "eu-west-1".parse().unwrap(),
+            (0..size).map(|_| "eu-west-1a".parse().unwrap()).collect(),
+            founders.iter().map(|n| founder(*n)).collect(),
+            "first".parse().unwrap(),
+        )
+    }
+
+    fn marked(mut charter: Charter, slots: &[u8]) -> Charter {
+        for n in slots {
+            charter = charter.mark_started(slot(*n), &volume(*n), &url(*n), nonce()).unwrap();
+        }
+        charter
+    }
+
+    #[test]
+    fn a_founding_needs_a_majority_of_the_slots_each_once() {
+        for (size, founders) in [(1, &[1][..]), (3, &[1, 2]), (3, &[1, 2, 3]), (5, &[1, 3, 5])] {
+            assert!(found(size, founders).is_ok(), "{founders:?} of {size}");
+        }
+        for (size, founders) in
+            [(1, &[][..]), (3, &[1]), (3, &[1, 1]), (3, &[1, 2, 2]), (3, &[1, 4]), (5, &[1, 2])]
+        {
+            assert!(found(size, founders).is_err(), "{founders:?} of {size}");
+        }
+    }
+
+    #[test]
+    fn marks_are_numbered_in_the_order_of_starting() {
+        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[2, 1]);
+        let places: Vec<_> = charter.founders.iter().map(|founder| founder.started).collect();
+        assert_eq!(places, [Some(2), Some(1), None]);
+        assert_eq!(charter.nonce, nonce());
+    }
+
+    #[test]
+    fn a_majority_of_the_founders_establishes_the_cluster() {
+        let charter = found(3, &[1, 2, 3]).unwrap();
+        assert!(!marked(charter.clone(), &[1]).established());
+        assert!(marked(charter, &[1, 2]).established());
+        // Of two founders both are needed: they are the whole of the first members.
+        let charter = found(3, &[1, 2]).unwrap();
+        assert!(!marked(charter, &[1]).established());
+    }
+
+    #[test]
+    fn only_the_volume_and_address_that_were_named_start_and_only_once() {
+        let charter = found(3, &[1, 2]).unwrap();
+        let refused =
+            |n: u8, v: u8, u: u8| charter.mark_started(slot(n), &volume(v), &url(u), nonce()).unwrap_err();
+        for refusal in [refused(1, 2, 1), refused(1, 1, 2), refused(3, 3, 3)] {
+            assert!(matches!(refusal, CharterRefusal::NotAFounder { .. }), "{refusal}");
+        }
+        let again = marked(charter, &[1]).mark_started(slot(1), &volume(1), &url(1), nonce());
+        assert!(matches!(again, Err(CharterRefusal::AlreadyStarted { .. })));
+    }
+
+    #[test]
+    fn a_mark_is_withdrawn_only_from_another_address_and_only_when_it_is_set() {
+        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1, 2]);
+        let withdrawn = charter.withdraw(slot(1), &volume(1), &url(9), nonce()).unwrap();
+        assert_eq!((withdrawn.started(), withdrawn.established()), (1, false));
+        let here = charter.withdraw(slot(1), &volume(1), &url(1), nonce());
+        assert!(matches!(here, Err(CharterRefusal::SameAddress { .. })));
+        let other = charter.withdraw(slot(1), &volume(9), &url(9), nonce());
+        assert!(matches!(other, Err(CharterRefusal::NotAFounder { .. })));
+        let unmarked = charter.withdraw(slot(3), &volume(3), &url(9), nonce());
+        assert!(matches!(unmarked, Err(CharterRefusal::NotStarted { .. })));
+    }
+
+    #[test]
+    fn a_new_generation_is_founded_only_while_no_majority_has_started() {
+        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1]);
+        let next = charter.refound(vec![founder(2), founder(3)], nonce()).unwrap();
+        assert_eq!((next.generation, next.started(), &next.uuid), (Generation(2), 0, &charter.uuid));
+        let few = charter.refound(vec![founder(2)], nonce());
+        assert!(matches!(few, Err(CharterRefusal::TooFewFounders { .. })));
+        let started = vec![founder(2), Founder { started: Some(1), ..founder(3) }];
+        assert!(charter.refound(started, nonce()).is_err());
+        let established = marked(charter, &[2]).refound(vec![founder(2), founder(3)], nonce());
+        assert!(matches!(established, Err(CharterRefusal::Established { started: 2, founders: 3, .. })));
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing_and_says_what_was_found() {
+        let charter = found(3, &[1, 2]).unwrap();
+        let refusal = charter.mark_started(slot(1), &volume(1), &url(7), nonce()).unwrap_err();
+        let told =
+            "slot 1 with volume vol-00000001 at https://10.0.0.7:2380 is not a founder of generation 1";
+        assert_eq!(refusal.to_string(), told);
+        assert_eq!(charter, found(3, &[1, 2]).unwrap());
+    }
+
+    #[test]
+    fn prints_and_parses_back_and_refuses_what_it_does_not_know() {
+        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[3]);
+        let mut text = serde_json::to_value(&charter).unwrap();
+        assert_eq!(serde_json::from_value::<Charter>(text.clone()).unwrap(), charter);
+        text["later"] = serde_json::Value::Bool(true);
+        assert!(serde_json::from_value::<Charter>(text).is_err());
+    }
+}

@@ -43,7 +43,7 @@ pub(super) fn running(
     let state = StampState::Member { uuid: uuid.clone(), generation, member: own.member };
     if own.learner || member.learner {
         course.phase = Phase::Joining;
-        return learner(site, view, own.member, own.in_sync, &course);
+        return learner(site, view, charter, (own.member, own.in_sync), &course);
     }
     course.phase = Phase::Running;
     if site.held.stamp.state != state {
@@ -66,6 +66,7 @@ pub(super) fn running(
         copy_charter(site, view, charter, &mut course);
     }
     if let Some(stray) = stray_learner(view)
+        && charter.is_some()
         && view.lock.as_ref().is_none_or(|holder| *holder == site.me.instance)
         && require_health(view, Some(stray), false, &course).is_ok()
     {
@@ -80,7 +81,13 @@ pub(super) fn running(
 }
 
 /// A learner catches up, gets its vote when it is in sync, and is dropped when it never is.
-fn learner(site: &Site<'_>, view: &ClusterView, id: MemberId, in_sync: bool, course: &Course) -> Next<Plan> {
+fn learner(
+    site: &Site<'_>,
+    view: &ClusterView,
+    charter: Option<&Charter>,
+    (id, in_sync): (MemberId, bool),
+    course: &Course,
+) -> Next<Plan> {
     match &view.lock {
         Some(holder) if *holder != site.me.instance => {
             return Err(course.wait(WaitingOn::MembershipLock { holder: holder.clone() }));
@@ -92,7 +99,8 @@ fn learner(site: &Site<'_>, view: &ClusterView, id: MemberId, in_sync: bool, cou
         return Err(course.act([lock(site), Step::PromoteMember { member: id }]));
     }
     let waited = super::evidence::waited(site.seen, |on| *on == WaitingOn::InSync);
-    if waited > Some(SYNC_PATIENCE) {
+    // Nobody is removed without a word of the charter.
+    if waited > Some(SYNC_PATIENCE) && charter.is_some() {
         require_listed(site, course)?;
         let mut dropping = course.clone();
         dropping.steps.extend([lock(site), Step::RemoveMember { member: id }]);

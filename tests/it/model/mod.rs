@@ -23,7 +23,7 @@ use world::Budget;
 
 /// How many states one exploration may take; `QUORATE_EXPLORE_STATES` gives more.
 fn limit() -> usize {
-    std::env::var("QUORATE_EXPLORE_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000)
+    std::env::var("QUORATE_EXPLORE_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(300_000)
 }
 
 const ALL: [bool; 3] = [true, true, true];
@@ -103,6 +103,8 @@ explorations! {
     formed_and_late_requests: ALL, [late = 1, losses = 1, replacements = 1], formed, must_heal;
     formed_and_lapsing_locks: ALL, [lapses = 1, losses = 1, wipes = 1], formed;
     formed_and_bad_answers: ALL, [stale = 1, blind = 1, losses = 1], formed, must_heal;
+    formed_and_late_records: ALL, [losses = 1, crashes = 1, writes = 1], formed, late_upkeep, must_heal;
+    formed_and_a_slow_learner: ALL, [losses = 1, slow_learners = 1, crashes = 1, writes = 1], formed, must_heal;
     formed_and_a_lost_charter: ALL, [charters = 1, losses = 1, blind = 1], formed, must_heal;
 }
 

@@ -36,8 +36,4 @@ impl<T: Hash + Eq> Table<T> {
     pub fn get(&self, id: Id) -> Arc<T> {
         self.0.read().unwrap().1[id as usize].clone()
     }
-
-    pub fn len(&self) -> usize {
-        self.0.read().unwrap().1.len()
-    }
 }
