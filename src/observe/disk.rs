@@ -1,6 +1,6 @@
 //! The volume as this machine sees it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, Instant};
 
