@@ -362,10 +362,22 @@ mod tests {
 
     #[test]
     fn a_plan_is_shown_as_steps_and_reasons() {
-        insta::assert_snapshot!(shown(&steps(), false), @"");
+        insta::assert_snapshot!(shown(&steps(), false), @r#"
+        phase      preparing
+        slot       1
+        step 1     {"step":"format","volume":"vol-0123456789abcdef0","device":"/dev/nvme1n1","slot":1}
+        step 2     {"step":"mount","volume":"vol-0123456789abcdef0","device":"/dev/nvme1n1"}
+        waits for  the clock to be synchronised
+        warning    3 slots in 2 zones: the loss of one zone can cost the quorum
+        "#);
         let volume = "vol-0123456789abcdef0".parse().unwrap();
         let halted = plan_of(Phase::Halted, Vec::new(), Some(Halt::NoDevice { volume }), Vec::new());
-        insta::assert_snapshot!(shown(&halted, false), @"");
+        insta::assert_snapshot!(shown(&halted, false), @r#"
+        phase      halted
+        slot       1
+        halted     volume vol-0123456789abcdef0 is attached, and the kernel shows no device with its serial number; check the instance type's limit on volumes, or stop and start the instance
+        warning    3 slots in 2 zones: the loss of one zone can cost the quorum
+        "#);
     }
 
     #[test]

@@ -351,17 +351,39 @@ mod tests {
 
     #[test]
     fn the_page_of_a_running_member_names_all_members() {
-        insta::assert_snapshot!(running().page(AT + 5_000), @"");
+        insta::assert_snapshot!(running().page(AT + 5_000), @r#"
+        cluster    demo  role control-plane
+        node       i-0123456789abcdef0  zone eu-west-1a
+        slot       1  member a1
+        phase      running  (seen 5 s ago)
+        warning    3 slots in 2 zones: the loss of one zone can cost the quorum
+        member                   a1 etcd-1        voter, healthy
+        member                   b2 etcd-2        voter, leader, healthy
+        member                   c3 (not started) learner, does not answer
+        "#);
     }
 
     #[test]
     fn the_page_of_a_waiting_machine_says_on_what_and_how_long() {
-        insta::assert_snapshot!(waiting().page(AT + 180_000), @"");
+        insta::assert_snapshot!(waiting().page(AT + 180_000), @r#"
+        cluster    demo  role control-plane
+        node       i-0123456789abcdef0  zone eu-west-1a
+        slot       1  member -
+        phase      founding  (seen 3 min ago)
+        waits for  slots 2, 3 to be claimed by other machines (for 4 min)
+        waits for  an answer about the instances: throttled (for 2 h)
+        "#);
     }
 
     #[test]
     fn the_page_of_a_halted_machine_says_why() {
-        insta::assert_snapshot!(halted().page(AT), @"");
+        insta::assert_snapshot!(halted().page(AT), @r#"
+        cluster    -  role -
+        node       -  zone -
+        slot       -  member -
+        phase      halted  (seen 0 s ago)
+        halted     volume vol-0123456789abcdef0 is mounted read-only; look for file system errors in the kernel's log, repair it, or replace the volume
+        "#);
     }
 
     #[test]
