@@ -10,7 +10,7 @@ use systemd_journal_logger::JournalLog;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
@@ -29,7 +29,7 @@ pub enum JournalError {
 
 /// Changes how much is logged, once the configuration is known.
 #[derive(Debug, Clone)]
-pub struct LogLevel(reload::Handle<LevelFilter, tracing_subscriber::Registry>);
+pub struct LogLevel(reload::Handle<Targets, tracing_subscriber::Registry>);
 
 impl LogLevel {
     /// Logs this level and what is more severe.
@@ -38,15 +38,21 @@ impl LogLevel {
             tracing::warn!(level, "this log level is not known");
             return;
         };
-        if let Err(error) = self.0.modify(|filter| *filter = level) {
+        if let Err(error) = self.0.modify(|filter| *filter = up_to(level)) {
             tracing::warn!(%error, "the log level can't be changed");
         }
     }
 }
 
+/// What is logged at a level. Libraries are not followed below `warn`: there they tell of each request
+/// and its headers, and the metadata service's token is one of these.
+fn up_to(level: LevelFilter) -> Targets {
+    Targets::new().with_target("quorate", level).with_default(level.min(LevelFilter::WARN))
+}
+
 /// Sets the log up: `info` and above until the configuration says otherwise.
 pub fn install() -> Result<LogLevel, JournalError> {
-    let (level, handle) = reload::Layer::new(LevelFilter::INFO);
+    let (level, handle) = reload::Layer::new(up_to(LevelFilter::INFO));
     let registry = tracing_subscriber::registry().with(level);
     if systemd_journal_logger::connected_to_journal() {
         let journal = JournalLog::new().map_err(JournalError::Open)?;
@@ -157,13 +163,15 @@ fn readable(fields: &Fields) -> String {
     text
 }
 
+/// The level by which the event gets the journal's priority of the same name: the journal's logger
+/// sends its own `Info` as notice (5) and `Debug` as info (6).
+/// Source: `systemd_journal_logger::JournalLog`, "Standard fields".
 fn level(level: Level) -> log::Level {
     match level {
         Level::ERROR => log::Level::Error,
         Level::WARN => log::Level::Warn,
-        Level::INFO => log::Level::Info,
-        Level::DEBUG => log::Level::Debug,
-        Level::TRACE => log::Level::Trace,
+        Level::INFO => log::Level::Debug,
+        Level::DEBUG | Level::TRACE => log::Level::Trace,
     }
 }
 
@@ -195,5 +203,31 @@ mod tests {
         assert_eq!(kept[0].fields["QUORATE_STEP"], "format");
         assert_eq!(kept[0].fields["QUORATE_ATTEMPT"], "2");
         assert_eq!(readable(&kept[0]), "done attempt=2 step=format");
+    }
+
+    #[test]
+    fn what_libraries_tell_of_their_requests_is_never_logged() {
+        for level in [LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE] {
+            let filter = up_to(level);
+            assert!(filter.would_enable("aws_smithy_runtime::client", &Level::WARN));
+            assert!(!filter.would_enable("aws_smithy_runtime::client", &Level::INFO));
+            assert!(filter.would_enable("quorate::agent", &level.into_level().unwrap()));
+        }
+        assert!(!up_to(LevelFilter::ERROR).would_enable("aws_smithy_runtime::client", &Level::WARN));
+        assert!(!up_to(LevelFilter::INFO).would_enable("quorate::agent", &Level::DEBUG));
+    }
+
+    #[test]
+    fn an_event_has_the_journal_s_priority_of_its_level() {
+        // What systemd_journal_logger makes of its levels.
+        let priority = |of: Level| match level(of) {
+            log::Level::Error => 3,
+            log::Level::Warn => 4,
+            log::Level::Info => 5,
+            log::Level::Debug => 6,
+            log::Level::Trace => 7,
+        };
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
     }
 }

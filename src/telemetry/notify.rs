@@ -14,9 +14,9 @@ pub fn reloading() {
     tell(&[NotifyState::Reloading]);
 }
 
-/// The agent is on its way out.
+/// The agent is on its way out. The status would else go on to say what the agent last did.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopped; etcd is left as it is")]);
 }
 
 /// One line for `systemctl status`.
