@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
-    BucketName, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName, KmsKeyId,
-    LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    BucketName, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName, InvalidValue,
+    KmsKeyId, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
 use crate::model::ids::{ClusterName, Region, Zone};
 
@@ -70,11 +70,11 @@ pub(super) struct TextRule {
     pub example: &'static str,
 }
 
-fn parses<T: FromStr<Err: Display>>(text: &str) -> Result<(), String> {
-    text.parse::<T>().map(drop).map_err(|rule| rule.to_string())
+fn parses<T: FromStr<Err: Into<InvalidValue>>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop).map_err(|error| error.into().to_string())
 }
 
-const fn text<T: FromStr<Err: Display>>(pattern: &'static str, example: &'static str) -> TextRule {
+const fn text<T: FromStr<Err: Into<InvalidValue>>>(pattern: &'static str, example: &'static str) -> TextRule {
     TextRule { check: parses::<T>, pattern, example }
 }
 

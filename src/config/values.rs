@@ -6,12 +6,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ids::ParseIdError;
+
 /// A text that breaks the rule of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}")]
 pub struct InvalidValue {
     /// The rule, in words.
     pub rule: &'static str,
+}
+
+impl From<ParseIdError> for InvalidValue {
+    fn from(error: ParseIdError) -> Self {
+        Self { rule: error.expected }
+    }
 }
 
 macro_rules! text_value {

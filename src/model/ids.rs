@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not {expected}")]
+#[error("found {found:?}, expected {expected}")]
 pub struct ParseIdError {
     /// What was given.
     pub found: String,
@@ -98,19 +98,19 @@ text_id!(
 text_id!(
     /// A cluster's name: the value of the tag `quorate:cluster`, and a part of the key in S3.
     ClusterName,
-    "a cluster name (1 to 40 lower-case letters, digits and inner dashes)",
+    "1 to 40 lower-case letters, digits and hyphens, with no hyphen at either end",
     |t| words(t, 40)
 );
 text_id!(
     /// An availability zone, as in `eu-west-1a`.
     Zone,
-    "an availability zone's name (as eu-west-1a)",
+    "the name of an availability zone, like `eu-west-1a`",
     |t| words(t, 64)
 );
 text_id!(
     /// An AWS region, as in `eu-west-1`.
     Region,
-    "a region's name (as eu-west-1)",
+    "the name of a region, like `eu-west-1`",
     |t| words(t, 64)
 );
 text_id!(
