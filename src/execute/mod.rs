@@ -79,11 +79,11 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::CreateCharter { charter } => {
             let written = reach.aws.objects.create(CHARTER, json(charter)?).await?;
-            must_be_written(written)
+            must_be_written(&written)
         }
         Step::AmendCharter { from, charter, .. } => {
             let written = reach.aws.objects.replace(CHARTER, json(charter)?, from).await?;
-            must_be_written(written)
+            must_be_written(&written)
         }
         Step::ConfigureEtcd { launch } => configure(reach, launch).await,
         Step::StartEtcd { after } => start(reach, *after).await,
@@ -196,7 +196,7 @@ fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StepError> {
     Ok(bytes)
 }
 
-fn must_be_written(written: Written) -> Result<(), StepError> {
+fn must_be_written(written: &Written) -> Result<(), StepError> {
     match written {
         Written::Yes(_) => Ok(()),
         Written::No => Err(StepError::Overtaken),

@@ -11,7 +11,7 @@ use crate::reach::Reach;
 use super::Memory;
 
 /// A volume that was enlarged is noticed within this time.
-const PROBED_FOR: Duration = Duration::from_secs(300);
+const PROBED_FOR: Duration = Duration::from_mins(5);
 
 /// Looks at the volume that is attached here.
 pub(super) async fn look(

@@ -37,7 +37,7 @@ pub enum Depth {
 }
 
 /// How old an answer may be that a light look uses again.
-const RECENT: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_mins(1);
 
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
@@ -45,6 +45,7 @@ pub struct Memory {
     full: Option<(Instant, Observation)>,
     authority: Option<(Instant, Option<Authority>)>,
     charter: Option<Versioned<Charter>>,
+    #[expect(clippy::option_option, reason = "whether it was asked for, and whether it is there")]
     published: Option<Option<PublishedMembers>>,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
@@ -75,6 +76,9 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
 }
 
 /// A fresh UUID as a nonce.
+///
+/// # Panics
+/// Never: a UUID is printable and has no blanks, which is all that a nonce is.
 pub fn entropy() -> Nonce {
     #[expect(clippy::expect_used, reason = "a UUID is printable and has no blanks, which is all a nonce is")]
     Uuid::new_v4().to_string().parse().expect("a UUID is a nonce")

@@ -13,7 +13,7 @@ use crate::reach::{AUTHORITY, BACKUPS, CHARTER, MEMBERS, Reach};
 use super::{Depth, Memory};
 
 /// The authority is made once and changes only by rotation.
-const AUTHORITY_FOR: Duration = Duration::from_secs(600);
+const AUTHORITY_FOR: Duration = Duration::from_mins(10);
 
 /// The charter, transferred only when it changed.
 pub(super) async fn charter(reach: &Reach, memory: &mut Memory) -> Fact<Option<Versioned<Charter>>> {

@@ -1,5 +1,7 @@
 //! Everything that is not a unit test: contracts, protocols and real programs.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails; helpers of tests are tests too")]
+
 mod contract;
 mod disks;
 mod docs;

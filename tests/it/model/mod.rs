@@ -6,6 +6,20 @@
 //! three agents is explored, with so many crashes, replacements, lost volumes, late requests and
 //! stale or missing answers as a configuration's budget allows.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::manual_is_multiple_of,
+    clippy::collapsible_match,
+    clippy::needless_for_each,
+    clippy::option_option,
+    clippy::similar_names,
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    clippy::unused_self,
+    clippy::while_immutable_condition,
+    reason = "a model is written for its state space, and times itself"
+)]
+
 mod acts;
 mod checker;
 mod mutations;
@@ -108,6 +122,9 @@ explorations! {
     formed_and_a_lost_charter: ALL, [charters = 1, losses = 1, blind = 1], formed, must_heal;
 }
 
+/// How far a planted bug is looked for; the exploration ends when it is caught.
+const DEEP: usize = 3_000_000;
+
 /// Plants a bug, and expects that one of these rules catches it.
 #[track_caller]
 fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: bool, left: Budget) {
@@ -122,7 +139,7 @@ fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: boo
     let checker = exploration
         .checker()
         .threads(2)
-        .target_state_count(limit())
+        .target_state_count(limit().max(DEEP))
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
         .join();

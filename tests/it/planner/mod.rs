@@ -1,5 +1,12 @@
 //! The planner, row by row and by its properties.
 
+#![allow(
+    clippy::needless_for_each,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    reason = "tables of cases read best as they are"
+)]
+
 mod founding;
 mod joining;
 mod member;

@@ -20,18 +20,22 @@ fn waits(refusal: &SetupError, expected: Subject) -> String {
     }
 }
 
-/// Waits until the listener of the metadata service is closed.
-async fn refuses_connections(sky: &Sky) {
+/// Waits until the metadata service's listener is there, or closed.
+async fn listens(sky: &Sky, wanted: bool) {
     let address = sky.region.with(|w| w.view().instances[sky.instance.as_str()].imds.unwrap());
-    let refused = async {
+    let settled = async {
         loop {
-            match tokio::net::TcpStream::connect(address).await {
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
-                Ok(_) | Err(_) => tokio::task::yield_now().await,
+            let refused = match tokio::net::TcpStream::connect(address).await {
+                Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+                Ok(_) => false,
+            };
+            if refused != wanted {
+                return;
             }
+            tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(crate::contract::endpoints::SOON, refused).await.unwrap();
+    tokio::time::timeout(crate::contract::endpoints::SOON, settled).await.unwrap();
 }
 
 #[tokio::test]
@@ -49,9 +53,7 @@ async fn every_trouble_of_the_metadata_service_is_waited_for_by_its_name() {
     ];
     for (faults, words) in table {
         sky.region.change(|w| w.set_imds_faults(&sky.instance, &faults)).unwrap();
-        if faults.absent {
-            refuses_connections(&sky).await;
-        }
+        listens(&sky, !faults.absent).await;
         let refusal = sky.refusal().await;
         let why = waits(&refusal, Subject::Identity);
         assert!(why.starts_with("asking the metadata service: ") && why.contains(words), "{faults:?}: {why}");

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 /// The longest that anything here may take, on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One node of a cluster of one. The agent waits to be started.
 pub struct Node {
