@@ -4,6 +4,7 @@ mod contract;
 mod disks;
 mod etcd;
 mod laboratory;
+mod machine;
 mod model;
 mod service;
 mod units;
