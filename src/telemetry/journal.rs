@@ -158,7 +158,7 @@ fn readable(fields: &Fields) -> String {
     let mut text = fields.message.clone();
     for (name, value) in &fields.fields {
         let name = name.trim_start_matches("QUORATE_").to_lowercase();
-        text.push_str(&format!(" {name}={value}"));
+        text.extend([" ", &name, "=", value]);
     }
     text
 }

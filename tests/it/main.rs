@@ -7,6 +7,7 @@ mod disks;
 mod docs;
 mod etcd;
 mod laboratory;
+mod machine;
 mod model;
 mod planner;
 mod service;

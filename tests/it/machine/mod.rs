@@ -1,0 +1,240 @@
+//! The agent on a machine that systemd runs: units, D-Bus, the journal, real mounts, power cuts.
+//!
+//! The machine is a container (systemd-nspawn) whose volume is a loop device; the agent and the
+//! units are those that ship. One machine makes a cluster of one.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
+mod rig;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use etcd_client::Client;
+use quorate::lab::cluster::{Seen, Tls, look, pki_of};
+use quorate::lab::region::{FaultKind, FaultSpec, Service};
+
+use rig::Machine;
+
+const AGENT: &str = "quorate.service";
+const ETCD: &str = "quorate-etcd.service";
+/// For what takes a round or two of the agent.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_agent_and_etcd_live_with_systemd() {
+    rig::outside("machine::the_agent_and_etcd_live_with_systemd", trial);
+}
+
+fn trial(dir: &Path) {
+    let mut machine = Machine::new(dir);
+    machine.boot();
+    it_says_what_it_does(&machine);
+    machine.show_volume();
+    let member = it_forms(&machine);
+    the_journal_has_its_fields(&machine);
+    the_agent_comes_and_goes(&machine, &member);
+    a_reload_reads_the_configuration(&machine);
+    a_wedged_agent_is_started_again(&machine);
+    etcd_is_started_again(&machine, &member);
+    machine.cut_power();
+    it_returns(&mut machine, &member);
+    machine.shut_down(SOON);
+    it_ended_in_good_order(&machine);
+}
+
+/// Where etcd is reached, and by whom.
+fn etcd_at(machine: &Machine) -> (String, Option<Tls>) {
+    (format!("https://{}:2379", machine.address), Tls::in_directory(&pki_of(&machine.root())))
+}
+
+fn member(machine: &Machine) -> Result<Seen, String> {
+    let (url, tls) = etcd_at(machine);
+    let tls = tls.ok_or_else(|| "there are no certificates".to_owned())?;
+    machine.runtime.block_on(look(&url, &tls)).map_err(|error| format!("{error:?}"))
+}
+
+fn etcd_client(machine: &Machine) -> Client {
+    let (url, tls) = etcd_at(machine);
+    let options = tls.unwrap().options(Duration::from_secs(5));
+    machine.runtime.block_on(Client::connect([url], Some(options))).unwrap()
+}
+
+fn is_running(machine: &Machine) -> Result<(), String> {
+    let status = machine.status().ok_or_else(|| "there is no status".to_owned())?;
+    let told = machine.property(AGENT, "StatusText");
+    if status.is_running() && told.contains("running") {
+        Ok(())
+    } else {
+        Err(format!("{}; systemd was told {told:?}", status.line()))
+    }
+}
+
+/// READY before there is a volume, and in words what it waits for.
+fn it_says_what_it_does(machine: &Machine) {
+    machine.wait("READY", SOON, || match machine.property(AGENT, "ActiveState").as_str() {
+        "active" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    machine.wait("the wait for the device", SOON, || {
+        let page = machine.systemctl(&["status", "--no-pager", "--full", AGENT]);
+        let line = page.lines().find(|line| line.trim_start().starts_with("Status:"));
+        line.filter(|line| line.contains("device")).map(drop).ok_or(page.clone())
+    });
+    assert_eq!(machine.property(ETCD, "ActiveState"), "inactive");
+    // Started by hand before its volume is mounted, it would begin anew on the root disk.
+    assert!(!machine.run(&["systemctl", "start", ETCD]).status.success());
+    assert_eq!(fs::read_dir(machine.root().join("var/lib/etcd")).map_or(0, Iterator::count), 0);
+}
+
+/// The volume becomes a file system, mounted for the whole machine, and etcd a unit of its own.
+fn it_forms(machine: &Machine) -> Seen {
+    machine.wait("the cluster", Duration::from_secs(40), || is_running(machine));
+    let shown = machine.say(&["findmnt", "--noheadings", "--output=SOURCE,FSTYPE", "/var/lib/etcd"]);
+    assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), ["/dev/nvme1n1", "ext4"]);
+    assert_eq!(machine.property("var-lib-etcd.mount", "ActiveState"), "active");
+    machine.wait("etcd's READY", SOON, || match machine.property(ETCD, "ActiveState").as_str() {
+        "active" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    let group = machine.say(&["cat", &format!("/proc/{}/cgroup", machine.pid(ETCD))]);
+    assert!(group.contains("/system.slice/quorate-etcd.service"), "{group}");
+    assert_eq!(machine.property(AGENT, "NRestarts"), "0");
+    let seen = member(machine).unwrap();
+    machine.runtime.block_on(etcd_client(machine).put("trial", "kept", None)).unwrap();
+    seen
+}
+
+fn the_journal_has_its_fields(machine: &Machine) {
+    for step in ["attachVolume", "format", "mount", "createCharter", "startEtcd"] {
+        let entries = machine.journal(&[&format!("QUORATE_STEP={step}")]);
+        let done = entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().starts_with("step done"));
+        let done = done.unwrap_or_else(|| panic!("{step}: {entries:?}"));
+        assert_eq!(done["_SYSTEMD_UNIT"], AGENT);
+        assert_eq!(done["SYSLOG_IDENTIFIER"], "quorate");
+        assert_eq!(done["PRIORITY"], "6");
+        assert!(done["QUORATE_TOOK_MS"].as_str().unwrap().parse::<u64>().is_ok());
+    }
+    assert!(!machine.journal(&["QUORATE_PHASE=running"]).is_empty());
+}
+
+/// However the agent ends, etcd goes on, and the next agent finds it.
+fn the_agent_comes_and_goes(machine: &Machine, before: &Seen) {
+    let etcd = machine.pid(ETCD);
+    assert_ne!(etcd, 0);
+    let found_again = || {
+        machine.wait("the agent's return", SOON, || {
+            let agent = machine.pid(AGENT);
+            let status = machine.status().filter(|status| agent != 0 && status.pid == Some(agent));
+            status.ok_or_else(|| "there is no status of it".to_owned())?;
+            is_running(machine)
+        });
+        assert_eq!(machine.pid(ETCD), etcd);
+        assert_eq!(member(machine).unwrap(), *before);
+    };
+    assert!(machine.run(&["systemctl", "stop", AGENT]).status.success());
+    assert_eq!(machine.property(AGENT, "ActiveState"), "inactive");
+    assert_eq!(machine.property(AGENT, "Result"), "success");
+    assert!(machine.property(AGENT, "StatusText").starts_with("stopped"));
+    assert_eq!(machine.pid(ETCD), etcd);
+    assert_eq!(member(machine).unwrap(), *before);
+    assert!(machine.run(&["systemctl", "start", AGENT]).status.success());
+    found_again();
+    let agent = machine.pid(AGENT);
+    machine.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", AGENT]);
+    machine.wait("the agent's restart", SOON, || match machine.pid(AGENT) {
+        pid if pid != 0 && pid != agent => Ok(()),
+        pid => Err(format!("the agent is {pid}")),
+    });
+    found_again();
+    assert_eq!(machine.journal(&["QUORATE_STEP=startEtcd"]).len(), 1);
+}
+
+fn a_reload_reads_the_configuration(machine: &Machine) {
+    let (agent, etcd) = (machine.pid(AGENT), machine.pid(ETCD));
+    machine.write("etc/quorate/config.d/60-more.yaml", "log: {level: debug}\n");
+    assert!(machine.run(&["systemctl", "reload", AGENT]).status.success());
+    machine.wait("the new configuration", SOON, || {
+        // Only who read the new level says anything at it.
+        let told = machine.journal(&["PRIORITY=7", &format!("_PID={agent}")]);
+        let state = machine.property(AGENT, "ActiveState");
+        if told.is_empty() || state != "active" { Err(format!("{state} {told:?}")) } else { Ok(()) }
+    });
+    machine.wait("the next round", SOON, || is_running(machine));
+    assert_eq!((machine.pid(AGENT), machine.pid(ETCD)), (agent, etcd));
+}
+
+/// The watchdog is fed by an agent that lives, and ends one that does not.
+fn a_wedged_agent_is_started_again(machine: &Machine) {
+    let (agent, etcd) = (machine.pid(AGENT), machine.pid(ETCD));
+    let fed = || machine.property(AGENT, "WatchdogTimestampMonotonic").parse::<u64>().unwrap();
+    let first = fed();
+    // Well over the drop-in's three seconds.
+    machine.wait("the watchdog's food", SOON, || match fed().saturating_sub(first) {
+        4_000_000.. => Ok(()),
+        spent => Err(format!("last fed after {spent} µs")),
+    });
+    assert_eq!(machine.pid(AGENT), agent);
+    machine.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", AGENT]);
+    machine.wait("a new agent", SOON, || match machine.pid(AGENT) {
+        pid if pid != 0 && pid != agent => Ok(()),
+        pid => Err(format!("the agent is {pid}")),
+    });
+    let said =
+        machine.say(&["journalctl", "--boot", "--no-pager", "--unit=quorate.service", "--grep=watchdog"]);
+    assert!(said.contains("Watchdog timeout"), "{said}");
+    machine.wait("the next round", SOON, || is_running(machine));
+    assert_eq!(machine.pid(ETCD), etcd);
+}
+
+/// The agent says how etcd ended, and starts it again on what it has.
+fn etcd_is_started_again(machine: &Machine, before: &Seen) {
+    for (end, how) in [
+        (["systemctl", "kill", "--signal=KILL", ETCD].as_slice(), Some("ended by signal 9")),
+        (["systemctl", "stop", ETCD].as_slice(), None),
+    ] {
+        let etcd = machine.pid(ETCD);
+        machine.say(end);
+        machine.wait("etcd's restart", SOON, || match machine.pid(ETCD) {
+            pid if pid != 0 && pid != etcd => member(machine).map(drop),
+            pid => Err(format!("etcd is {pid}")),
+        });
+        machine.wait("the next round", SOON, || is_running(machine));
+        assert_eq!(member(machine).unwrap().member, before.member);
+        let messages = machine.messages().join("\n");
+        assert!(how.is_none_or(|how| messages.contains(how)), "{messages}");
+    }
+}
+
+/// After a power cut, while EC2 does not answer: the same member on the same volume.
+fn it_returns(machine: &mut Machine, before: &Seen) {
+    let fault = FaultSpec {
+        service: Service::Ec2,
+        operation: None,
+        instance: None,
+        kind: FaultKind::ServerError,
+        rate: 1.0,
+        count: None,
+        seed: None,
+    };
+    machine.region.change(|world| world.add_fault(fault));
+    machine.boot();
+    machine.show_volume();
+    machine.wait("the member", Duration::from_secs(40), || member(machine));
+    machine.region.change(quorate::lab::region::World::clear_faults);
+    machine.wait("the next round", SOON, || is_running(machine));
+    let after = member(machine).unwrap();
+    assert_eq!((after.cluster, after.member), (before.cluster, before.member));
+    let kept = machine.runtime.block_on(etcd_client(machine).get("trial", None)).unwrap();
+    assert_eq!(kept.kvs()[0].value(), b"kept");
+    assert!(machine.journal(&["QUORATE_STEP=format"]).is_empty());
+    assert!(!machine.journal(&["QUORATE_STEP=mount"]).is_empty());
+}
+
+/// etcd was asked to end, and its volume was unmounted when it had.
+fn it_ended_in_good_order(machine: &Machine) {
+    let words = machine.last_words();
+    let ended = words.find("quorate-etcd.service: Deactivated successfully");
+    let unmounted = words.find("Unmounted var-lib-etcd.mount");
+    assert!(ended.is_some() && ended < unmounted, "{words}");
+}
