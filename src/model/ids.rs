@@ -105,7 +105,7 @@ text_id!(
     /// An availability zone, as in `eu-west-1a`.
     Zone,
     "the name of an availability zone, like `eu-west-1a`",
-    |t| words(t, 64)
+    |t| words(t, 64) && t.ends_with(|last: char| last.is_ascii_lowercase())
 );
 text_id!(
     /// An AWS region, as in `eu-west-1`.
