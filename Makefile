@@ -50,8 +50,7 @@ advisories: ## known faults of the dependencies; needs cargo-deny and the networ
 .PHONY: bench
 bench: tools ## measures forming and idling; the figures go to target/bench.json, too
 	cargo build --profile $(PROFILE) --features lab --bins
-	@mkdir -p target
-	$(PROGRAMS)/quorate-lab bench --json target/bench.json
+	benches/forming-and-idling $(PROGRAMS)/quorate-lab
 
 .PHONY: build
 build: tools-rust ## the agent as it ships: target/release/quorate

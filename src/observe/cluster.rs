@@ -16,6 +16,21 @@ use super::{Ec2Look, Memory};
 /// How long an answer is waited for at first, and at most.
 const STARTING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(6);
+/// How long a founder that has not started waits for the others' word. They may be waiting for it:
+/// etcd elects at once when all founders are there, and after a whole time-out when one is missing.
+const FOUNDING: Duration = Duration::from_millis(150);
+
+/// Whether the charter names this machine as a founder that has not started.
+fn is_expected_to_start(reach: &Reach, charter: &Fact<Option<Versioned<Charter>>>) -> bool {
+    match charter {
+        Fact::Known(Some(charter)) => charter
+            .value
+            .founders
+            .iter()
+            .any(|founder| founder.instance == reach.identity.instance && founder.started.is_none()),
+        Fact::Known(None) | Fact::Unknown(_) => false,
+    }
+}
 
 async fn within<T>(limit: Duration, answer: impl Future<Output = Fact<T>>) -> Fact<T> {
     tokio::time::timeout(limit, answer)
@@ -56,7 +71,11 @@ pub(super) async fn look(
     };
     // A member that is just starting listens before it serves: asking again soon is better than
     // waiting long for it. One that stays silent is given more time.
-    let limit = (STARTING * memory.silent.saturating_add(1)).min(LONGEST);
+    let limit = if is_expected_to_start(reach, charter) {
+        FOUNDING
+    } else {
+        (STARTING * memory.silent.saturating_add(1)).min(LONGEST)
+    };
     let (own, cluster) = tokio::join!(within(limit, own), within(limit, cluster));
     memory.silent = if own.is_known() && cluster.is_known() { 0 } else { memory.silent.saturating_add(1) };
     etcd.own = own;
