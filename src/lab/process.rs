@@ -5,6 +5,7 @@
 //! that says which process etcd is. So nothing that somebody else started is ever taken for ours,
 //! and nothing of ours is forgotten, whatever it was doing when the power went.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -44,18 +45,15 @@ pub fn is_alive(pid: Pid) -> bool {
 /// Kills every process of the nodes at or below a directory, as a power cut does, until none is
 /// left. Answers how many there were.
 pub fn kill_below(dir: &Path) -> usize {
-    // What is started by a process between being listed and being killed is found the next time.
-    let mut count = 0;
+    // What is started by a process between being listed and being killed is found the next time,
+    // and so is what was killed and has not ended yet: that one counts once.
+    let mut killed = HashSet::new();
     loop {
         let found: Vec<Pid> = below(dir).into_iter().filter(|pid| is_alive(*pid)).collect();
         if found.is_empty() {
-            return count;
+            return killed.len();
         }
-        for pid in found {
-            if send(pid, Signal::SIGKILL) {
-                count += 1;
-            }
-        }
+        killed.extend(found.into_iter().filter(|pid| send(*pid, Signal::SIGKILL)));
         std::thread::yield_now();
     }
 }
