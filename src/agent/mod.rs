@@ -60,6 +60,9 @@ pub trait World {
     /// Tells whoever watches.
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan);
 
+    /// Whether the step was not done since another machine was first.
+    fn was_overtaken(error: &Self::Error) -> bool;
+
     /// Lets this much time pass.
     async fn rest(&mut self, after: Duration);
 }
@@ -196,6 +199,10 @@ impl<W: World> Agent<W> {
                 Ok(Ok(())) => {
                     failpoint::after(name);
                     tracing::info!(step = name, took_ms, "step done");
+                }
+                Ok(Err(error)) if W::was_overtaken(&error) => {
+                    tracing::info!(step = name, took_ms, why = chain(&error), "step overtaken");
+                    return Ok(pace::Outcome::Overtaken);
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(step = name, took_ms, why = chain(&error), "step failed");

@@ -17,6 +17,8 @@ pub enum Outcome {
     Done,
     /// A step failed.
     Failed,
+    /// A step was not done since another machine was first.
+    Overtaken,
 }
 
 /// The next round.
@@ -31,6 +33,8 @@ pub struct Next {
 const QUICK: Duration = Duration::from_millis(150);
 /// Of founders that mark themselves at once all but one fail, and are right to try again soon.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// So many times in a row a machine that was overtaken looks again at once: the world has changed.
+const OVERTAKEN_AT_ONCE: u32 = 3;
 const SLOWEST_RETRY: Duration = Duration::from_secs(10);
 /// While others found the cluster: one small request to S3 a round.
 const SLOWEST_FOUNDING: Duration = Duration::from_secs(1);
@@ -40,6 +44,7 @@ const SLOWEST_FOUNDING: Duration = Duration::from_secs(1);
 pub struct Pace {
     tick: Duration,
     repeats: u32,
+    overtaken: u32,
     last: Vec<Step>,
     /// When a wait last had a full look, in milliseconds since 1970.
     full: Option<i64>,
@@ -48,11 +53,15 @@ pub struct Pace {
 impl Pace {
     /// The pace of an agent with this slow tick.
     pub fn new(tick: Duration) -> Self {
-        Self { tick, repeats: 0, last: Vec::new(), full: None }
+        Self { tick, repeats: 0, overtaken: 0, last: Vec::new(), full: None }
     }
 
     /// When to look again, after this plan came to this.
     pub fn next(&mut self, plan: &Plan, outcome: Outcome, waiting: &[Waiting], now: i64) -> Next {
+        self.overtaken = if outcome == Outcome::Overtaken { self.overtaken.saturating_add(1) } else { 0 };
+        if (1..=OVERTAKEN_AT_ONCE).contains(&self.overtaken) {
+            return Next { after: Duration::ZERO, depth: Depth::Full };
+        }
         if outcome == Outcome::Nothing {
             self.repeats = 0;
             self.last.clear();
@@ -60,7 +69,8 @@ impl Pace {
         }
         let same = self.last == plan.steps;
         self.last.clone_from(&plan.steps);
-        self.repeats = if same || outcome == Outcome::Failed { self.repeats.saturating_add(1) } else { 0 };
+        let failed = matches!(outcome, Outcome::Failed | Outcome::Overtaken);
+        self.repeats = if same || failed { self.repeats.saturating_add(1) } else { 0 };
         // What was done once is looked at at once; what is done again and again is not getting on.
         let after = match self.repeats {
             0 => Duration::ZERO,
@@ -157,6 +167,18 @@ mod tests {
         for _ in 0..20 {
             assert!(pace.next(&doing, Outcome::Failed, &[], 0).after <= SLOWEST_RETRY.mul_f64(1.25));
         }
+    }
+
+    #[test]
+    fn who_is_overtaken_looks_again_at_once_but_not_for_ever() {
+        let mut pace = Pace::new(Duration::from_secs(10));
+        let doing = plan(vec![Step::CreateAuthority], Vec::new());
+        for _ in 0..OVERTAKEN_AT_ONCE {
+            assert_eq!(pace.next(&doing, Outcome::Overtaken, &[], 0).after, Duration::ZERO);
+        }
+        assert!(pace.next(&doing, Outcome::Overtaken, &[], 0).after > Duration::ZERO);
+        pace.next(&doing, Outcome::Done, &[], 0);
+        assert_eq!(pace.next(&doing, Outcome::Overtaken, &[], 0).after, Duration::ZERO);
     }
 
     #[test]

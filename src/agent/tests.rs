@@ -78,6 +78,10 @@ impl World for Script {
         self.acts.borrow_mut().push(Act::Told(plan.report.phase));
     }
 
+    fn was_overtaken(_: &Refused) -> bool {
+        false
+    }
+
     async fn rest(&mut self, after: Duration) {
         self.acts.borrow_mut().push(Act::Rested(after));
         self.now += i64::try_from(after.as_millis()).unwrap();
@@ -385,6 +389,10 @@ async fn a_step_that_never_ends_is_given_up_and_ends_the_plan() {
         fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {
             self.0.tell(status, seen, plan);
         }
+        fn was_overtaken(_: &Refused) -> bool {
+            false
+        }
+
         async fn rest(&mut self, after: Duration) {
             self.0.rest(after).await;
         }

@@ -35,6 +35,10 @@ impl World for Machine {
         execute(&self.reach, step).await
     }
 
+    fn was_overtaken(error: &StepError) -> bool {
+        matches!(error, StepError::Overtaken)
+    }
+
     async fn rest(&mut self, after: Duration) {
         sleep(after).await;
     }

@@ -18,7 +18,7 @@ const STARTING: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(6);
 /// How long a founder that has not started waits for the others' word. They may be waiting for it:
 /// etcd elects at once when all founders are there, and after a whole time-out when one is missing.
-const FOUNDING: Duration = Duration::from_millis(150);
+const FOUNDING: Duration = Duration::from_millis(75);
 
 /// Whether the charter names this machine as a founder that has not started.
 fn is_expected_to_start(reach: &Reach, charter: &Fact<Option<Versioned<Charter>>>) -> bool {

@@ -1,10 +1,11 @@
 //! When the etcd authority is made, and when this machine's leaves are issued.
 
 use crate::model::plan::Subject;
-use crate::model::{Fact, Halt, Identity, Leaves, Observation, StampState, Step, WaitingOn, Warning};
+use crate::model::{Fact, Halt, Identity, Leaves, Observation, Plan, StampState, Step, WaitingOn, Warning};
 
 use super::course::{Course, Next};
 use super::disk::Held;
+use super::evidence::signs_of_life;
 
 pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &mut Course) -> Next<()> {
     let lived = held.stamp.state != StampState::Formatted;
@@ -63,6 +64,30 @@ pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &m
         course.steps.push(issue);
     }
     Ok(())
+}
+
+/// While EC2 or the kernel brings the volume: the certificates, where nothing that the volume may
+/// hold can forbid them.
+pub(super) fn meanwhile(seen: &Observation, me: &Identity, mut plan: Box<Plan>) -> Box<Plan> {
+    let waits = |on: &WaitingOn| matches!(on, WaitingOn::Attachment { .. } | WaitingOn::Device { .. });
+    let idle = plan.steps.is_empty() && plan.report.halt.is_none() && plan.report.waiting.iter().all(waits);
+    let (true, Some(slot), Fact::Known(None), Fact::Known(true)) =
+        (idle, plan.report.slot, &seen.leaves, &seen.clock_synchronised)
+    else {
+        return plan;
+    };
+    match (&seen.authority, &seen.charter, &seen.volumes, &seen.backups) {
+        (Fact::Known(Some(authority)), ..) if seen.at < authority.not_after => {
+            plan.steps.push(Step::IssueLeaves { slot: Some(slot), address: me.address });
+        }
+        (Fact::Known(None), Fact::Known(None), Fact::Known(volumes), Fact::Known(backups))
+            if signs_of_life(volumes, *backups).is_empty() =>
+        {
+            plan.steps.push(Step::CreateAuthority);
+        }
+        _ => {}
+    }
+    plan
 }
 
 fn check_authority(seen: &Observation, not_after: i64, course: &Course) -> Next<()> {

@@ -56,7 +56,7 @@ pub(super) fn prepare(
     };
     let mounted = course.need(&disk.mount, Subject::Disk)?;
     let Some(mount) = mounted else {
-        return Err(unmounted(&claim, disk, device, course)?);
+        return Err(unmounted(settings, &claim, disk, device, course)?);
     };
     if mount.source != *device {
         return Err(course.halt(Halt::ForeignMount { found: mount.source.clone(), expected: device.clone() }));
@@ -87,7 +87,13 @@ pub(super) fn prepare(
 }
 
 /// The volume's device is here and not mounted.
-fn unmounted(claim: &Claim, disk: &Disk, device: &str, course: &Course) -> Next<Box<crate::model::Plan>> {
+fn unmounted(
+    settings: &Settings,
+    claim: &Claim,
+    disk: &Disk,
+    device: &str,
+    course: &Course,
+) -> Next<Box<crate::model::Plan>> {
     let volume = claim.volume.clone();
     let device = device.to_owned();
     Ok(match course.need(&disk.content, Subject::Disk)? {
@@ -101,10 +107,13 @@ fn unmounted(claim: &Claim, disk: &Disk, device: &str, course: &Course) -> Next<
             }),
             Some(listed) => match &listed.stamp {
                 Some(tag) => course.halt(Halt::Wiped { volume, tag: tag.clone() }),
-                None => course.act([
-                    Step::Format { volume: volume.clone(), device: device.clone(), slot: claim.slot },
-                    Step::Mount { volume, device },
-                ]),
+                None => {
+                    let steps = [
+                        Step::Format { volume: volume.clone(), device: device.clone(), slot: claim.slot },
+                        Step::Mount { volume, device },
+                    ];
+                    course.act(steps.into_iter().chain(first_stamp(settings, claim)))
+                }
             },
         },
     })
@@ -124,19 +133,7 @@ fn read_stamp(settings: &Settings, claim: &Claim, holds: &VolumeContents, course
             if let Some(found) = strangers(holds) {
                 return Err(course.halt(Halt::ForeignData { volume: claim.volume.clone(), found }));
             }
-            let state = StampState::Formatted;
-            let stamp = Stamp {
-                cluster: settings.cluster.clone(),
-                slot: claim.slot,
-                volume: claim.volume.clone(),
-                state: state.clone(),
-            };
-            let mut steps = vec![Step::WriteStamp { stamp }];
-            // A tag that tells of a life stays: it is the proof that this volume was wiped.
-            if claim.listed.as_ref().is_some_and(|listed| listed.stamp.is_none()) {
-                steps.push(Step::TagStamp { volume: claim.volume.clone(), state });
-            }
-            return Err(course.act(steps));
+            return Err(course.act(first_stamp(settings, claim)));
         }
     };
     if stamp.cluster != settings.cluster || stamp.slot != claim.slot || stamp.volume != claim.volume {
@@ -146,6 +143,23 @@ fn read_stamp(settings: &Settings, claim: &Claim, holds: &VolumeContents, course
         )));
     }
     Ok(stamp.clone())
+}
+
+/// The stamp of a volume that has taken part in nothing yet.
+fn first_stamp(settings: &Settings, claim: &Claim) -> Vec<Step> {
+    let state = StampState::Formatted;
+    let stamp = Stamp {
+        cluster: settings.cluster.clone(),
+        slot: claim.slot,
+        volume: claim.volume.clone(),
+        state: state.clone(),
+    };
+    let mut steps = vec![Step::WriteStamp { stamp }];
+    // A tag that tells of a life stays: it is the proof that this volume was wiped.
+    if claim.listed.as_ref().is_some_and(|listed| listed.stamp.is_none()) {
+        steps.push(Step::TagStamp { volume: claim.volume.clone(), state });
+    }
+    steps
 }
 
 /// What an unstamped file system must not hold.

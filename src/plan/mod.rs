@@ -60,9 +60,10 @@ fn decide(settings: &Settings, seen: &Observation) -> Next<Plan> {
     check_charter(settings, seen, &course)?;
 
     course.phase = Phase::Preparing;
-    let claim = volume::claim(settings, seen, me, &mut course)?;
+    let meanwhile = |plan| certificates::meanwhile(seen, me, plan);
+    let claim = volume::claim(settings, seen, me, &mut course).map_err(meanwhile)?;
     course.slot = Some(claim.slot);
-    let held = disk::prepare(settings, seen, claim, &mut course)?;
+    let held = disk::prepare(settings, seen, claim, &mut course).map_err(meanwhile)?;
     certificates::prepare(seen, me, &held, &mut course)?;
     member::decide(settings, seen, me, &held, course)
 }

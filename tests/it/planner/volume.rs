@@ -119,7 +119,7 @@ fn no_second_volume_is_created_while_the_slots_own_may_live() {
 
 #[test]
 fn a_blank_device_is_formatted_only_when_its_tag_never_told_of_a_file_system() {
-    does(&device(Content::Blank, None), &["format", "mount"]);
+    does(&device(Content::Blank, None), &["format", "mount", "writeStamp", "tagStamp"]);
     for tag in ["formatted", "member 1 1", "what"] {
         let found = halts(&device(Content::Blank, Some(tag)));
         assert_eq!(found, Halt::Wiped { volume: volume(1), tag: tag.to_owned() });
@@ -227,6 +227,43 @@ fn a_device_that_does_not_appear_is_waited_for_with_a_bound() {
     let on = waits(&seen);
     assert_eq!(on, WaitingOn::Device { volume: volume(1) });
     assert_eq!(halts(&seen.waiting(on, HOUR)), Halt::NoDevice { volume: volume(1) });
+}
+
+/// The volume of slot 1 is being attached here, and this machine has no certificates.
+fn being_attached() -> Observation {
+    scene().but(|seen| {
+        seen.disk = Fact::Known(None);
+        seen.leaves = Fact::Known(None);
+        let listed = seen.volumes().get_mut(&volume(1)).unwrap();
+        listed.stamp = None;
+        listed.attachment.as_mut().unwrap().state = AttachmentState::Attaching;
+        seen.volumes().retain(|id, _| *id == volume(1));
+    })
+}
+
+#[test]
+fn certificates_are_issued_while_the_volume_comes() {
+    let plan = does(&being_attached(), &["issueLeaves"]);
+    assert_eq!(plan.report.waiting, [WaitingOn::Attachment { volume: volume(1) }]);
+    let unset = being_attached().but(|seen| seen.clock_synchronised = Fact::Known(false));
+    assert_eq!(waits(&unset), WaitingOn::Attachment { volume: volume(1) });
+}
+
+#[test]
+fn the_authority_is_made_while_the_volume_comes_only_when_nothing_ever_lived() {
+    let none = being_attached().but(|seen| seen.authority = Fact::Known(None));
+    does(&none, &["createAuthority"]);
+    let waits_only: [fn(&mut Observation); 6] = [
+        |seen| seen.backups = Fact::Known(true),
+        |seen| seen.backups = Fact::unknown("throttled"),
+        |seen| seen.charter = Fact::unknown("throttled"),
+        |seen| *seen = seen.clone().chartered(charter(&[])),
+        |seen| seen.clock_synchronised = Fact::unknown("throttled"),
+        |seen| seen.volumes().get_mut(&volume(1)).unwrap().stamp = Some("member 1 1".to_owned()),
+    ];
+    for forbid in waits_only {
+        assert_eq!(waits(&none.clone().but(forbid)), WaitingOn::Attachment { volume: volume(1) });
+    }
 }
 
 #[test]
