@@ -8,9 +8,10 @@ use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 
 use super::Cause;
+use super::pages::{self, Broken, Page};
 use super::whole::WholeXml;
 use crate::model::tags;
-use crate::model::{ClusterName, InstanceId, Role, Zone};
+use crate::model::{ClusterName, InstanceId, Role, TargetGroupArn, Zone};
 
 /// How many groups can be asked for by name at once, and how many come on a page.
 /// Source: DescribeAutoScalingGroups, Auto Scaling API reference.
@@ -26,6 +27,10 @@ pub struct Group {
     pub zones: Vec<Zone>,
     /// Its instances, as the group lists them.
     pub instances: Vec<GroupInstance>,
+    /// The target groups that it registers its instances with, in order.
+    pub target_groups: Vec<TargetGroupArn>,
+    /// The classic load balancers that it registers its instances with, by name, in order.
+    pub classic_load_balancers: Vec<String>,
 }
 
 /// An instance, as its group lists it.
@@ -142,33 +147,28 @@ impl AutoScaling {
         groups: &mut Vec<Group>,
     ) -> Result<(), AutoScalingError> {
         let malformed = |why: String| AutoScalingError::Malformed { what: what.to_owned(), why };
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .client
-                .describe_auto_scaling_groups()
-                .set_auto_scaling_group_names(names.clone())
-                .set_filters(filters.clone())
-                .max_records(PAGE)
-                .set_next_token(token.clone())
-                .send()
-                .await
-                .map_err(|error| AutoScalingError::DescribeGroups {
-                    what: what.to_owned(),
-                    source: Cause::new(&error),
-                })?;
-            // An empty list comes as an empty element: without one, nobody has said "none".
-            let listed = page.auto_scaling_groups.as_deref();
-            for group in listed.ok_or_else(|| malformed("no list of groups".to_owned()))? {
-                groups.push(decoded(group).map_err(malformed)?);
+        let request = self
+            .client
+            .describe_auto_scaling_groups()
+            .set_auto_scaling_group_names(names)
+            .set_filters(filters)
+            .max_records(PAGE);
+        let listed = pages::all(|token| {
+            let page = request.clone().set_next_token(token).send();
+            async {
+                let page = page.await.map_err(|error| Cause::new(&error))?;
+                Ok(Page { items: page.auto_scaling_groups, next: page.next_token })
             }
-            let next = page.next_token.filter(|next| !next.is_empty());
-            match next {
-                None => return Ok(()),
-                next if next == token => return Err(malformed("the same page twice".to_owned())),
-                next => token = next,
-            }
+        })
+        .await
+        .map_err(|broken| match broken {
+            Broken::Failed(source) => AutoScalingError::DescribeGroups { what: what.to_owned(), source },
+            Broken::Malformed(why) => malformed(why.to_owned()),
+        })?;
+        for group in &listed {
+            groups.push(decoded(group).map_err(malformed)?);
         }
+        Ok(())
     }
 }
 
@@ -195,7 +195,14 @@ fn decoded(group: &AutoScalingGroup) -> Result<Group, String> {
         });
     }
     instances.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(Group { name, zones, instances })
+    let mut target_groups = Vec::new();
+    for arn in group.target_group_arns() {
+        target_groups.push(arn.parse::<TargetGroupArn>().map_err(within)?);
+    }
+    target_groups.sort();
+    let mut classic_load_balancers = group.load_balancer_names().to_vec();
+    classic_load_balancers.sort();
+    Ok(Group { name, zones, instances, target_groups, classic_load_balancers })
 }
 
 #[cfg(test)]

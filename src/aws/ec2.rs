@@ -17,6 +17,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
 
 use super::Cause;
+use super::pages::{self, Broken, Page};
 use super::whole::WholeXml;
 use crate::model::tags;
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
@@ -351,31 +352,18 @@ impl Ec2 {
         cluster: &ClusterName,
         filter: Filter,
     ) -> Result<BTreeMap<InstanceId, Instance>, Ec2Error> {
-        let mut found = BTreeMap::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .client
-                .describe_instances()
-                .filters(filter.clone())
-                .max_results(PAGE)
-                .set_next_token(token.clone())
-                .send()
-                .await
-                .map_err(|error| call.failed(Cause::new(&error)))?;
-            // EC2 sends an empty list as an empty element: without one, it has not said "none".
-            let reservations = page.reservations.as_deref();
-            let reservations = reservations.ok_or_else(|| call.malformed("no list of instances"))?;
-            for instance in reservations.iter().flat_map(Reservation::instances) {
-                let (id, instance) =
-                    decode::instance(instance, cluster).map_err(|why| call.malformed(why))?;
-                found.insert(id, instance);
+        let request = self.client.describe_instances().filters(filter).max_results(PAGE);
+        let reservations = pages::all(|token| {
+            let page = request.clone().set_next_token(token).send();
+            async {
+                let page = page.await.map_err(|error| Cause::new(&error))?;
+                Ok(Page { items: page.reservations, next: page.next_token })
             }
-            match call.next(token.as_deref(), page.next_token.as_deref())? {
-                None => return Ok(found),
-                next => token = next,
-            }
-        }
+        })
+        .await
+        .map_err(|broken| call.broken(broken))?;
+        let instances = reservations.iter().flat_map(Reservation::instances);
+        instances.map(|i| decode::instance(i, cluster).map_err(|why| call.malformed(why))).collect()
     }
 
     async fn volumes(
@@ -385,29 +373,20 @@ impl Ec2 {
         holder: Option<&InstanceId>,
         filter: Filter,
     ) -> Result<BTreeMap<VolumeId, Volume>, Ec2Error> {
-        let mut found = BTreeMap::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .client
-                .describe_volumes()
-                .filters(filter.clone())
-                .max_results(PAGE)
-                .set_next_token(token.clone())
-                .send()
-                .await
-                .map_err(|error| call.failed(Cause::new(&error)))?;
-            let volumes = page.volumes.as_deref();
-            for volume in volumes.ok_or_else(|| call.malformed("no list of volumes"))? {
-                let (id, volume) =
-                    decode::volume(volume, cluster, holder).map_err(|why| call.malformed(why))?;
-                found.insert(id, volume);
+        let request = self.client.describe_volumes().filters(filter).max_results(PAGE);
+        let volumes = pages::all(|token| {
+            let page = request.clone().set_next_token(token).send();
+            async {
+                let page = page.await.map_err(|error| Cause::new(&error))?;
+                Ok(Page { items: page.volumes, next: page.next_token })
             }
-            match call.next(token.as_deref(), page.next_token.as_deref())? {
-                None => return Ok(found),
-                next => token = next,
-            }
-        }
+        })
+        .await
+        .map_err(|broken| call.broken(broken))?;
+        volumes
+            .iter()
+            .map(|v| decode::volume(v, cluster, holder).map_err(|why| call.malformed(why)))
+            .collect()
     }
 
     async fn named_instance(&self, id: &InstanceId) -> Result<Option<aws_sdk_ec2::types::Instance>, Cause> {
@@ -440,13 +419,11 @@ impl Asked {
         Ec2Error::Malformed { operation: self.operation, what: self.what.clone(), why: why.into() }
     }
 
-    /// The token of the next page, if there is one.
-    fn next(&self, present: Option<&str>, next: Option<&str>) -> Result<Option<String>, Ec2Error> {
-        let next = next.filter(|next| !next.is_empty());
-        if next.is_some() && next == present {
-            return Err(self.malformed("the same page twice"));
+    fn broken(&self, broken: Broken) -> Ec2Error {
+        match broken {
+            Broken::Failed(source) => self.failed(source),
+            Broken::Malformed(why) => self.malformed(why),
         }
-        Ok(next.map(str::to_owned))
     }
 }
 

@@ -1,4 +1,4 @@
-//! AWS: the metadata service, EC2, Auto Scaling and the object store in S3.
+//! AWS: the metadata service, EC2, Auto Scaling, load balancers and the object store in S3.
 //!
 //! Each adapter makes calls and decodes answers, exactly: what AWS definitely says is a value
 //! (that something is not there, too), and everything else is an error that says whether it may
@@ -16,8 +16,10 @@ mod autoscaling;
 mod cause;
 mod ec2;
 mod http;
+mod load_balancers;
 mod metadata;
 mod objects;
+mod pages;
 #[cfg(test)]
 #[cfg(feature = "lab")]
 mod testing;
@@ -38,6 +40,7 @@ pub use self::autoscaling::{AutoScaling, AutoScalingError, Group, GroupInstance}
 pub use self::cause::{Cause, without_request_ids};
 pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, NewVolume};
 pub use self::http::HttpError;
+pub use self::load_balancers::{LoadBalancerError, LoadBalancers};
 pub use self::metadata::{MetadataError, MetadataService, PublishedTag};
 pub use self::objects::{Changed, ObjectError, ObjectStore, StoreLocation, Stored, Written};
 
@@ -164,6 +167,7 @@ impl Access {
         Clients {
             ec2: Ec2::new(&sdk),
             autoscaling: AutoScaling::new(&sdk),
+            load_balancers: LoadBalancers::new(&sdk),
             objects: ObjectStore::new(&sdk, store),
             metadata: self.metadata.clone(),
         }
@@ -177,6 +181,8 @@ pub struct Clients {
     pub ec2: Ec2,
     /// Auto Scaling.
     pub autoscaling: AutoScaling,
+    /// Load balancers, of both kinds.
+    pub load_balancers: LoadBalancers,
     /// The cluster's place in S3.
     pub objects: ObjectStore,
     /// The metadata service.

@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// The variables that must be there, each an endpoint.
-pub const ENDPOINTS: [&str; 4] = [
+pub const ENDPOINTS: [&str; 6] = [
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "AWS_ENDPOINT_URL_EC2",
     "AWS_ENDPOINT_URL_AUTO_SCALING",
+    "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING",
+    "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
     "AWS_ENDPOINT_URL_S3",
 ];
 
@@ -89,6 +91,8 @@ impl AgentEnvironment {
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{metadata}")),
             ("AWS_ENDPOINT_URL_EC2", aws.to_owned()),
             ("AWS_ENDPOINT_URL_AUTO_SCALING", aws.to_owned()),
+            ("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING", aws.to_owned()),
+            ("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2", aws.to_owned()),
             ("AWS_ENDPOINT_URL_S3", aws.to_owned()),
             // Whatever else might be asked goes to the region as well, which refuses it.
             ("AWS_ENDPOINT_URL", aws.to_owned()),

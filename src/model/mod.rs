@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod disk;
 pub mod fact;
 pub mod ids;
+pub mod load_balancer;
 pub mod machine;
 pub mod observation;
 pub mod plan;
@@ -29,6 +30,10 @@ pub use fact::Fact;
 pub use ids::{
     ClusterName, ClusterUuid, ETag, Generation, InstanceId, MemberId, Nonce, Region, Role, Slot, VolumeId,
     Zone,
+};
+pub use load_balancer::{
+    FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, Target, TargetGroupArn,
+    TargetHealth, TargetId, Unfit, UnfitLoadBalancer,
 };
 pub use machine::{Attachment, AttachmentState, Identity, Instance, InstanceState, Volume, VolumeState};
 pub use observation::{Authority, Leaves, Observation, Versioned};

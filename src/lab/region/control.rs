@@ -5,7 +5,7 @@
 //!
 //! | request | body → answer |
 //! |---|---|
-//! | `GET /v1/state` | → `region`, `nowMs`, `zones`, `instances`, `volumes`, `groups`, `objects`, `faults`, `sequence` (of the last event) |
+//! | `GET /v1/state` | → `region`, `nowMs`, `zones`, `instances`, `volumes`, `groups`, `balancers`, `pools` (with every target's health), `objects`, `faults`, `sequence` (of the last event) |
 //! | `GET /v1/events?after=N&waitMs=M` | → `[{sequence, atMs, event, …}]`, waiting up to M ms for the first |
 //! | `GET /v1/calls?after=N` | → the calls that reached the region |
 //! | `POST /v1/groups` | [`GroupSpec`] → `{}` |
@@ -15,6 +15,9 @@
 //! | `POST /v1/instances/ID/kill` | → `{}`: without power at once |
 //! | `POST /v1/instances/ID/imds` | [`ImdsFaults`] → `{}`; `{}` clears |
 //! | `POST /v1/instances/ID/imds/expire-tokens` | → `{}` |
+//! | `POST /v1/balancers` | [`BalancerSpec`] → `{"pool"}`: a network one's target group, or the key of a classic one's instances |
+//! | `DELETE /v1/balancers/NAME` | → `{}`: it goes away; a target group stays |
+//! | `POST /v1/groups/NAME/pools` | `{"pool"}` → `{}`: the group registers its instances with it |
 //! | `POST /v1/volumes` | [`VolumeSpec`] → `{"id"}` |
 //! | `POST /v1/volumes/ID/lose` | → `{}`: gone with its data |
 //! | `POST /v1/buckets` | `{"name"}` → `{}` |
@@ -36,7 +39,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::server::Shared;
-use super::world::{AccessRule, FaultSpec, GroupSpec, ImdsFaults, InstanceSpec, Refusal, VolumeSpec, World};
+use super::world::{
+    AccessRule, BalancerSpec, FaultSpec, GroupSpec, ImdsFaults, InstanceSpec, Refusal, VolumeSpec, World,
+};
 
 /// The longest that an event is waited for.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -50,6 +55,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/calls", get(calls))
         .merge(machines())
+        .merge(balancers())
         .merge(stores())
         .merge(weather())
         .with_state(shared)
@@ -101,6 +107,31 @@ fn machines() -> Router<Shared> {
             post(|State(s): At, Path(id): Path<String>| async move {
                 s.change(|w| w.expire_metadata_tokens(&id));
                 reply(Ok(json!({})))
+            }),
+        )
+}
+
+/// Load balancers.
+fn balancers() -> Router<Shared> {
+    Router::new()
+        .route(
+            "/v1/balancers",
+            post(|State(s): At, body: Bytes| async move {
+                with_body(&s, &body, |w, spec: BalancerSpec| {
+                    w.create_balancer(spec).map(|pool| json!({ "pool": pool }))
+                })
+            }),
+        )
+        .route(
+            "/v1/balancers/{name}",
+            delete(|State(s): At, Path(name): Path<String>| async move {
+                reply(s.change(|w| w.delete_balancer(&name)).map(done))
+            }),
+        )
+        .route(
+            "/v1/groups/{name}/pools",
+            post(|State(s): At, Path(name): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, given: GivenPool| w.attach_pool(&name, &given.pool).map(done))
             }),
         )
 }
@@ -193,6 +224,12 @@ struct Desired {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct GivenPool {
+    pool: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Bucket {
     name: String,
 }
@@ -255,6 +292,8 @@ fn state(world: &World) -> Value {
         "instances": view.instances.values().collect::<Vec<_>>(),
         "volumes": view.volumes.values().collect::<Vec<_>>(),
         "groups": view.groups.values().collect::<Vec<_>>(),
+        "balancers": view.balancers.values().collect::<Vec<_>>(),
+        "pools": view.pools.values().collect::<Vec<_>>(),
         "objects": buckets.collect::<serde_json::Map<String, Value>>(),
         "faults": faults.collect::<Vec<_>>(),
         "sequence": world.last_event(),

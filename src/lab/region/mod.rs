@@ -1,4 +1,4 @@
-//! The simulated region: EC2, Auto Scaling, S3 and metadata services, as exact as the agent needs
+//! The simulated region: EC2, Auto Scaling, load balancers, S3 and metadata services, as exact as the agent needs
 //! them and no wider than it calls them.
 //!
 //! The agent talks to it with AWS's own SDK through AWS's own endpoint variables, so nothing in the
@@ -8,22 +8,25 @@
 //!
 //! - [`World`] is the state and its rules: pure, with an injected clock and seeded chance.
 //! - `wire` speaks AWS's protocols over it; `control` is the laboratory's own API ([`control`]).
-//! - [`Region`] runs both on loopback addresses, in this process.
+//! - `front` is the load balancers at work: they listen, forward and probe.
+//! - [`Region`] runs all of it on loopback addresses, in this process.
 //!
 //! Machines do not live here: whoever supervises them follows the [`Event`]s, starts and kills
 //! programs, and makes devices appear.
 
 mod clock;
 pub mod control;
+mod front;
 mod server;
 mod wire;
 mod world;
 
 pub use server::{Endpoints, ImdsPlacement, Region, RegionConfig, RegionError};
 pub use world::{
-    AccessRule, Attachment, AttachmentState, Call, Caller, Condition, Credentials, Decision, Encryption,
-    Event, EventKind, Fault, FaultKind, FaultSpec, Group, GroupSpec, Hold, HookResult, HookSpec, ImdsFaults,
-    ImdsGate, Instance, InstanceId, InstanceSpec, InstanceState, LaunchVolume, Lifecycle, LifecycleState,
-    Listing, Object, Outcome, Put, Refusal, Service, Timings, Transition, View, Volume, VolumeId, VolumeSpec,
-    VolumeState, World, WorldConfig, Zone,
+    AccessRule, Attachment, AttachmentState, Balancer, BalancerKind, BalancerSpec, Call, Caller,
+    CheckProtocol, CheckSpec, Condition, Credentials, Decision, Encryption, Event, EventKind, Fault,
+    FaultKind, FaultSpec, Group, GroupSpec, Hold, HookResult, HookSpec, ImdsFaults, ImdsGate, Instance,
+    InstanceId, InstanceSpec, InstanceState, LaunchVolume, Lifecycle, LifecycleState, Listing, Object,
+    Outcome, Pool, PoolHealth, PoolSpec, PoolTarget, Put, Refusal, Service, Timings, Transition, View,
+    Volume, VolumeId, VolumeSpec, VolumeState, World, WorldConfig, Zone,
 };

@@ -15,7 +15,7 @@ use super::wire;
 use super::wire::connection::{BreakableListener, Peer};
 use super::wire::imds::{self, Hold};
 use super::world::{Event, ImdsGate, InstanceId, World, WorldConfig};
-use super::{clock, control};
+use super::{clock, control, front};
 
 /// Where each instance's metadata service listens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub enum ImdsPlacement {
 pub struct RegionConfig {
     /// The region itself.
     pub world: WorldConfig,
-    /// Where EC2, Auto Scaling and S3 listen.
+    /// Where EC2, Auto Scaling, Elastic Load Balancing and S3 listen.
     pub aws: SocketAddr,
     /// Where the control API listens: loopback only.
     pub control: SocketAddr,
@@ -251,6 +251,7 @@ impl Region {
             Endpoints { aws: format!("http://{}", aws.1), control: format!("http://{}", control.1) };
         shared.0.aws.get_or_init(|| aws.1);
         shared.spawn(shared.clone().tick());
+        shared.spawn(front::run(shared.clone()));
         shared.spawn(serve(aws.0, Router::new().fallback(wire::serve).with_state(shared.clone())));
         shared.spawn(serve(control.0, control::router(shared.clone())));
         Ok(Self { shared, endpoints })

@@ -160,8 +160,19 @@ fn group_content(x: &mut Xml, group: &Group, members: &[(Instance, Lifecycle)]) 
             x.text("member", zone);
         }
     });
-    x.node("LoadBalancerNames", |_| {});
-    x.node("TargetGroupARNs", |_| {});
+    // A classic load balancer's key ends with its name.
+    let (target_groups, classic): (Vec<&String>, Vec<&String>) =
+        spec.pools.iter().partition(|key| key.contains(":targetgroup/"));
+    x.node("LoadBalancerNames", |x| {
+        for name in classic.iter().filter_map(|key| key.rsplit('/').next()) {
+            x.text("member", name);
+        }
+    });
+    x.node("TargetGroupARNs", |x| {
+        for arn in target_groups {
+            x.text("member", arn);
+        }
+    });
     x.text("HealthCheckType", "EC2");
     x.text("HealthCheckGracePeriod", 0);
     x.text("CreatedTime", clock::iso8601(group.created_ms));

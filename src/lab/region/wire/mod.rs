@@ -1,14 +1,16 @@
 //! AWS's wire protocols over the [`World`](super::world::World): who calls, which operation, what
 //! form the answer has. Rules about machines, volumes and objects do not live here.
 //!
-//! One listener serves EC2, Auto Scaling and S3, as a client with a single endpoint expects: the
-//! credential scope of the signature names the service. Signatures themselves are not verified,
+//! One listener serves EC2, Auto Scaling, Elastic Load Balancing (both versions) and S3, as a client
+//! with a single endpoint expects: the credential scope of the signature names the service. Signatures themselves are not verified,
 //! but a request without one is refused.
 
 mod auth;
 mod autoscaling;
 pub(super) mod connection;
 mod ec2;
+mod elb;
+mod elbv2;
 pub(super) mod imds;
 mod query;
 mod s3;
@@ -91,10 +93,12 @@ impl Answer {
     }
 }
 
-/// A request of one of the three services, understood as far as its operation.
+/// A request of one of the services, understood as far as its operation.
 enum Asked {
     Ec2(Params),
     Autoscaling(Params),
+    NetworkBalancers(Params),
+    ClassicBalancers(Params),
     S3(s3::ObjectRequest),
 }
 
@@ -103,13 +107,17 @@ impl Asked {
         match self {
             Self::Ec2(_) => Service::Ec2,
             Self::Autoscaling(_) => Service::Autoscaling,
+            Self::NetworkBalancers(_) | Self::ClassicBalancers(_) => Service::LoadBalancing,
             Self::S3(_) => Service::S3,
         }
     }
 
     fn operation(&self) -> &str {
         match self {
-            Self::Ec2(params) | Self::Autoscaling(params) => params.action(),
+            Self::Ec2(params)
+            | Self::Autoscaling(params)
+            | Self::NetworkBalancers(params)
+            | Self::ClassicBalancers(params) => params.action(),
             Self::S3(request) => request.operation(),
         }
     }
@@ -118,6 +126,8 @@ impl Asked {
         match self {
             Self::Ec2(params) => ec2::resource(params),
             Self::Autoscaling(params) => autoscaling::resource(params),
+            Self::NetworkBalancers(params) => elbv2::resource(params),
+            Self::ClassicBalancers(params) => elb::resource(params),
             Self::S3(request) => request.resource(),
         }
     }
@@ -125,7 +135,10 @@ impl Asked {
     fn refusal(&self, refusal: &Refusal, request_id: &str) -> Answer {
         match self {
             Self::Ec2(_) => ec2::refusal(refusal, request_id),
-            Self::Autoscaling(_) => autoscaling::refusal(refusal, request_id),
+            // The two services have one form.
+            Self::Autoscaling(_) | Self::NetworkBalancers(_) | Self::ClassicBalancers(_) => {
+                autoscaling::refusal(refusal, request_id)
+            }
             Self::S3(request) => s3::refusal(refusal, request_id, request.is_head()),
         }
     }
@@ -140,6 +153,8 @@ impl Asked {
         match self {
             Self::Ec2(params) => ec2::answer(world, params, age_ms, request_id),
             Self::Autoscaling(params) => autoscaling::answer(world, params, age_ms, request_id),
+            Self::NetworkBalancers(params) => elbv2::answer(world, params, age_ms, request_id),
+            Self::ClassicBalancers(params) => elb::answer(world, params, age_ms, request_id),
             Self::S3(request) => request.answer(world, caller, request_id),
         }
     }
@@ -152,9 +167,11 @@ impl Asked {
             (Service::S3, Outcome::Throttled) => {
                 Refusal::new(503, "SlowDown", "Please reduce your request rate.")
             }
-            (Service::Autoscaling, Outcome::Throttled) => Refusal::bad("Throttling", "Rate exceeded"),
+            (Service::Autoscaling | Service::LoadBalancing, Outcome::Throttled) => {
+                Refusal::bad("Throttling", "Rate exceeded")
+            }
             (_, Outcome::Throttled) => Refusal::new(503, "RequestLimitExceeded", "Request limit exceeded."),
-            (Service::Autoscaling, Outcome::ServerError) => {
+            (Service::Autoscaling | Service::LoadBalancing, Outcome::ServerError) => {
                 Refusal::new(500, "InternalFailure", "internal error")
             }
             (_, Outcome::ServerError) => Refusal::new(500, "InternalError", "An internal error has occurred"),
@@ -177,7 +194,7 @@ impl Asked {
     }
 }
 
-/// Serves one request for EC2, Auto Scaling or S3.
+/// Serves one request for EC2, Auto Scaling, Elastic Load Balancing or S3.
 pub(super) async fn serve(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -245,6 +262,14 @@ async fn understand(
     match signature.service.as_str() {
         "ec2" => Ok(Asked::Ec2(Params::read(parts, body).await?)),
         "autoscaling" => Ok(Asked::Autoscaling(Params::read(parts, body).await?)),
+        "elasticloadbalancing" => {
+            let params = Params::read(parts, body).await?;
+            if params.get("Version") == Some(elbv2::VERSION) {
+                Ok(Asked::NetworkBalancers(params))
+            } else {
+                Ok(Asked::ClassicBalancers(params))
+            }
+        }
         "s3" => Ok(Asked::S3(s3::ObjectRequest::read(parts, body, &shared.aws_host())?)),
         other => {
             let message = format!("this region has no service '{other}'");
@@ -270,7 +295,9 @@ fn identify(world: &World, signature: &Signature, service: Service) -> Result<Ca
         return Err(match service {
             Service::S3 => Refusal::new(403, "RequestTimeTooSkewed", message),
             Service::Ec2 => Refusal::bad("RequestExpired", message),
-            Service::Autoscaling | Service::Imds => Refusal::bad("SignatureDoesNotMatch", message),
+            Service::Autoscaling | Service::LoadBalancing | Service::Imds => {
+                Refusal::bad("SignatureDoesNotMatch", message)
+            }
         });
     }
     world.caller(&signature.access_key).ok_or_else(|| match service {
@@ -282,7 +309,7 @@ fn identify(world: &World, signature: &Signature, service: Service) -> Result<Ca
         Service::Ec2 => {
             Refusal::new(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         }
-        Service::Autoscaling | Service::Imds => Refusal::new(
+        Service::Autoscaling | Service::LoadBalancing | Service::Imds => Refusal::new(
             403,
             "InvalidClientTokenId",
             "The security token included in the request is invalid.",

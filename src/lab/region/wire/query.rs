@@ -107,7 +107,19 @@ impl Params {
         found: Vec<T>,
         key: impl Fn(&T) -> String,
     ) -> Result<(Vec<T>, Option<String>), Refusal> {
-        let after = match self.get("NextToken") {
+        self.page_after(self.get("NextToken"), limit, found, key)
+    }
+
+    /// The same, of a service that has another name for the token.
+    #[allow(clippy::unused_self, reason = "a page of this request's answer")]
+    pub(super) fn page_after<T>(
+        &self,
+        token: Option<&str>,
+        limit: Option<usize>,
+        found: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> Result<(Vec<T>, Option<String>), Refusal> {
+        let after = match token {
             None => None,
             Some(token) => {
                 let wrong = || Refusal::bad("InvalidNextToken", "The token is not valid");

@@ -13,6 +13,9 @@ pub enum Service {
     Ec2,
     /// Auto Scaling.
     Autoscaling,
+    /// Elastic Load Balancing, of both versions.
+    #[serde(rename = "elasticloadbalancing")]
+    LoadBalancing,
     /// S3.
     S3,
     /// The metadata services.
@@ -24,7 +27,7 @@ pub enum Service {
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum FaultKind {
     /// Refused for having asked too often: EC2 `RequestLimitExceeded` (503), S3 `SlowDown` (503),
-    /// Auto Scaling `Throttling` (400), metadata service 429.
+    /// Auto Scaling and Elastic Load Balancing `Throttling` (400), metadata service 429.
     Throttle,
     /// An internal error (500), without effect.
     ServerError,

@@ -29,6 +29,9 @@ pub struct GroupSpec {
     pub template: InstanceSpec,
     /// Its lifecycle hooks.
     pub hooks: Vec<HookSpec>,
+    /// The pools that it registers its instances with: target groups' ARNs, and those of classic
+    /// load balancers.
+    pub pools: Vec<String>,
 }
 
 /// A group.
@@ -68,6 +71,9 @@ impl World {
             spec.max = spec.desired.max(spec.min);
         }
         check_desired(&spec, spec.desired)?;
+        for pool in &spec.pools {
+            self.pool(pool)?;
+        }
         let unique = [8, 4, 4, 4, 12].map(|n| self.hex(n)).join("-");
         let group = Group {
             arn: format!(

@@ -207,6 +207,7 @@ impl World {
             (LifecycleState::PendingWait, HookResult::Continue) => {
                 if lifecycle.holds.is_empty() {
                     lifecycle.state = LifecycleState::InService;
+                    self.register_with_group(id);
                 }
             }
             (_, result) => {
@@ -226,13 +227,17 @@ impl World {
         if let Some(lifecycle) = self.lifecycle_mut(id)
             && lifecycle.state == LifecycleState::Pending
         {
-            lifecycle.state =
-                if holds.is_empty() { LifecycleState::InService } else { LifecycleState::PendingWait };
+            let enters = holds.is_empty();
+            lifecycle.state = if enters { LifecycleState::InService } else { LifecycleState::PendingWait };
             lifecycle.holds = holds;
+            if enters {
+                self.register_with_group(id);
+            }
         }
     }
 
-    /// Lets a group part with an instance: hooks first, unless EC2 is already ending it.
+    /// Lets a group part with an instance: it is taken out of the load balancers, then come the hooks,
+    /// unless EC2 is already ending it.
     pub(super) fn begin_termination(&mut self, id: &InstanceId) {
         let running = self.view.instances.get(id).is_some_and(|i| i.state == InstanceState::Running);
         let holds = if running { self.holds_for(id, Transition::Terminating) } else { Vec::new() };
@@ -243,10 +248,12 @@ impl World {
         if holds.is_empty() {
             lifecycle.state = LifecycleState::Terminating;
             lifecycle.holds.clear();
+            self.deregister_from_group(id);
             self.shut_down(id);
         } else {
             lifecycle.state = LifecycleState::TerminatingWait;
             lifecycle.holds = holds;
+            self.deregister_from_group(id);
         }
     }
 

@@ -5,10 +5,11 @@
 //! step through an hour in a microsecond and a run can be repeated. No wire format lives here:
 //! `wire/` turns requests into these operations and [`Refusal`]s into each protocol's errors.
 //!
-//! What EC2 and Auto Scaling answer is held in one [`View`], shared copy-on-write with a short
+//! What EC2, Auto Scaling and Elastic Load Balancing answer is held in one [`View`], shared copy-on-write with a short
 //! history, from which stale reads are answered. Objects are outside it: S3 is strongly consistent.
 
 mod access;
+mod balancers;
 mod compute;
 mod faults;
 mod groups;
@@ -26,6 +27,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use access::{AccessRule, Caller};
+pub use balancers::{
+    Balancer, BalancerKind, BalancerSpec, CheckProtocol, CheckSpec, Pool, PoolHealth, PoolSpec, PoolTarget,
+};
+pub(crate) use balancers::{Passage, Probe, Route};
 pub use compute::{Instance, InstanceId, InstanceSpec, InstanceState};
 pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
@@ -145,7 +150,7 @@ impl Refusal {
     }
 }
 
-/// What EC2 and Auto Scaling describe.
+/// What EC2, Auto Scaling and Elastic Load Balancing describe.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// By id.
@@ -154,6 +159,10 @@ pub struct View {
     pub volumes: BTreeMap<VolumeId, Volume>,
     /// By name.
     pub groups: BTreeMap<String, Group>,
+    /// Load balancers, by name.
+    pub balancers: BTreeMap<String, Balancer>,
+    /// Target groups and the like, by key.
+    pub pools: BTreeMap<String, Pool>,
 }
 
 /// One of the region's zones.
@@ -267,6 +276,10 @@ pub struct World {
     next_event: u64,
     launched: Vec<InstanceId>,
     writes: u64,
+    /// By pool, instance and port: since when, and how many checks in a row went which way.
+    streaks: BTreeMap<(String, InstanceId, u16), (u64, i64)>,
+    /// By pool: whose turn it is.
+    turns: BTreeMap<String, usize>,
 }
 
 /// A point in the world's history.
@@ -309,6 +322,8 @@ impl World {
             next_event: 1,
             launched: Vec::new(),
             writes: 0,
+            streaks: BTreeMap::new(),
+            turns: BTreeMap::new(),
             config,
         }
     }
@@ -353,7 +368,8 @@ impl World {
     /// Does what is due now. Called after every change, too, since a change may make things due.
     pub(crate) fn settle(&mut self) {
         loop {
-            let changed = self.step_instances() | self.step_volumes() | self.step_groups();
+            let changed =
+                self.step_instances() | self.step_volumes() | self.step_groups() | self.step_pools();
             if !changed {
                 break;
             }
@@ -376,7 +392,7 @@ impl World {
         let instances = self.view.instances.values().filter_map(|i| self.instance_due(i));
         let volumes = self.view.volumes.values().filter_map(|v| self.volume_due(v));
         let groups = self.view.groups.values().filter_map(|g| g.retry_at);
-        instances.chain(volumes).chain(groups).min()
+        instances.chain(volumes).chain(groups).chain(self.pools_due()).min()
     }
 
     /// The events after `sequence`, oldest first.
