@@ -18,8 +18,8 @@ use super::disks::Disks;
 use super::error::chain;
 use super::machine::{Identity, Machine};
 use super::region::{
-    AccessRule, Caller, EventKind, GroupSpec, ImdsPlacement, InstanceSpec, Put, Region, RegionConfig,
-    VolumeSpec, World, WorldConfig,
+    AccessRule, BalancerKind, BalancerSpec, Caller, EventKind, GroupSpec, ImdsPlacement, InstanceSpec,
+    PoolSpec, Put, Region, RegionConfig, VolumeSpec, World, WorldConfig,
 };
 use super::settings::{Addresses, BUCKET, CHARTER, CLUSTER, Settings, Start};
 use super::{LabError, process, standins};
@@ -28,6 +28,10 @@ use super::{LabError, process, standins};
 pub const CONTROL_PLANE: &str = "demo-control-plane";
 /// The group of workers.
 pub const WORKERS: &str = "demo-workers";
+/// The load balancer in front of the API servers, and its target group.
+pub const API: &str = "demo-api";
+/// Where API servers listen, and their load balancer.
+const API_PORT: u16 = 6443;
 /// Where an instance's metadata service listens at its address.
 const METADATA_PORT: u16 = 8775;
 /// For how long events are waited for at a time.
@@ -104,7 +108,7 @@ impl Laboratory {
         Ok(laboratory)
     }
 
-    /// A bucket, a volume for each slot, and the groups.
+    /// A bucket, a volume for each slot, the load balancer and the groups.
     fn furnish(&self) -> Result<(), LabError> {
         let settings = self.settings();
         let rule = AccessRule {
@@ -122,6 +126,11 @@ impl Laboratory {
         for slot in 1..=settings.size {
             self.create_volume(slot)?;
         }
+        let in_front = if settings.load_balancer && settings.control_plane > 0 {
+            vec![self.create_load_balancer()?]
+        } else {
+            Vec::new()
+        };
         let groups =
             [(CONTROL_PLANE, "control-plane", settings.control_plane), (WORKERS, "worker", settings.workers)];
         for (name, role, desired) in groups {
@@ -136,11 +145,33 @@ impl Laboratory {
                     iam_role: Some(role.into()),
                     ..InstanceSpec::default()
                 },
+                pools: if name == CONTROL_PLANE { in_front.clone() } else { Vec::new() },
                 ..GroupSpec::default()
             };
             self.ask(format!("the group {name}"), |world| world.create_group(spec))?;
         }
         Ok(())
+    }
+
+    /// Creates the load balancer in front of the API servers; the answer is its target group's ARN.
+    fn create_load_balancer(&self) -> Result<String, LabError> {
+        let tags = BTreeMap::from([("quorate:cluster".to_owned(), CLUSTER.to_owned())]);
+        let spec = BalancerSpec {
+            name: API.into(),
+            kind: BalancerKind::Network,
+            internal: true,
+            port: API_PORT,
+            pool: PoolSpec { port: API_PORT, tags: tags.clone(), ..PoolSpec::default() },
+            tags,
+        };
+        self.ask(format!("the load balancer {API}"), |world| world.create_balancer(spec))
+    }
+
+    /// Where the load balancer of the API servers listens, while there is one.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.inner
+            .region
+            .with(|world| world.view().balancers.get(API).map(super::region::Balancer::listens_at))
     }
 
     /// Creates a blank volume for a slot, in the slot's zone.

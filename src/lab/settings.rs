@@ -47,6 +47,8 @@ pub struct Settings {
     pub workers: usize,
     /// How many slots: 1, 3 or 5.
     pub size: usize,
+    /// Whether a network load balancer stands in front of the control-plane nodes, if there are any.
+    pub load_balancer: bool,
     /// Seeds the region.
     pub seed: u64,
     /// Whether agents start with their machines.
@@ -77,6 +79,7 @@ impl Settings {
             control_plane: 3,
             workers: 0,
             size: 3,
+            load_balancer: true,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,
@@ -209,6 +212,7 @@ mod tests {
             control_plane: 3,
             workers: 0,
             size: 3,
+            load_balancer: true,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,

@@ -128,16 +128,19 @@ fn exit_codes_are_those_of_the_table() {
 }
 
 #[test]
-fn permissions_name_every_call_to_ec2_and_no_other() {
-    // Each call names its operation, for its errors.
-    let source = read("src/aws/ec2.rs");
-    let calls: BTreeSet<&str> =
-        source.split("operation: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+fn permissions_name_every_call_to_ec2_and_load_balancers_and_no_other() {
     let page = read("docs/permissions.md");
     let table = section(&page, "## Control plane");
     let documented = names(table);
-    let of_ec2: BTreeSet<&str> = documented.iter().filter_map(|name| name.strip_prefix("ec2:")).collect();
-    assert_eq!(of_ec2, calls);
+    let balancers = ["src/aws/load_balancers/network.rs", "src/aws/load_balancers/classic.rs"];
+    for (service, files) in [("ec2:", &["src/aws/ec2.rs"][..]), ("elasticloadbalancing:", &balancers)] {
+        // Each call names its operation, for its errors.
+        let source: String = files.iter().map(read).collect();
+        let calls: BTreeSet<&str> =
+            source.split("operation: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let named: BTreeSet<&str> = documented.iter().filter_map(|name| name.strip_prefix(service)).collect();
+        assert_eq!(named, calls, "{files:?}");
+    }
     // And the policy allows what the table says.
     let policy = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let policy: serde_json::Value = serde_json::from_str(policy).unwrap();

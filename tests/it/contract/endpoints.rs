@@ -8,7 +8,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use aws_sdk_autoscaling::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_ec2::types::{InstanceType, Placement, ResourceType, Tag, TagSpecification};
-use quorate::lab::region::{GroupSpec, InstanceSpec, InstanceState, Region, RegionConfig, World};
+use quorate::lab::region::{
+    BalancerKind, BalancerSpec, GroupSpec, InstanceSpec, InstanceState, Region, RegionConfig, World,
+    WorldConfig,
+};
+use quorate::lab::settings::Addresses;
 use tokio::process::{Child, Command};
 
 use super::http;
@@ -42,7 +46,11 @@ pub struct Endpoints {
     pub ec2: aws_sdk_ec2::Client,
     pub s3: aws_sdk_s3::Client,
     pub autoscaling: aws_sdk_autoscaling::Client,
+    pub elbv2: aws_sdk_elasticloadbalancingv2::Client,
+    elb: aws_sdk_elasticloadbalancing::Client,
+    url: String,
     region: Option<Region>,
+    addresses: Option<Addresses>,
     _moto: Option<Child>,
 }
 
@@ -57,7 +65,11 @@ impl Endpoints {
             ec2: aws_sdk_ec2::Client::new(&config),
             s3: s3_client(&config),
             autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            elbv2: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancing::Client::new(&config),
+            url: url.to_owned(),
             region,
+            addresses: None,
             _moto: moto,
         }
     }
@@ -70,6 +82,114 @@ impl Endpoints {
         let region = Region::start(config).await.unwrap();
         let url = region.endpoints().aws.clone();
         Self::new(&url, Some(region), None)
+    }
+
+    /// A region whose addresses no other test uses: load balancers listen at theirs.
+    pub async fn simulated_apart() -> Self {
+        let addresses = Addresses::reserve().unwrap();
+        let world = WorldConfig { address_base: addresses.base, ..WorldConfig::default() };
+        let apart = Self::simulated_with(RegionConfig { world, ..RegionConfig::default() }).await;
+        Self { addresses: Some(addresses), ..apart }
+    }
+
+    /// The agent's own clients.
+    pub async fn agents(&self) -> quorate::aws::Clients {
+        let access = quorate::aws::Access::to(quorate::aws::Endpoints {
+            apis: self.url.clone(),
+            metadata: self.url.clone(),
+            credentials: Credentials::new(OPERATOR, "secret", None, None, "test"),
+            attempts: 1,
+            attempt: SOON,
+        });
+        let store = quorate::aws::StoreLocation {
+            bucket: "b".into(),
+            prefix: String::new(),
+            cluster: "c1".parse().unwrap(),
+            kms_key: None,
+        };
+        access.unwrap().clients(&REGION.parse().unwrap(), store).await
+    }
+
+    /// A load balancer that listens at 443, and checks 6443 by HTTPS `/readyz`. The answer is its
+    /// pool: a network one's target group, a classic one's name (its key, in the region).
+    pub async fn balancer(&self, spec: BalancerSpec) -> String {
+        let (name, kind) = (spec.name.clone(), spec.kind);
+        let Some(region) = &self.region else {
+            return match kind {
+                BalancerKind::Network => self.moto_network(&spec).await,
+                BalancerKind::Classic => self.moto_classic(&spec).await,
+            };
+        };
+        assert!(self.addresses.is_some(), "a region with load balancers is apart");
+        let pool = region.change(|w| w.create_balancer(spec)).unwrap();
+        assert!(region.wait_until(SOON, |w| w.view().balancers[&name].active).await);
+        pool
+    }
+
+    async fn moto_network(&self, spec: &BalancerSpec) -> String {
+        use aws_sdk_elasticloadbalancingv2::types::{
+            Action, ActionTypeEnum, LoadBalancerSchemeEnum, LoadBalancerTypeEnum, ProtocolEnum, Tag,
+            TargetGroupAttribute,
+        };
+        let tags = |tags: &BTreeMap<String, String>| {
+            let tag = |(k, v): (&String, &String)| Tag::builder().key(k).value(v).build();
+            (!tags.is_empty()).then(|| tags.iter().map(tag).collect::<Vec<_>>())
+        };
+        let subnets = self.ec2.describe_subnets().send().await.unwrap();
+        let subnet = subnets.subnets()[0].subnet_id().unwrap();
+        let lb = self.elbv2.create_load_balancer().name(&spec.name).r#type(LoadBalancerTypeEnum::Network);
+        let lb = lb.scheme(LoadBalancerSchemeEnum::Internal).subnets(subnet).set_tags(tags(&spec.tags));
+        let lb = lb.send().await.unwrap().load_balancers()[0].load_balancer_arn().unwrap().to_owned();
+        let group = self.elbv2.create_target_group().name(&spec.name).protocol(ProtocolEnum::Tcp);
+        let group = group.port(6443).vpc_id(subnets.subnets()[0].vpc_id().unwrap());
+        let group = group.health_check_protocol(ProtocolEnum::Https).health_check_path("/readyz");
+        let group = group.health_check_interval_seconds(10).unhealthy_threshold_count(2);
+        let group = group.set_tags(tags(&spec.pool.tags)).send().await.unwrap();
+        let group = group.target_groups()[0].target_group_arn().unwrap().to_owned();
+        let attribute =
+            |key: &str, value: &str| TargetGroupAttribute::builder().key(key).value(value).build();
+        let change = self.elbv2.modify_target_group_attributes().target_group_arn(&group);
+        let delay = spec.pool.deregistration_delay_ms / 1000;
+        let change = change.attributes(attribute("deregistration_delay.timeout_seconds", &delay.to_string()));
+        let keeps = spec.pool.preserve_client_ip.to_string();
+        change.attributes(attribute("preserve_client_ip.enabled", &keeps)).send().await.unwrap();
+        let forward = Action::builder().r#type(ActionTypeEnum::Forward).target_group_arn(&group).build();
+        let listener = self.elbv2.create_listener().load_balancer_arn(&lb).protocol(ProtocolEnum::Tcp);
+        listener.port(443).default_actions(forward).send().await.unwrap();
+        group
+    }
+
+    async fn moto_classic(&self, spec: &BalancerSpec) -> String {
+        use aws_sdk_elasticloadbalancing::types::{
+            ConnectionDraining, HealthCheck, Listener, LoadBalancerAttributes, Tag,
+        };
+        let listener = Listener::builder().protocol("TCP").load_balancer_port(443);
+        let listener = listener.instance_protocol("TCP").instance_port(6443).build().unwrap();
+        let tag = |(k, v): (&String, &String)| Tag::builder().key(k).value(v).build().unwrap();
+        let tags: Vec<Tag> = spec.tags.iter().map(tag).collect();
+        let lb = self.elb.create_load_balancer().load_balancer_name(&spec.name).listeners(listener);
+        let lb = lb.scheme("internal").availability_zones(ZONES[0]);
+        lb.set_tags((!tags.is_empty()).then_some(tags)).send().await.unwrap();
+        let check = HealthCheck::builder().target("HTTPS:6443/readyz").interval(10).timeout(5);
+        let check = check.healthy_threshold(2).unhealthy_threshold(2).build().unwrap();
+        let change = self.elb.configure_health_check().load_balancer_name(&spec.name).health_check(check);
+        change.send().await.unwrap();
+        let delay = i32::try_from(spec.pool.deregistration_delay_ms / 1000).unwrap();
+        let draining = ConnectionDraining::builder().enabled(true).timeout(delay).build();
+        let attributes = LoadBalancerAttributes::builder().connection_draining(draining).build();
+        let change = self.elb.modify_load_balancer_attributes().load_balancer_name(&spec.name);
+        change.load_balancer_attributes(attributes).send().await.unwrap();
+        spec.name.clone()
+    }
+
+    /// Has a group register its instances with a target group.
+    pub async fn attach(&self, group: &str, target_group: &str) {
+        if let Some(region) = &self.region {
+            region.change(|w| w.attach_pool(group, target_group)).unwrap();
+            return;
+        }
+        let attach = self.autoscaling.attach_load_balancer_target_groups().auto_scaling_group_name(group);
+        attach.target_group_arns(target_group).send().await.unwrap();
     }
 
     /// Starts a moto of its own, which ends with this value.

@@ -12,6 +12,11 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
 use futures_util::FutureExt;
 
+use quorate::lab::region::{BalancerKind, BalancerSpec, CheckSpec, PoolSpec};
+use quorate::model::{
+    FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth, TargetId, Unfit,
+};
+
 use super::endpoints::{Endpoints, ZONES, tags};
 
 type Check = for<'a> fn(&'a Endpoints) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -46,6 +51,12 @@ checks![
     groups_are_found_by_name_and_by_tag,
     groups_come_in_pages,
     group_instances_are_described_by_id,
+    network_load_balancers_are_found_by_tag_name_and_target_group,
+    classic_load_balancers_are_found_by_tag_and_name,
+    load_balancers_that_are_not_there_are_said_not_to_be,
+    targets_are_registered_and_taken_out,
+    load_balancers_come_in_pages_and_their_tags_in_batches,
+    groups_tell_their_target_groups,
 ];
 
 /// No check takes longer than this.
@@ -66,7 +77,7 @@ async fn run(endpoints: &Endpoints) {
 
 #[tokio::test]
 async fn every_contract_holds_in_the_simulated_region() {
-    run(&Endpoints::simulated().await).await;
+    run(&Endpoints::simulated_apart().await).await;
 }
 
 #[tokio::test]
@@ -467,4 +478,160 @@ async fn group_instances_are_described_by_id(e: &Endpoints) {
     let alone = e.instance(ZONES[0], &tags(&[])).await;
     let none = e.autoscaling.describe_auto_scaling_instances().instance_ids(&alone).send().await.unwrap();
     assert!(none.auto_scaling_instances().is_empty(), "an instance in no group is no error");
+}
+
+/// A load balancer of a cluster that no other check has.
+pub fn balancer(kind: BalancerKind, name: &str, cluster: &str) -> BalancerSpec {
+    let ours = tags(&[("quorate:cluster", cluster)]);
+    BalancerSpec {
+        name: name.into(),
+        kind,
+        internal: true,
+        port: 443,
+        pool: PoolSpec {
+            check: CheckSpec { interval_ms: 10_000, ..CheckSpec::default() },
+            deregistration_delay_ms: 20_000,
+            preserve_client_ip: true,
+            ..PoolSpec::default()
+        },
+        tags: ours,
+    }
+}
+
+fn only(found: &FoundLoadBalancers) -> LoadBalancer {
+    let ([one], []) = (&found.fit[..], &found.unfit[..]) else { panic!("not one: {found:#?}") };
+    one.clone()
+}
+
+async fn network_load_balancers_are_found_by_tag_name_and_target_group(e: &Endpoints) {
+    let arn = e.balancer(balancer(BalancerKind::Network, "found", "found")).await;
+    let mut by_group = balancer(BalancerKind::Network, "found-by-group", "");
+    by_group.tags = tags(&[("colour", "red")]);
+    by_group.pool.tags = tags(&[("quorate:cluster", "by-group")]);
+    let other = e.balancer(by_group).await;
+    let asked = e.agents().await.load_balancers;
+    let one = only(&asked.by_tag(&"found".parse().unwrap()).await.unwrap());
+    assert_eq!(
+        (one.name.as_str(), one.port, one.target_port, one.scheme),
+        ("found", 443, 6443, Scheme::Internal)
+    );
+    let LoadBalancerKind::Network { target_group, by_address, .. } = &one.kind else { panic!("{one:?}") };
+    assert_eq!((target_group.as_str(), *by_address), (arn.as_str(), false));
+    let check = &one.health_check;
+    assert_eq!(
+        (check.protocol.as_str(), check.path.as_deref(), check.port),
+        ("HTTPS", Some("/readyz"), None)
+    );
+    assert_eq!((check.interval_s, check.unhealthy_threshold), (10, 2));
+    assert_eq!((one.deregistration_delay_s, one.preserves_client_address), (20, true));
+    assert_eq!(only(&asked.by_name("found").await.unwrap()), one);
+    assert_eq!(only(&asked.by_name(&one.dns_name).await.unwrap()), one);
+    assert_eq!(only(&asked.target_groups(&[arn.parse().unwrap()]).await.unwrap()), one);
+    let by_group = only(&asked.by_tag(&"by-group".parse().unwrap()).await.unwrap());
+    assert_eq!(only(&asked.target_groups(&[other.parse().unwrap()]).await.unwrap()), by_group);
+}
+
+async fn classic_load_balancers_are_found_by_tag_and_name(e: &Endpoints) {
+    e.balancer(balancer(BalancerKind::Classic, "old", "old")).await;
+    let asked = e.agents().await.load_balancers;
+    let one = only(&asked.by_tag(&"old".parse().unwrap()).await.unwrap());
+    assert_eq!((&one.kind, one.name.as_str()), (&LoadBalancerKind::Classic, "old"));
+    assert_eq!((one.port, one.target_port, one.scheme), (443, 6443, Scheme::Internal));
+    let check = &one.health_check;
+    assert_eq!(
+        (check.protocol.as_str(), check.path.as_deref(), check.port),
+        ("HTTPS", Some("/readyz"), Some(6443))
+    );
+    assert_eq!((one.deregistration_delay_s, one.preserves_client_address), (20, false));
+    assert_eq!(only(&asked.by_name("old").await.unwrap()), one);
+    assert_eq!(only(&asked.by_name(&one.dns_name).await.unwrap()), one);
+    assert_eq!(only(&asked.classic(&["old".to_owned()]).await.unwrap()), one);
+}
+
+async fn load_balancers_that_are_not_there_are_said_not_to_be(e: &Endpoints) {
+    let asked = e.agents().await.load_balancers;
+    let arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/none/0123456789abcdef";
+    for found in [
+        asked.by_name("none").await.unwrap(),
+        asked.by_name("none.example.com").await.unwrap(),
+        asked.classic(&["none".to_owned()]).await.unwrap(),
+        asked.target_groups(&[arn.parse().unwrap()]).await.unwrap(),
+    ] {
+        let ([], [one]) = (&found.fit[..], &found.unfit[..]) else { panic!("{found:?}") };
+        assert_eq!(one.why, Unfit::NotThere);
+    }
+    assert_eq!(asked.by_tag(&"nobody".parse().unwrap()).await.unwrap(), FoundLoadBalancers::default());
+}
+
+async fn targets_are_registered_and_taken_out(e: &Endpoints) {
+    let id = e.instance(ZONES[0], &tags(&[])).await;
+    let target = TargetId::from(id.as_str());
+    let asked = e.agents().await.load_balancers;
+    for (kind, name) in [(BalancerKind::Network, "targets"), (BalancerKind::Classic, "old-targets")] {
+        e.balancer(balancer(kind, name, name)).await;
+        let lb = only(&asked.by_name(name).await.unwrap());
+        assert_eq!(asked.targets(&lb).await.unwrap(), []);
+        for _ in 0..2 {
+            asked.register_target(&lb, &target, 6443).await.unwrap();
+        }
+        let [one] = &asked.targets(&lb).await.unwrap()[..] else { panic!("one target, once") };
+        assert_eq!((&one.id, one.port), (&target, 6443));
+        let health = asked.target_health(&lb, &target, 6443).await.unwrap();
+        // Every target is healthy to moto, and this one has nothing that would answer.
+        let registered = [TargetHealth::Initial, TargetHealth::Healthy].contains(&health);
+        assert!(registered || matches!(health, TargetHealth::Unhealthy { .. }), "{health:?}");
+        asked.deregister_target(&lb, &target, 6443).await.unwrap();
+        let health = asked.target_health(&lb, &target, 6443).await.unwrap();
+        // moto has a word of its own for a classic load balancer's.
+        let gone = [TargetHealth::Draining, TargetHealth::NotRegistered].contains(&health);
+        assert!(gone || matches!(health, TargetHealth::Unavailable { .. }), "{health:?}");
+    }
+    let arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/none/0123456789abcdef";
+    let mut lb = only(&asked.by_name("targets").await.unwrap());
+    if let LoadBalancerKind::Network { target_group, .. } = &mut lb.kind {
+        *target_group = arn.parse().unwrap();
+    }
+    for error in [
+        asked.register_target(&lb, &target, 6443).await.unwrap_err(),
+        asked.target_health(&lb, &target, 6443).await.unwrap_err(),
+    ] {
+        assert!(error.is_not_there() && !error.is_retryable(), "{error:?}");
+    }
+}
+
+async fn load_balancers_come_in_pages_and_their_tags_in_batches(e: &Endpoints) {
+    for n in 0..22 {
+        let cluster = if n == 21 { "last" } else { "not-last" };
+        e.balancer(balancer(BalancerKind::Network, &format!("batch-{n:02}"), cluster)).await;
+    }
+    let mut pages = e.elbv2.describe_load_balancers().page_size(5).into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        assert!(page.load_balancers().len() <= 5);
+        found.extend(page.load_balancers().iter().map(|lb| lb.load_balancer_name().unwrap().to_owned()));
+    }
+    let unique: BTreeSet<&String> = found.iter().collect();
+    assert_eq!(unique.len(), found.len(), "none twice");
+    assert_eq!(found.iter().filter(|name| name.starts_with("batch-")).count(), 22);
+    let asked = e.agents().await.load_balancers;
+    assert_eq!(only(&asked.by_tag(&"last".parse().unwrap()).await.unwrap()).name, "batch-21");
+    assert_eq!(asked.by_tag(&"not-last".parse().unwrap()).await.unwrap().fit.len(), 21);
+}
+
+async fn groups_tell_their_target_groups(e: &Endpoints) {
+    let arn = e.balancer(balancer(BalancerKind::Network, "of-group", "of-group")).await;
+    let ours = tags(&[("quorate:cluster", "of-group"), ("quorate:role", "control-plane")]);
+    e.group("with-targets", 1, &ours).await;
+    e.attach("with-targets", &arn).await;
+    let clients = e.agents().await;
+    let role = quorate::model::Role::ControlPlane;
+    let groups = clients.autoscaling.groups(&"of-group".parse().unwrap(), role, &[]).await.unwrap();
+    let [group] = &groups[..] else { panic!("{groups:?}") };
+    let told: Vec<&str> = group.target_groups.iter().map(|arn| arn.as_str()).collect();
+    assert_eq!((told, group.classic_load_balancers.len()), (vec![arn.as_str()], 0));
+    let lb = only(&clients.load_balancers.target_groups(&group.target_groups).await.unwrap());
+    let targets = clients.load_balancers.targets(&lb).await.unwrap();
+    let ids: Vec<String> = targets.iter().map(|target| target.id.to_string()).collect();
+    assert_eq!(ids, [group.instances[0].id.to_string()], "the group has registered its instance");
 }

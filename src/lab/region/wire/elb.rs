@@ -177,23 +177,29 @@ fn health(view: &View, params: &Params) -> Result<Content, Refusal> {
     let all = if wanted.is_empty() { instance_list(pool) } else { wanted };
     for id in all {
         let target = pool.targets.iter().find(|t| t.instance.as_str() == id);
-        let target = target
-            .ok_or_else(|| Refusal::bad("InvalidInstance", format!("Could not find EC2 instance {id}.")))?;
-        found.push((id, target.health.clone()));
+        if target.is_none() && !view.instances.contains_key(id.as_str()) {
+            return Err(Refusal::bad("InvalidInstance", format!("Could not find EC2 instance {id}.")));
+        }
+        found.push((id, target.map(|t| t.health.clone())));
     }
     Ok(Box::new(move |x| {
         x.node("InstanceStates", |x| {
             for (id, health) in &found {
                 // Source: InstanceState, API reference 2012-06-01.
                 let (state, code, text) = match health {
-                    PoolHealth::Healthy => ("InService", "N/A", "N/A"),
-                    PoolHealth::Draining { .. } => {
+                    Some(PoolHealth::Healthy) => ("InService", "N/A", "N/A"),
+                    Some(PoolHealth::Draining { .. }) => {
                         ("InService", "ELB", "Instance deregistration currently in progress.")
                     }
-                    PoolHealth::Initial => {
+                    Some(PoolHealth::Initial) => {
                         ("OutOfService", "ELB", "Instance registration is still in progress.")
                     }
-                    PoolHealth::Unhealthy { .. } => (
+                    None => (
+                        "OutOfService",
+                        "Instance",
+                        "Instance is not currently registered with the LoadBalancer.",
+                    ),
+                    Some(PoolHealth::Unhealthy { .. }) => (
                         "OutOfService",
                         "Instance",
                         "Instance has failed at least the UnhealthyThreshold number of health checks consecutively.",
