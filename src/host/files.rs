@@ -9,7 +9,9 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -68,6 +70,14 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
+    /// A file or directory was not given to its owner.
+    #[error("giving {} to its owner", path.display())]
+    Own {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file was not removed.
     #[error("removing {}", path.display())]
     Remove {
@@ -92,6 +102,7 @@ impl FileError {
             | Self::Write { source, .. }
             | Self::Sync { source, .. }
             | Self::Rename { source, .. }
+            | Self::Own { source, .. }
             | Self::Remove { source, .. } => Some(source),
             Self::NoName { .. } => None,
         }
@@ -172,11 +183,26 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErr
 /// then the directory is synced once. Each file is old or new as a whole; a crash between the
 /// renames leaves some old and some new.
 pub fn write_set(dir: &Path, files: &[NewFile<'_>]) -> Result<(), FileError> {
+    write_set_as(dir, files, None)
+}
+
+/// [`write_set`] for another owner: every file belongs to the user and the group of this number
+/// before it gets its name. Without an owner the files stay the writer's.
+pub fn write_set_as(dir: &Path, files: &[NewFile<'_>], owner: Option<u32>) -> Result<(), FileError> {
     let mut written = Vec::with_capacity(files.len());
     for file in files {
         let path = dir.join(file.name);
         let temporary = temporary(&path)?;
-        match write_temporary(&temporary, &path, file.bytes, file.mode) {
+        let made = write_temporary(&temporary, &path, file.bytes, file.mode).and_then(|handle| {
+            match owner.map_or(Ok(()), |id| fchown(&handle, Some(id), Some(id))) {
+                Ok(()) => Ok(handle),
+                Err(source) => {
+                    discard(&temporary);
+                    Err(FileError::Own { path: path.clone(), source })
+                }
+            }
+        });
+        match made {
             Ok(handle) => written.push((temporary, path, handle)),
             Err(error) => {
                 for (temporary, _, _) in &written {
@@ -205,6 +231,23 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), FileError> {
         }
         Err(source) => Err(FileError::Create { path: path.to_owned(), source }),
     }
+}
+
+/// [`create_dir`], and one that is there gets these permissions and this owner too (a user's number
+/// and its group's of the same number), when it has others.
+pub fn create_dir_as(path: &Path, mode: u32, owner: Option<u32>) -> Result<(), FileError> {
+    create_dir(path, mode)?;
+    let failed = |source| FileError::Own { path: path.to_owned(), source };
+    let found = fs::metadata(path).map_err(failed)?;
+    let owned = owner.is_none_or(|id| (found.uid(), found.gid()) == (id, id));
+    if owned && found.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    let handle = File::open(path).map_err(failed)?;
+    if let Some(id) = owner {
+        fchown(&handle, Some(id), Some(id)).map_err(failed)?;
+    }
+    handle.set_permissions(Permissions::from_mode(mode)).and_then(|()| handle.sync_all()).map_err(failed)
 }
 
 /// Removes a file, if it is there, and syncs its directory.
@@ -434,6 +477,24 @@ mod tests {
         assert_eq!(mode(&deep), 0o700);
         fs::write(deep.join("file"), "").unwrap();
         assert!(create_dir(&deep.join("file"), 0o700).is_err());
+    }
+
+    #[test]
+    fn files_and_directories_are_given_to_their_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root gives files away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scheduler");
+        create_dir(&path, 0o755).unwrap();
+        create_dir_as(&path, 0o700, Some(2903)).unwrap();
+        let file = NewFile { name: "key", bytes: b"1", mode: 0o600 };
+        write_set_as(&path, &[file], Some(2903)).unwrap();
+        for (path, mode) in [(path.join("key"), 0o600), (path, 0o700)] {
+            let found = fs::metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (2903, 2903, mode));
+        }
     }
 
     #[test]

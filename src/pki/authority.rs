@@ -3,51 +3,38 @@
 //! One a cluster, made once, kept in S3 as a bundle (`pki/etcd.json`) that holds its key too, so
 //! only control-plane nodes may read it.
 
-use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde::{Deserialize, Serialize};
-use time::Duration;
 
-use super::certificate::{self, Certificate};
-use super::{PkiError, PrivateKeyPem};
+use super::signer::Signer;
+use super::{PkiError, Secret, bundle};
 use crate::model::{Authority, ClusterName};
 
 const OF: &str = "the etcd authority";
 const VERSION: u32 = 1;
-const LIFETIME: Duration = Duration::days(3652);
 
 /// The etcd authority, with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdAuthority {
     cluster: ClusterName,
-    certificate: String,
-    key: PrivateKeyPem,
-    fingerprint: String,
-    not_before: i64,
-    not_after: i64,
+    signer: Signer,
 }
 
-/// The form in S3. It has no `Debug`, so that the key can't get into a log.
+/// The form in S3.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bundle {
     version: u32,
     cluster: String,
     certificate: String,
-    key: String,
+    key: Secret,
 }
 
 impl EtcdAuthority {
     /// Makes a new authority for a cluster, valid for ten years from five minutes ago.
     /// `now` is in milliseconds since 1970.
     pub fn create(cluster: &ClusterName, now: i64) -> Result<Self, PkiError> {
-        let make = |source| PkiError::Make { what: OF, source };
-        let key = KeyPair::generate().map_err(make)?;
-        let mut params =
-            certificate::params(&format!("{cluster} etcd authority"), cluster.as_str(), now, LIFETIME)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let pem = params.self_signed(&key).map_err(make)?.pem();
-        Self::from_parts(cluster.clone(), pem, key.serialize_pem())
+        let signer = Signer::create(OF, &format!("{cluster} etcd authority"), cluster.as_str(), now)?;
+        Ok(Self { cluster: cluster.clone(), signer })
     }
 
     /// Reads the bundle of S3 and holds it against itself and against the cluster it should be of.
@@ -55,45 +42,25 @@ impl EtcdAuthority {
     /// An authority whose validity has ended is read all the same, so that it can be told about;
     /// it signs nothing any more.
     pub fn parse(bytes: &[u8], cluster: &ClusterName) -> Result<Self, PkiError> {
-        let bundle: Bundle = serde_json::from_slice(bytes).map_err(PkiError::Bundle)?;
-        if bundle.version != VERSION {
-            return Err(PkiError::BundleVersion { found: bundle.version, expected: VERSION });
-        }
-        if bundle.cluster != cluster.as_str() {
-            return Err(PkiError::WrongCluster { found: bundle.cluster, expected: cluster.to_string() });
-        }
-        Self::from_parts(cluster.clone(), bundle.certificate, bundle.key)
-    }
-
-    fn from_parts(cluster: ClusterName, pem: String, key: String) -> Result<Self, PkiError> {
-        let own = Certificate::from_pem(OF, pem.as_bytes())?;
-        own.must_match(&certificate::key_from_pem(OF, &key)?)?;
-        own.must_be_an_authority()?;
-        let (not_before, not_after) = own.validity()?;
-        Ok(Self {
-            cluster,
-            fingerprint: own.fingerprint(),
-            certificate: pem,
-            key: PrivateKeyPem(key),
-            not_before,
-            not_after,
-        })
+        let bundle: Bundle = bundle::read(OF, bytes, VERSION, cluster)?;
+        let signer = Signer::from_parts(OF, bundle.certificate, bundle.key)?;
+        Ok(Self { cluster: cluster.clone(), signer })
     }
 
     /// The bundle for S3. It holds the key.
     pub fn bundle(&self) -> Result<Vec<u8>, PkiError> {
-        serde_json::to_vec_pretty(&Bundle {
+        let bundle = Bundle {
             version: VERSION,
             cluster: self.cluster.to_string(),
-            certificate: self.certificate.clone(),
-            key: self.key.expose().to_owned(),
-        })
-        .map_err(PkiError::Bundle)
+            certificate: self.certificate().to_owned(),
+            key: self.signer.key().clone(),
+        };
+        bundle::write(OF, &bundle)
     }
 
     /// What the planner is told: everything but the key.
     pub fn summary(&self) -> Authority {
-        Authority { fingerprint: self.fingerprint.clone(), not_after: self.not_after }
+        Authority { fingerprint: self.signer.fingerprint().to_owned(), not_after: self.signer.not_after() }
     }
 
     /// The cluster whose authority it is.
@@ -103,35 +70,21 @@ impl EtcdAuthority {
 
     /// The certificate, in PEM.
     pub fn certificate(&self) -> &str {
-        &self.certificate
+        self.signer.certificate()
     }
 
-    /// The end of its validity, in milliseconds since 1970.
-    pub(super) fn not_after(&self) -> i64 {
-        self.not_after
-    }
-
-    /// Refuses to sign outside of its validity. `now` is in milliseconds since 1970.
-    pub(super) fn must_be_valid(&self, now: i64) -> Result<(), PkiError> {
-        if now >= self.not_after {
-            return Err(PkiError::AuthorityExpired { not_after: self.not_after, now });
-        }
-        if now < self.not_before {
-            return Err(PkiError::AuthorityNotYetValid { not_before: self.not_before, now });
-        }
-        Ok(())
-    }
-
-    /// The signer.
-    pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, PkiError> {
-        let key = certificate::key_from_pem(OF, self.key.expose())?;
-        Issuer::from_ca_cert_pem(&self.certificate, key)
-            .map_err(|source| PkiError::Make { what: "the etcd authority's signer", source })
+    /// Who signs.
+    pub(super) fn signer(&self) -> &Signer {
+        &self.signer
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::KeyPair;
+
+    use super::super::certificate;
+    use super::super::signer::LIFETIME;
     use super::*;
 
     const NOW: i64 = 1_800_000_000_000;
@@ -153,7 +106,7 @@ mod tests {
         assert_eq!(read, authority);
         assert_eq!(read.summary().fingerprint.len(), 64);
         assert_eq!(read.summary().not_after, NOW + LIFETIME.whole_seconds() * 1000);
-        assert_eq!(read.not_before, NOW - 300_000);
+        assert_eq!(read.signer.not_before(), NOW - 300_000);
     }
 
     #[test]
@@ -177,14 +130,14 @@ mod tests {
         let other = "other".parse().unwrap();
         assert!(matches!(
             EtcdAuthority::parse(&authority.bundle().unwrap(), &other),
-            Err(PkiError::WrongCluster { found, expected }) if found == "prod" && expected == "other"
+            Err(PkiError::WrongCluster { found, expected, .. }) if found == "prod" && expected == "other"
         ));
     }
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let authority = EtcdAuthority::create(&cluster(), NOW).unwrap();
-        let key = KeyPair::generate().unwrap().serialize_pem();
+        let key = Secret::new(KeyPair::generate().unwrap().serialize_pem());
         let bytes = bundle_of(&authority, |bundle| bundle.key = key);
         assert!(matches!(EtcdAuthority::parse(&bytes, &cluster()), Err(PkiError::KeyMismatch { .. })));
     }
@@ -194,29 +147,30 @@ mod tests {
         let authority = EtcdAuthority::create(&cluster(), NOW).unwrap();
         let parse = |bytes: &[u8]| EtcdAuthority::parse(bytes, &cluster());
         let whole = authority.bundle().unwrap();
-        assert!(matches!(parse(&whole[..whole.len() - 9]), Err(PkiError::Bundle(_))));
-        assert!(matches!(parse(b""), Err(PkiError::Bundle(_))));
+        assert!(matches!(parse(&whole[..whole.len() - 9]), Err(PkiError::Bundle { .. })));
+        assert!(matches!(parse(b""), Err(PkiError::Bundle { .. })));
         let certificate = bundle_of(&authority, |bundle| {
             bundle.certificate.truncate(bundle.certificate.len() / 2);
         });
         assert!(matches!(parse(&certificate), Err(PkiError::Certificate { .. })));
         let twice = bundle_of(&authority, |bundle| bundle.certificate = bundle.certificate.repeat(2));
         assert!(matches!(parse(&twice), Err(PkiError::Certificate { .. })));
-        let key = bundle_of(&authority, |bundle| bundle.key = bundle.key.replace('A', "?"));
+        let key =
+            bundle_of(&authority, |bundle| bundle.key = Secret::new(bundle.key.expose().replace('A', "?")));
         assert!(matches!(parse(&key), Err(PkiError::Key { .. })));
         let later = bundle_of(&authority, |bundle| bundle.version = 2);
-        assert!(matches!(parse(&later), Err(PkiError::BundleVersion { found: 2, expected: 1 })));
+        assert!(matches!(parse(&later), Err(PkiError::BundleVersion { found: 2, expected: 1, .. })));
         let more = String::from_utf8(whole).unwrap().replacen('{', "{\"more\":1,", 1);
-        assert!(matches!(parse(more.as_bytes()), Err(PkiError::Bundle(_))));
+        assert!(matches!(parse(more.as_bytes()), Err(PkiError::Bundle { .. })));
     }
 
     #[test]
     fn a_certificate_that_may_not_sign_is_refused() {
         let key = KeyPair::generate().unwrap();
-        let params = certificate::params("prod", "prod", NOW, LIFETIME).unwrap();
+        let params = certificate::params("prod", Some("prod"), NOW, LIFETIME).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         assert!(matches!(
-            EtcdAuthority::from_parts(cluster(), pem, key.serialize_pem()),
+            Signer::from_parts(OF, pem, Secret::new(key.serialize_pem())),
             Err(PkiError::NotAnAuthority { .. })
         ));
     }

@@ -2,15 +2,23 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SerialNumber};
+use base64::Engine as _;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SerialNumber,
+};
 use ring::rand::SecureRandom as _;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, Pem, X509Certificate};
 
 use super::PkiError;
+use super::names::HostName;
 
 /// How far back a certificate begins, so that a machine whose clock is a little behind takes it.
 const BACKDATE: Duration = Duration::minutes(5);
+
+/// How long a leaf on a node is valid. It is renewed at half of this.
+pub(super) const LEAF_LIFETIME: Duration = Duration::days(90);
 
 /// A moment given in milliseconds since 1970, to the second.
 pub(super) fn moment(millis: i64) -> Result<OffsetDateTime, PkiError> {
@@ -20,20 +28,36 @@ pub(super) fn moment(millis: i64) -> Result<OffsetDateTime, PkiError> {
 /// Names, dates and a random serial number: what is asked of every certificate.
 pub(super) fn params(
     common_name: &str,
-    organization: &str,
+    organization: Option<&str>,
     now: i64,
     lifetime: Duration,
 ) -> Result<CertificateParams, PkiError> {
     let begin = moment(now)?;
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, organization);
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
     params.not_before = begin.checked_sub(BACKDATE).ok_or(PkiError::Moment { millis: now })?;
     params.not_after = begin.checked_add(lifetime).ok_or(PkiError::Moment { millis: now })?;
     params.serial_number = Some(serial()?);
     params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// What a certificate is for that signs no others. Every key here is one for signatures.
+pub(super) fn leaf(
+    common_name: &str,
+    organization: Option<&str>,
+    now: i64,
+    purposes: &[ExtendedKeyUsagePurpose],
+) -> Result<CertificateParams, PkiError> {
+    let mut params = params(common_name, organization, now, LEAF_LIFETIME)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = purposes.to_vec();
     Ok(params)
 }
 
@@ -45,10 +69,10 @@ fn serial() -> Result<SerialNumber, PkiError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// SHA-256 of a certificate's DER, in hexadecimal.
-fn fingerprint(der: &[u8]) -> String {
+/// SHA-256, in hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, der);
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a string can't fail.
         let _ = write!(text, "{byte:02x}");
@@ -97,7 +121,7 @@ impl Certificate {
 
     /// SHA-256 of the DER, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        fingerprint(&self.der)
+        sha256(&self.der)
     }
 
     /// Beginning and end of its validity, in milliseconds since 1970.
@@ -150,18 +174,59 @@ impl Certificate {
         }
     }
 
-    /// The IPv4 addresses that it names, in order.
-    pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, PkiError> {
+    /// Refuses a leaf that is not all of this: the owner of `key`, signed by `authority`, and for
+    /// serving and asking as far as each is wanted.
+    pub fn must_be_the_leaf(
+        &self,
+        key: &KeyPair,
+        authority: &Certificate,
+        serves: bool,
+        asks: bool,
+    ) -> Result<(), PkiError> {
+        self.must_match(key)?;
+        self.must_be_signed_by(authority)?;
+        self.must_serve(serves, asks)
+    }
+
+    /// The names and addresses that it is for, in order. Of other kinds of names nothing is said.
+    pub fn host_names(&self) -> Result<Vec<HostName>, PkiError> {
         let parsed = self.parsed()?;
         let names = parsed.subject_alternative_name().map_err(|error| self.damaged(error.to_string()))?;
+        let mut hosts = Vec::new();
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::IPAddress(octets) => {
+                    let v4 = <[u8; 4]>::try_from(*octets).map(IpAddr::from);
+                    let address = v4.or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from));
+                    let address = address.map_err(|_| self.damaged("it names half of an address"))?;
+                    hosts.push(HostName::Address(address));
+                }
+                GeneralName::DNSName(name) => {
+                    hosts.push(name.parse().map_err(|error| self.damaged(format!("{error}")))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The IPv4 addresses that it names, in order.
+    pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, PkiError> {
+        let names = self.host_names()?.into_iter();
         Ok(names
-            .iter()
-            .flat_map(|names| &names.value.general_names)
             .filter_map(|name| match name {
-                GeneralName::IPAddress(octets) => <[u8; 4]>::try_from(*octets).ok().map(Ipv4Addr::from),
-                _ => None,
+                HostName::Address(IpAddr::V4(address)) => Some(address),
+                HostName::Address(IpAddr::V6(_)) | HostName::Dns(_) => None,
             })
             .collect())
+    }
+
+    /// The common name of its subject.
+    pub fn common_name(&self) -> Result<String, PkiError> {
+        let parsed = self.parsed()?;
+        let mut names = parsed.subject().iter_common_name();
+        let name = names.next().and_then(|name| name.as_str().ok());
+        name.map(str::to_owned).ok_or_else(|| self.damaged("it has no common name"))
     }
 }
 
@@ -170,7 +235,29 @@ pub(super) fn key_from_pem(of: &'static str, pem: &str) -> Result<KeyPair, PkiEr
     KeyPair::from_pem(pem).map_err(|source| PkiError::Key { of, source })
 }
 
-/// An address as a subject's alternative name.
-pub(super) fn address_name(address: Ipv4Addr) -> rcgen::SanType {
-    rcgen::SanType::IpAddress(IpAddr::V4(address))
+/// A name or an address as a subject's alternative name.
+pub(super) fn alternative_name(name: &HostName) -> Result<rcgen::SanType, PkiError> {
+    Ok(match name {
+        HostName::Address(address) => rcgen::SanType::IpAddress(*address),
+        HostName::Dns(name) => {
+            let name = name.as_str().try_into();
+            rcgen::SanType::DnsName(name.map_err(|source| PkiError::Make { what: "a DNS name", source })?)
+        }
+    })
+}
+
+/// DER as PEM (RFC 7468).
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        // Base64 is ASCII: every index is a character's.
+        let (line, more) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
 }

@@ -23,12 +23,12 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
-use time::Duration;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 
+use super::PkiError;
 use super::authority::EtcdAuthority;
 use super::certificate::{self, Certificate};
-use super::{PkiError, PrivateKeyPem};
+use super::names::HostName;
 use crate::host::files::{NewFile, create_dir, write_set};
 use crate::model::{Leaves, Slot};
 
@@ -47,8 +47,6 @@ pub const CLIENT: &str = "client.crt";
 /// Its key.
 pub const CLIENT_KEY: &str = "client.key";
 
-const LIFETIME: Duration = Duration::days(90);
-
 /// What the leaves are to name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafRequest {
@@ -65,30 +63,21 @@ pub struct LeafRequest {
 ///
 /// They are valid for 90 days from five minutes ago, but not beyond their authority.
 pub fn issue(authority: &EtcdAuthority, dir: &Path, request: LeafRequest) -> Result<Leaves, PkiError> {
-    authority.must_be_valid(request.now)?;
-    let issuer = authority.issuer()?;
-    let sign = |what, mut params: CertificateParams| {
-        let end = certificate::moment(authority.not_after())?;
-        params.not_after = params.not_after.min(end);
-        let make = |source| PkiError::Make { what, source };
-        let key = KeyPair::generate().map_err(make)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(make)?;
-        Ok::<_, PkiError>((certificate.pem(), PrivateKeyPem(key.serialize_pem())))
-    };
-    let (server, server_key) = sign("etcd's server certificate", server(authority, request)?)?;
-    let (peer, peer_key) = sign("etcd's peer certificate", peer(authority, request)?)?;
-    let (client, client_key) = sign("the agent's certificate for etcd", client(authority, request)?)?;
+    let signer = authority.signer().open(request.now)?;
+    let server = signer.sign("etcd's server certificate", server(authority, request)?)?;
+    let peer = signer.sign("etcd's peer certificate", peer(authority, request)?)?;
+    let client = signer.sign("the agent's certificate for etcd", client(authority, request)?)?;
     create_dir(dir, 0o700)?;
     write_set(
         dir,
         &[
             file(CA, authority.certificate(), 0o644),
-            file(SERVER_KEY, server_key.expose(), 0o600),
-            file(SERVER, &server, 0o644),
-            file(PEER_KEY, peer_key.expose(), 0o600),
-            file(PEER, &peer, 0o644),
-            file(CLIENT_KEY, client_key.expose(), 0o600),
-            file(CLIENT, &client, 0o644),
+            file(SERVER_KEY, server.key.expose(), 0o600),
+            file(SERVER, &server.certificate, 0o644),
+            file(PEER_KEY, peer.key.expose(), 0o600),
+            file(PEER, &peer.certificate, 0o644),
+            file(CLIENT_KEY, client.key.expose(), 0o600),
+            file(CLIENT, &client.certificate, 0o644),
         ],
     )?;
     read(dir)
@@ -118,8 +107,9 @@ fn file<'a>(name: &'a str, text: &'a str, mode: u32) -> NewFile<'a> {
 fn server(authority: &EtcdAuthority, request: LeafRequest) -> Result<CertificateParams, PkiError> {
     let cluster = authority.cluster().as_str();
     let name = request.slot.map_or_else(|| "etcd".to_owned(), Slot::member_name);
-    let mut params = leaf(&name, cluster, request, &[ExtendedKeyUsagePurpose::ServerAuth])?;
-    params.subject_alt_names = addresses(request.address, true);
+    let mut params =
+        certificate::leaf(&name, Some(cluster), request.now, &[ExtendedKeyUsagePurpose::ServerAuth])?;
+    params.subject_alt_names = addresses(request.address, true)?;
     params.subject_alt_names.push(dns_name("localhost")?);
     if request.slot.is_some() {
         params.subject_alt_names.push(dns_name(&format!("{name}.{cluster}.quorate.internal"))?);
@@ -130,40 +120,32 @@ fn server(authority: &EtcdAuthority, request: LeafRequest) -> Result<Certificate
 fn peer(authority: &EtcdAuthority, request: LeafRequest) -> Result<CertificateParams, PkiError> {
     let name = request.slot.map_or_else(|| "etcd".to_owned(), Slot::member_name);
     let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let mut params = leaf(&name, authority.cluster().as_str(), request, &both)?;
-    params.subject_alt_names = addresses(request.address, request.address.is_loopback());
+    let mut params = certificate::leaf(&name, Some(authority.cluster().as_str()), request.now, &both)?;
+    params.subject_alt_names = addresses(request.address, request.address.is_loopback())?;
     Ok(params)
 }
 
 fn client(authority: &EtcdAuthority, request: LeafRequest) -> Result<CertificateParams, PkiError> {
-    leaf("quorate", authority.cluster().as_str(), request, &[ExtendedKeyUsagePurpose::ClientAuth])
-}
-
-fn leaf(
-    name: &str,
-    cluster: &str,
-    request: LeafRequest,
-    purposes: &[ExtendedKeyUsagePurpose],
-) -> Result<CertificateParams, PkiError> {
-    let mut params = certificate::params(name, cluster, request.now, LIFETIME)?;
-    params.is_ca = rcgen::IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = purposes.to_vec();
-    Ok(params)
+    certificate::leaf(
+        "quorate",
+        Some(authority.cluster().as_str()),
+        request.now,
+        &[ExtendedKeyUsagePurpose::ClientAuth],
+    )
 }
 
 /// The address first, then 127.0.0.1 when it is asked for.
-fn addresses(address: Ipv4Addr, loopback: bool) -> Vec<SanType> {
-    let mut names = vec![certificate::address_name(address)];
-    if loopback && address != Ipv4Addr::LOCALHOST {
-        names.push(certificate::address_name(Ipv4Addr::LOCALHOST));
-    }
-    names
+fn addresses(address: Ipv4Addr, loopback: bool) -> Result<Vec<SanType>, PkiError> {
+    let also = (loopback && address != Ipv4Addr::LOCALHOST).then_some(Ipv4Addr::LOCALHOST);
+    std::iter::once(address)
+        .chain(also)
+        .map(|address| certificate::alternative_name(&HostName::Address(address.into())))
+        .collect()
 }
 
 fn dns_name(name: &str) -> Result<SanType, PkiError> {
-    let name = name.try_into().map_err(|source| PkiError::Make { what: "a DNS name", source })?;
-    Ok(SanType::DnsName(name))
+    let name = HostName::parse("etcd's server side", name)?;
+    certificate::alternative_name(&name)
 }
 
 /// A certificate, its key and what it is for.
@@ -194,9 +176,8 @@ fn read(dir: &Path) -> Result<Leaves, PkiError> {
     for Pair { of, certificate, key, serves, asks } in PAIRS {
         let own = Certificate::from_pem(of, &content(certificate)?)?;
         let key = content(key)?;
-        own.must_match(&certificate::key_from_pem(of, &String::from_utf8_lossy(&key))?)?;
-        own.must_be_signed_by(&ca)?;
-        own.must_serve(serves, asks)?;
+        let key = certificate::key_from_pem(of, &String::from_utf8_lossy(&key))?;
+        own.must_be_the_leaf(&key, &ca, serves, asks)?;
         let (begin, end) = own.validity()?;
         not_before = not_before.max(begin);
         not_after = not_after.min(end);

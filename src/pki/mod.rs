@@ -1,37 +1,57 @@
 //! Authorities and the leaf certificates that they sign.
 //!
-//! A cluster has an authority of its own for etcd, kept in S3 and on control-plane nodes only
-//! ([`authority`]). Each node issues its own leaves from it ([`leaves`]): short-lived, named after
-//! the node's address and slot, with keys that never leave the machine.
+//! A cluster has an authority of its own for etcd ([`authority`]), and Kubernetes' authorities and
+//! keys ([`cluster`]): two bundles, kept in S3 and on control-plane nodes only. Each node issues
+//! its own leaves from them, etcd's ([`leaves`]) and Kubernetes' ([`cluster_leaves`]):
+//! short-lived, named after the node, with keys that never leave the machine.
 //!
 //! What must not live here: whether a certificate should be made or renewed (that is decided in
 //! `plan`), the object store, and the clock: the present moment is always given.
 
+mod bundle;
 mod certificate;
+mod signer;
+mod subject;
 
 pub mod authority;
+pub mod cluster;
+pub mod cluster_leaves;
+pub mod files;
 pub mod leaves;
+pub mod names;
 
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::files::FileError;
+use crate::kubernetes::kubeconfig::KubeconfigError;
 
 pub use authority::EtcdAuthority;
+pub use cluster::ClusterAuthorities;
+pub use cluster_leaves::ClusterLeafRequest;
 pub use leaves::{LeafRequest, inspect, issue};
 
-/// A private key in PEM. It shows itself to nobody but who asks for it by name.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKeyPem(String);
+/// A text that shows itself to nobody but who asks for it by name: a private key in PEM, or a file
+/// that holds one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
 
-impl PrivateKeyPem {
-    /// The key, for the file or the bundle that it belongs into.
+impl Secret {
+    /// Keeps the text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the file or the bundle that it belongs into.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for PrivateKeyPem {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
     }
@@ -50,7 +70,7 @@ pub enum PkiError {
         source: rcgen::Error,
     },
     /// The system gave no random bytes.
-    #[error("no random bytes for a serial number")]
+    #[error("no random bytes")]
     Random,
     /// A moment that no certificate can name.
     #[error("{millis} ms since 1970 is no moment that a certificate can name")]
@@ -58,20 +78,41 @@ pub enum PkiError {
         /// The moment, in milliseconds since 1970.
         millis: i64,
     },
-    /// The authority's bundle is not the JSON that it should be.
-    #[error("the authority's bundle is damaged")]
-    Bundle(#[source] serde_json::Error),
+    /// A bundle is not the JSON that it should be.
+    #[error("the bundle of {of} is damaged at line {line}, column {column}: {found}")]
+    Bundle {
+        /// Whose bundle.
+        of: &'static str,
+        /// What was found.
+        found: &'static str,
+        /// Where, from 1.
+        line: usize,
+        /// Where in the line.
+        column: usize,
+    },
+    /// A bundle is JSON, and a part of it is not what it should be.
+    #[error("the bundle of {of} can't be used: {found}")]
+    BundlePart {
+        /// Whose bundle.
+        of: &'static str,
+        /// What was found.
+        found: String,
+    },
     /// The bundle is of a version that this program does not know.
-    #[error("the authority's bundle has version {found}, expected {expected}")]
+    #[error("the bundle of {of} has version {found}, expected {expected}")]
     BundleVersion {
+        /// Whose bundle.
+        of: &'static str,
         /// What was found.
         found: u32,
         /// What is known.
         expected: u32,
     },
-    /// The authority is another cluster's.
-    #[error("the authority is that of cluster {found}, expected {expected}")]
+    /// The bundle is another cluster's.
+    #[error("the bundle of {of} is that of cluster {found}, expected {expected}")]
     WrongCluster {
+        /// Whose bundle.
+        of: &'static str,
         /// Whose it is.
         found: String,
         /// Whose it should be.
@@ -109,8 +150,10 @@ pub enum PkiError {
         found: String,
     },
     /// The authority's validity has ended.
-    #[error("the authority's certificate ended at {not_after}, and it is {now} (milliseconds since 1970)")]
+    #[error("the certificate of {of} ended at {not_after}, and it is {now} (milliseconds since 1970)")]
     AuthorityExpired {
+        /// Whose certificate.
+        of: &'static str,
         /// The end of its validity, in milliseconds since 1970.
         not_after: i64,
         /// The present, in milliseconds since 1970.
@@ -118,12 +161,41 @@ pub enum PkiError {
     },
     /// The authority's validity has not begun: this machine's clock, or that of the machine that
     /// made the authority, is wrong.
-    #[error("the authority's certificate begins at {not_before}, and it is {now} (milliseconds since 1970)")]
+    #[error("the certificate of {of} begins at {not_before}, and it is {now} (milliseconds since 1970)")]
     AuthorityNotYetValid {
+        /// Whose certificate.
+        of: &'static str,
         /// The beginning of its validity, in milliseconds since 1970.
         not_before: i64,
         /// The present, in milliseconds since 1970.
         now: i64,
+    },
+    /// A name that no certificate is made for.
+    #[error("no certificate for {what} {found:?}: {why}")]
+    Name {
+        /// What it should name.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A kubeconfig could not be made or can't be used.
+    #[error("the kubeconfig of {of}")]
+    Kubeconfig {
+        /// Whose.
+        of: &'static str,
+        /// Why.
+        #[source]
+        source: KubeconfigError,
+    },
+    /// A file does not belong to whom it should, or others may read it.
+    #[error("{path} is owned or readable otherwise than it should be: {found}")]
+    Access {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
     },
     /// A file could not be read.
     #[error("reading {path}")]
@@ -148,13 +220,17 @@ impl PkiError {
             Self::Write(error) => error.is_retryable(),
             Self::Make { .. }
             | Self::Moment { .. }
-            | Self::Bundle(_)
+            | Self::Bundle { .. }
+            | Self::BundlePart { .. }
             | Self::BundleVersion { .. }
             | Self::WrongCluster { .. }
             | Self::Certificate { .. }
             | Self::Key { .. }
             | Self::KeyMismatch { .. }
             | Self::NotAnAuthority { .. }
+            | Self::Name { .. }
+            | Self::Kubeconfig { .. }
+            | Self::Access { .. }
             | Self::AuthorityExpired { .. } => false,
         }
     }

@@ -1,0 +1,3 @@
+//! What makes Kubernetes of the machine.
+
+pub mod kubeconfig;
