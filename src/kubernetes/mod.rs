@@ -1,0 +1,4 @@
+//! placeholder
+pub mod component;
+pub mod paths;
+pub mod version;
