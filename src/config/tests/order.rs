@@ -221,6 +221,14 @@ fn value_of(key: &'static keys::Key) -> BoxedStrategy<String> {
                 .boxed()
         }
         Kind::Retention => Just("2h".to_owned()).boxed(),
+        Kind::Document(rule) => Just(format!("'{}'", rule.example)).boxed(),
+        Kind::Fraction { max, .. } => {
+            let most = (max.to_string().parse::<f64>().unwrap() * 1e6).round();
+            (0..=20_000_u32)
+                .prop_filter("the range", move |millionths| f64::from(*millionths) <= most)
+                .prop_map(|millionths| crate::config::values::Chance::from_millionths(millionths).to_string())
+                .boxed()
+        }
         Kind::Text(rule) => {
             let check = rule.check;
             proptest::string::string_regex(rule.pattern.trim_matches(['^', '$']))
@@ -230,12 +238,14 @@ fn value_of(key: &'static keys::Key) -> BoxedStrategy<String> {
                 .boxed()
         }
         Kind::List(rule) => {
-            let check = rule.check;
+            let (check, identity) = (rule.check, rule.identity);
             let item = proptest::string::string_regex(rule.pattern.trim_matches(['^', '$']))
                 .unwrap()
                 .prop_filter("the type's own rule", move |text| check(text).is_ok());
             proptest::collection::btree_set(item, 0..4)
-                .prop_map(|items| {
+                .prop_map(move |mut items| {
+                    let mut seen = std::collections::BTreeSet::new();
+                    items.retain(|item| seen.insert(identity(item).to_owned()));
                     let items: Vec<String> =
                         items.iter().map(|item| format!("'{}'", item.replace('\'', "''"))).collect();
                     format!("[{}]", items.join(", "))
