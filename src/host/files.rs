@@ -239,8 +239,8 @@ pub fn create_dir_as(path: &Path, mode: u32, owner: Option<u32>) -> Result<(), F
     create_dir(path, mode)?;
     let failed = |source| FileError::Own { path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(failed)?;
-    let owned = owner.is_none_or(|id| (found.uid(), found.gid()) == (id, id));
-    if owned && found.mode() & 0o7777 == mode {
+    let its = owner.is_none_or(|id| (found.uid(), found.gid()) == (id, id));
+    if its && found.mode() & 0o7777 == mode {
         return Ok(());
     }
     let handle = File::open(path).map_err(failed)?;

@@ -258,11 +258,11 @@ impl ClusterAuthorities {
             return Err(bad("it is shorter than a second"));
         }
         let lifetime = Duration::try_from(ttl).map_err(|_| bad("it is longer than time is counted"))?;
-        let signer = self.authority.open(now)?;
+        let authority = self.authority.open(now)?;
         let mut params = certificate::leaf(user, None, now, &[ExtendedKeyUsagePurpose::ClientAuth])?;
         let end = certificate::moment(now)?.checked_add(lifetime);
         params.not_after = end.ok_or_else(|| bad("no certificate can name its end"))?;
-        let signed = signer.sign_in_groups(WHAT, params, groups)?;
+        let signed = authority.sign_in_groups(WHAT, params, groups)?;
         let (_, not_after) =
             certificate::Certificate::from_pem(WHAT, signed.certificate.as_bytes())?.validity()?;
         Ok(ClientCertificate { certificate: signed.certificate, key: signed.key, not_after })

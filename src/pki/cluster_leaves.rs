@@ -25,9 +25,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, PublicKeyData as _};
 
 use super::authority::EtcdAuthority;
@@ -411,12 +412,20 @@ impl Look<'_> {
 
     fn text(&self, file: ClusterFile) -> Result<String, PkiError> {
         let path = file.path(self.dir);
+        let failed = |source| PkiError::Read { path: path.clone(), source };
+        // A component's directory is its own: what it may have put there is not waited for.
+        let kind = fs::symlink_metadata(&path).map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(PkiError::Access { path, found: "it is no regular file".to_owned() });
+        }
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut bytes = Vec::new();
-        let found = fs::File::open(&path).and_then(|mut handle| {
+        let found = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path);
+        let found = found.and_then(|mut handle| {
             handle.read_to_end(&mut bytes)?;
             handle.metadata()
         });
-        let found = found.map_err(|source| PkiError::Read { path: path.clone(), source })?;
+        let found = found.map_err(failed)?;
         self.must_be_as(&path, &found, file.dir.owner, file.mode)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }

@@ -320,6 +320,22 @@ fn an_administrator_s_own_context_beside_ours_does_no_harm() {
 }
 
 #[test]
+fn what_is_no_file_is_neither_followed_nor_waited_for() {
+    let made = made();
+    let dir = tempfile::tempdir().unwrap();
+    let path = files::TLS_KEY.path(dir.path());
+    let issued = made.issue(dir.path(), &request()).unwrap();
+    let aside = path.with_file_name("aside");
+    fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &path).unwrap();
+    assert_eq!(inspect(dir.path(), None).unwrap(), None);
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    assert_eq!(inspect(dir.path(), None).unwrap(), None);
+    assert_eq!(made.issue(dir.path(), &request()).unwrap(), issued);
+}
+
+#[test]
 fn what_can_not_be_read_is_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     made().issue(dir.path(), &request()).unwrap();
