@@ -4,11 +4,14 @@ use super::super::testing::{Reply, Request, Server, answer, cluster, ec2_error};
 use super::*;
 use crate::model::fact::chain;
 
+const TARGETS: &str = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/api/0123456789abcdef";
+
 fn group(name: &str, instances: &str) -> String {
     format!(
         "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><AvailabilityZones>\
          <member>eu-west-1b</member><member>eu-west-1a</member></AvailabilityZones>\
-         <Instances>{instances}</Instances></member>"
+         <Instances>{instances}</Instances><LoadBalancerNames><member>old</member></LoadBalancerNames>\
+         <TargetGroupARNs><member>{TARGETS}</member></TargetGroupARNs></member>"
     )
 }
 
@@ -51,6 +54,8 @@ async fn groups_of_all_pages_are_told_with_zones_and_instances() {
     let found = client.groups(&cluster(), Role::ControlPlane, &[]).await.unwrap();
     assert_eq!(found.iter().map(|group| group.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(found[0].zones.iter().map(Zone::as_str).collect::<Vec<_>>(), ["eu-west-1a", "eu-west-1b"]);
+    assert_eq!(found[0].target_groups.iter().map(TargetGroupArn::as_str).collect::<Vec<_>>(), [TARGETS]);
+    assert_eq!(found[0].classic_load_balancers, ["old"]);
     let [first, second] = &found[1].instances[..] else { panic!("{found:?}") };
     assert_eq!(
         (first.id.as_str(), first.lifecycle.as_str(), first.healthy),

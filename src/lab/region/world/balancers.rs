@@ -441,6 +441,7 @@ impl World {
             if let Some(pool) = self.view_mut().pools.get_mut(&key) {
                 pool.targets.retain(|t| (&t.instance, t.port) != (&instance, port));
             }
+            self.streaks.remove(&(key, instance, port));
         }
         true
     }
