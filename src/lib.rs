@@ -12,6 +12,7 @@ pub mod etcd;
 pub mod execute;
 pub mod exit;
 pub mod host;
+pub mod kubernetes;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod model;

@@ -6,6 +6,7 @@ use super::errors::{ConfigError, Origin, Position, Problem, Source};
 use super::fragments::Fragment;
 use super::keys::{self, Key, Kind, TextRule};
 use super::units::{ByteSize, TimeSpan};
+use super::values::Chance;
 use super::yaml::{self, Node, Yaml};
 
 /// A checked value in its canonical form, which the type of its setting parses.
@@ -140,7 +141,7 @@ impl Reader<'_> {
         for (index, item) in items.iter().enumerate() {
             let path = format!("{}[{index}]", key.path);
             let error = match text(&path, rule, &item.value) {
-                Ok(text) if texts.contains(&text) => {
+                Ok(text) if texts.iter().any(|known| (rule.identity)(known) == (rule.identity)(&text)) => {
                     let problem =
                         Problem::Invalid { key: path, value: text, expected: "each name once".to_owned() };
                     self.error(item, problem).hint("remove the second one")
@@ -175,7 +176,7 @@ fn scalar(key: &Key, kind: &Kind, value: &Yaml) -> Result<String, Refusal> {
         return Err(wrong_type(path, value, kind.expected(), Some(hint)));
     }
     match (kind, value) {
-        (Kind::Text(rule), value) => text(path, rule, value),
+        (Kind::Text(rule) | Kind::Document(rule), value) => text(path, rule, value),
         (Kind::List(rule), value) => {
             let hint = format!("write `[{}]`", rule.example);
             Err(wrong_type(path, value, kind.expected(), Some(hint)))
@@ -208,6 +209,17 @@ fn scalar(key: &Key, kind: &Kind, value: &Yaml) -> Result<String, Refusal> {
             Ok(size) => Ok(size.to_string()),
             Err(rule) => Err(invalid(path, text, kind.expected(), Some(format!("write {rule}")))),
         },
+        // Rust prints the shortest decimals that mean the number.
+        (Kind::Fraction { min, max }, Yaml::Float(number)) => {
+            fraction(path, &number.to_string(), kind, (*min, *max))
+        }
+        (Kind::Fraction { min, max }, Yaml::Integer(number)) => {
+            fraction(path, &number.to_string(), kind, (*min, *max))
+        }
+        (Kind::Fraction { .. }, Yaml::Text(text)) if text.parse::<f64>().is_ok() => {
+            let hint = "write the number without quotes".to_owned();
+            Err(wrong_type(path, value, kind.expected(), Some(hint)))
+        }
         (Kind::Retention, Yaml::Text(text)) => duration(path, text, kind, keys::RETENTION_SPAN),
         (Kind::Retention, Yaml::Integer(number)) => {
             let (min, max) = keys::RETENTION_REVISIONS;
@@ -234,6 +246,7 @@ fn scalar(key: &Key, kind: &Kind, value: &Yaml) -> Result<String, Refusal> {
             | Kind::Integer { .. }
             | Kind::Duration { .. }
             | Kind::Size { .. }
+            | Kind::Fraction { .. }
             | Kind::Retention,
             value,
         ) => {
@@ -248,6 +261,13 @@ fn duration(path: &str, text: &str, kind: &Kind, range: (TimeSpan, TimeSpan)) ->
         Ok(span) if span < range.0 || span > range.1 => Err(invalid(path, text, kind.expected(), None)),
         Ok(span) => Ok(span.to_string()),
         Err(rule) => Err(invalid(path, text, kind.expected(), Some(format!("write {rule}")))),
+    }
+}
+
+fn fraction(path: &str, written: &str, kind: &Kind, range: (Chance, Chance)) -> Result<String, Refusal> {
+    match written.parse::<Chance>() {
+        Ok(chance) if (range.0..=range.1).contains(&chance) => Ok(chance.to_string()),
+        Ok(_) | Err(_) => Err(invalid(path, written, kind.expected(), None)),
     }
 }
 

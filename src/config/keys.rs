@@ -5,13 +5,21 @@
 //! `config::resolve`.
 
 use std::fmt::Display;
-use std::str::FromStr;
 
+pub(super) use super::kinds::{Kind, TextRule};
+
+use super::flags::{self, ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
+use super::kinds::{duration, text};
+use super::kubernetes::{
+    self, ApiEndpoint, ClusterDomain, ComponentEndpoint, EnvVar, ExtraVolume, ImageName, ImageRepository,
+    IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
+};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
-    BucketName, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName, InvalidValue,
+    BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
     KmsKeyId, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
+use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
 
 /// One key that a fragment may set.
@@ -38,50 +46,6 @@ pub(super) enum Default {
     Value(&'static str),
 }
 
-/// What values a key takes.
-#[derive(Debug)]
-pub(super) enum Kind {
-    /// A text with a rule.
-    Text(TextRule),
-    /// A list of texts with a rule; empty is the same as not set.
-    List(TextRule),
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// One of these numbers.
-    Count(&'static [u64]),
-    /// A whole number, both ends included.
-    Integer { min: u64, max: u64, unit: &'static str },
-    /// A duration, both ends included.
-    Duration { min: TimeSpan, max: TimeSpan },
-    /// A size, both ends included, in whole multiples of `step`.
-    Size { min: ByteSize, max: ByteSize, step: ByteSize },
-    /// A duration or a number of revisions, as `etcd.autoCompaction.mode` says.
-    Retention,
-}
-
-/// The rule of a text.
-#[derive(Debug)]
-pub(super) struct TextRule {
-    /// The parser of the type that holds the text; its error is the rule in words.
-    pub check: fn(&str) -> Result<(), String>,
-    /// The rule as a regular expression: as close as one comes, never stricter.
-    pub pattern: &'static str,
-    /// An example.
-    pub example: &'static str,
-}
-
-fn parses<T: FromStr<Err: Into<InvalidValue>>>(text: &str) -> Result<(), String> {
-    text.parse::<T>().map(drop).map_err(|error| error.into().to_string())
-}
-
-const fn text<T: FromStr<Err: Into<InvalidValue>>>(pattern: &'static str, example: &'static str) -> TextRule {
-    TextRule { check: parses::<T>, pattern, example }
-}
-
-const fn duration(min: u64, max: u64) -> Kind {
-    Kind::Duration { min: TimeSpan::from_millis(min), max: TimeSpan::from_millis(max) }
-}
-
 const MS: u64 = 1;
 const S: u64 = 1_000;
 const M: u64 = 60 * S;
@@ -95,8 +59,23 @@ pub(super) const RETENTION_REVISIONS: (u64, u64) = (100, 1_000_000_000);
 /// An election time-out is at least so many heartbeats: etcd itself refuses less.
 pub(super) const HEARTBEATS_PER_ELECTION: u64 = 5;
 
+/// A leader's deadline is longer than so many tenths of a retry period: client-go's `JitterFactor`.
+pub(super) const RETRY_JITTER_TENTHS: u64 = 12;
+
 const KMS_PATTERN: &str = "^(alias/[A-Za-z0-9/_-]+|(mrk-)?[0-9A-Fa-f-]{32,36}|\
                            arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+)$";
+
+const DOMAIN_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
+const SUBNET_PATTERN: &str = "^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$";
+const REPOSITORY_PATTERN: &str = "^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*$";
+const IMAGE_PATTERN: &str =
+    "^[A-Za-z0-9][A-Za-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$";
+const ARGUMENT_PATTERN: &str = "^--[a-z][a-z0-9-]*=[ -~]*$";
+const ENV_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*=[ -~]*$";
+const VOLUME_PATTERN: &str = "^(/[!-9;-~]+)+:(/[!-9;-~]+)+(:rw)?$";
+/// What an operator's configuration of the scheduler begins with.
+pub(super) const SCHEDULER_EXAMPLE: &str =
+    "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration}";
 
 /// All keys, in the order in which they are shown.
 pub(super) static KEYS: &[Key] = &[
@@ -267,6 +246,209 @@ pub(super) static KEYS: &[Key] = &[
         doc: "How long the device of an attached volume may take to appear.",
     },
     Key {
+        path: "kubernetes.version",
+        kind: Kind::Text(text::<KubernetesVersion>(
+            "^v?1\\.3[4-7]\\.[0-9]+([-+][0-9A-Za-z.+-]+)?$",
+            "v1.36.2",
+        )),
+        default: Default::Unset("that of the kubelet on the machine"),
+        doc: "Version of Kubernetes whose images run.",
+    },
+    Key {
+        path: "kubernetes.imageRepository",
+        kind: Kind::Text(text::<ImageRepository>(REPOSITORY_PATTERN, "registry.k8s.io")),
+        default: Default::Value("registry.k8s.io"),
+        doc: "What stands before the programs' names in their images'.",
+    },
+    Key {
+        path: "kubernetes.serviceSubnet",
+        kind: Kind::Text(text::<ServiceSubnet>(SUBNET_PATTERN, "10.96.0.0/12")),
+        default: Default::Value("10.96.0.0/12"),
+        doc: "Addresses of services; can't change once the cluster is founded.",
+    },
+    Key {
+        path: "kubernetes.podSubnet",
+        kind: Kind::Text(text::<PodSubnet>(SUBNET_PATTERN, "10.244.0.0/16")),
+        default: Default::Unset("pods get their addresses from the network's own add-on"),
+        doc: "Addresses of pods, of which each node is given a part.",
+    },
+    Key {
+        path: "kubernetes.clusterDomain",
+        kind: Kind::Text(text::<ClusterDomain>(DOMAIN_PATTERN, "cluster.local")),
+        default: Default::Value("cluster.local"),
+        doc: "DNS domain of services.",
+    },
+    Key {
+        path: "kubernetes.endpoint",
+        kind: Kind::Text(text::<ApiEndpoint>("^[a-z0-9.-]+(:[0-9]{1,5})?$", "api.example.com:6443")),
+        default: Default::Unset("the load balancer that is found"),
+        doc: "Where the API is reached from outside; port 6443 unless given.",
+    },
+    Key {
+        path: "kubernetes.extraNames",
+        kind: Kind::List(text::<SubjectName>("^(\\*\\.)?[0-9a-zA-Z.:-]+$", "k8s.example.com")),
+        default: Default::Unset("none"),
+        doc: "Further names and addresses in the API servers' certificates.",
+    },
+    Key {
+        path: "kubernetes.componentEndpoint",
+        kind: Kind::Choice(ComponentEndpoint::CHOICES),
+        default: Default::Value("local"),
+        doc: "How controller-manager and scheduler reach the API: by the API server on their own machine, or by \
+              the load balancer.",
+    },
+    Key {
+        path: "kubernetes.serviceAccountIssuer",
+        kind: Kind::Text(text::<IssuerUrl>("^https://[!-~]+$", "https://oidc.example.com/demo")),
+        default: Default::Unset("`https://kubernetes.default.svc.` and the cluster's domain"),
+        doc: "Issuer of service accounts' tokens; a change ends all tokens.",
+    },
+    Key {
+        path: "kubernetes.leaderElection.leaseDuration",
+        kind: duration(S, 10 * M),
+        default: Default::Value("15s"),
+        doc: "How long controller-manager and scheduler wait for a leader that is not heard.",
+    },
+    Key {
+        path: "kubernetes.leaderElection.renewDeadline",
+        kind: duration(S, 10 * M),
+        default: Default::Value("10s"),
+        doc: "How long a leader tries to renew its lease before it gives up.",
+    },
+    Key {
+        path: "kubernetes.leaderElection.retryPeriod",
+        kind: duration(100 * MS, M),
+        default: Default::Value("2s"),
+        doc: "How long lies between two tries at the lease.",
+    },
+    Key {
+        path: "kubernetes.apiServer.shutdownDelay",
+        kind: duration(0, 10 * M),
+        default: Default::Value("30s"),
+        doc: "How long an API server that ends goes on serving: until the load balancer sends no more; the target \
+              group's health checks have to fail within.",
+    },
+    Key {
+        path: "kubernetes.apiServer.goawayChance",
+        kind: Kind::Fraction { min: Chance::from_millionths(0), max: Chance::from_millionths(20_000) },
+        default: Default::Value("0.001"),
+        doc: "Chance for each request that its connection is asked to start anew, so that clients spread.",
+    },
+    Key {
+        path: "kubernetes.apiServer.auditLog.maxAge",
+        kind: Kind::Integer { min: 1, max: 3_650, unit: "days" },
+        default: Default::Value("30"),
+        doc: "How long a closed file of the audit log is kept.",
+    },
+    Key {
+        path: "kubernetes.apiServer.auditLog.maxBackups",
+        kind: Kind::Integer { min: 1, max: 1_000, unit: "files" },
+        default: Default::Value("10"),
+        doc: "How many closed files of the audit log are kept.",
+    },
+    Key {
+        path: "kubernetes.apiServer.auditLog.maxSize",
+        kind: Kind::Integer { min: 1, max: 10_000, unit: "MiB" },
+        default: Default::Value("100"),
+        doc: "Size at which a file of the audit log is closed.",
+    },
+    Key {
+        path: "kubernetes.apiServer.image",
+        kind: Kind::Text(text::<ImageName>(IMAGE_PATTERN, "registry.example.com/kube-apiserver:v1.36.2")),
+        default: Default::Unset("that of `kubernetes.version` in `kubernetes.imageRepository`"),
+        doc: "Image of the API server.",
+    },
+    Key {
+        path: "kubernetes.apiServer.extraArgs",
+        kind: Kind::List(text::<ApiServerArgument>(ARGUMENT_PATTERN, "--event-ttl=2h").by(flags::identity)),
+        default: Default::Unset("none"),
+        doc: "Flags of the API server beside those that quorate sets.",
+    },
+    Key {
+        path: "kubernetes.apiServer.extraEnv",
+        kind: Kind::List(
+            text::<EnvVar>(ENV_PATTERN, "HTTPS_PROXY=http://proxy:3128").by(kubernetes::env_name),
+        ),
+        default: Default::Unset("none"),
+        doc: "Environment of the API server.",
+    },
+    Key {
+        path: "kubernetes.apiServer.extraVolumes",
+        kind: Kind::List(
+            text::<ExtraVolume>(VOLUME_PATTERN, "/etc/ssl/certs:/etc/ssl/certs").by(kubernetes::mount),
+        ),
+        default: Default::Unset("none"),
+        doc: "Directories of the machine that the API server sees: read-only, unless `:rw` follows.",
+    },
+    Key {
+        path: "kubernetes.controllerManager.image",
+        kind: Kind::Text(text::<ImageName>(
+            IMAGE_PATTERN,
+            "registry.example.com/kube-controller-manager:v1.36.2",
+        )),
+        default: Default::Unset("that of `kubernetes.version` in `kubernetes.imageRepository`"),
+        doc: "Image of the controller-manager.",
+    },
+    Key {
+        path: "kubernetes.controllerManager.extraArgs",
+        kind: Kind::List(
+            text::<ControllerManagerArgument>(ARGUMENT_PATTERN, "--node-cidr-mask-size=25")
+                .by(flags::identity),
+        ),
+        default: Default::Unset("none"),
+        doc: "Flags of the controller-manager beside those that quorate sets.",
+    },
+    Key {
+        path: "kubernetes.controllerManager.extraEnv",
+        kind: Kind::List(
+            text::<EnvVar>(ENV_PATTERN, "HTTPS_PROXY=http://proxy:3128").by(kubernetes::env_name),
+        ),
+        default: Default::Unset("none"),
+        doc: "Environment of the controller-manager.",
+    },
+    Key {
+        path: "kubernetes.controllerManager.extraVolumes",
+        kind: Kind::List(
+            text::<ExtraVolume>(VOLUME_PATTERN, "/etc/ssl/certs:/etc/ssl/certs").by(kubernetes::mount),
+        ),
+        default: Default::Unset("none"),
+        doc: "Directories of the machine that the controller-manager sees: read-only, unless `:rw` follows.",
+    },
+    Key {
+        path: "kubernetes.scheduler.image",
+        kind: Kind::Text(text::<ImageName>(IMAGE_PATTERN, "registry.example.com/kube-scheduler:v1.36.2")),
+        default: Default::Unset("that of `kubernetes.version` in `kubernetes.imageRepository`"),
+        doc: "Image of the scheduler.",
+    },
+    Key {
+        path: "kubernetes.scheduler.extraArgs",
+        kind: Kind::List(text::<SchedulerArgument>(ARGUMENT_PATTERN, "--v=2").by(flags::identity)),
+        default: Default::Unset("none"),
+        doc: "Flags of the scheduler beside those that quorate sets.",
+    },
+    Key {
+        path: "kubernetes.scheduler.extraEnv",
+        kind: Kind::List(
+            text::<EnvVar>(ENV_PATTERN, "HTTPS_PROXY=http://proxy:3128").by(kubernetes::env_name),
+        ),
+        default: Default::Unset("none"),
+        doc: "Environment of the scheduler.",
+    },
+    Key {
+        path: "kubernetes.scheduler.extraVolumes",
+        kind: Kind::List(
+            text::<ExtraVolume>(VOLUME_PATTERN, "/etc/ssl/certs:/etc/ssl/certs").by(kubernetes::mount),
+        ),
+        default: Default::Unset("none"),
+        doc: "Directories of the machine that the scheduler sees: read-only, unless `:rw` follows.",
+    },
+    Key {
+        path: "kubernetes.scheduler.config",
+        kind: Kind::Document(text::<SchedulerDocument>("", SCHEDULER_EXAMPLE)),
+        default: Default::Unset("pods of one kind are spread over zones and nodes"),
+        doc: "Whole configuration of the scheduler, in place of quorate's.",
+    },
+    Key {
         path: "founding.patience",
         kind: duration(S, 24 * H),
         default: Default::Value("5m"),
@@ -352,36 +534,4 @@ fn nested(path: &str) -> String {
 /// `a`, `b`, `c`.
 pub(super) fn list<T: Display>(items: &[T]) -> String {
     items.iter().map(|item| format!("`{item}`")).collect::<Vec<_>>().join(", ")
-}
-
-impl Kind {
-    /// The values the key takes, in words: `10ms to 5s`, `one of …`.
-    pub fn expected(&self) -> String {
-        match self {
-            Self::Text(_) => "text".to_owned(),
-            Self::List(_) => "a list of texts".to_owned(),
-            Self::Choice(words) => format!("one of {}", list(words)),
-            Self::Count(numbers) => format!("one of {}", list(numbers)),
-            Self::Integer { min, max, unit } => format!("a whole number from {min} to {max} ({unit})"),
-            Self::Duration { min, max } => format!("a duration from {min} to {max}"),
-            Self::Size { min, max, step } if step.as_bytes() > 1 => {
-                format!("a size from {min} to {max} in steps of {step}")
-            }
-            Self::Size { min, max, .. } => format!("a size from {min} to {max}"),
-            Self::Retention => format!(
-                "a duration from {} to {}, or a whole number of revisions from {} to {}",
-                RETENTION_SPAN.0, RETENTION_SPAN.1, RETENTION_REVISIONS.0, RETENTION_REVISIONS.1
-            ),
-        }
-    }
-
-    /// How a value is written.
-    pub fn example(&self) -> Option<&'static str> {
-        match self {
-            Self::Text(rule) => Some(rule.example),
-            Self::Duration { .. } => Some("1m30s"),
-            Self::Size { .. } => Some("8GiB"),
-            Self::List(_) | Self::Choice(_) | Self::Count(_) | Self::Integer { .. } | Self::Retention => None,
-        }
-    }
 }

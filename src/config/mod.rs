@@ -17,9 +17,12 @@
 //! absent.
 
 mod errors;
+pub(crate) mod flags;
 mod fragments;
 mod inputs;
 mod keys;
+mod kinds;
+mod kubernetes;
 mod resolve;
 mod schema;
 pub mod settings;

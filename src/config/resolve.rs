@@ -8,8 +8,11 @@ use super::Completeness;
 use super::errors::{ConfigError, Origin, Problem, Source};
 use super::inputs::{Input, Value};
 use super::keys::{self, Default, KEYS, Key};
+use super::kubernetes::{PodSubnet, ServiceSubnet};
 use super::settings::{
-    AutoCompaction, EtcdSettings, FoundingSettings, LogSettings, Settings, VolumeSettings,
+    Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings, EtcdSettings,
+    FoundingSettings, KubernetesSettings, LeaderElectionSettings, LogSettings, SchedulerSettings, Settings,
+    VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -72,7 +75,15 @@ impl Effective {
         if whole {
             errors.extend(self.missing().filter(|key| !refused(key.path)).map(missing));
         }
-        let rules = [self.election(), self.retention(), self.zones(), self.quota()];
+        let rules = [
+            self.election(),
+            self.retention(),
+            self.zones(),
+            self.quota(),
+            self.lease(),
+            self.renewal(),
+            self.subnets(),
+        ];
         let broken = rules.into_iter().flatten().chain(self.volume()).filter(|rule| {
             let known = |path: &&str| !refused(path) && (whole || self.is_set(path));
             rule.involved.iter().all(known)
@@ -138,6 +149,47 @@ impl Effective {
             expected: "less than the volume holds".to_owned(),
             hint: "leave room for the log, snapshots and defragmentation: twice the quota is usual"
                 .to_owned(),
+        })
+    }
+
+    /// What leader election takes: see `NewLeaderElector` in client-go's `leaderelection`.
+    fn lease(&self) -> Option<Conflict> {
+        let lease: TimeSpan = self.get("kubernetes.leaderElection.leaseDuration")?;
+        let deadline: TimeSpan = self.get("kubernetes.leaderElection.renewDeadline")?;
+        (lease <= deadline).then(|| Conflict {
+            involved: vec![
+                "kubernetes.leaderElection.leaseDuration",
+                "kubernetes.leaderElection.renewDeadline",
+            ],
+            found: format!("{lease} while `kubernetes.leaderElection.renewDeadline` is {deadline}"),
+            expected: "longer than the deadline".to_owned(),
+            hint: "a leader has to give up before another one begins; half as long again is usual".to_owned(),
+        })
+    }
+
+    fn renewal(&self) -> Option<Conflict> {
+        let deadline: TimeSpan = self.get("kubernetes.leaderElection.renewDeadline")?;
+        let retry: TimeSpan = self.get("kubernetes.leaderElection.retryPeriod")?;
+        let least = TimeSpan::from_millis(retry.as_millis() * keys::RETRY_JITTER_TENTHS / 10);
+        (deadline <= least).then(|| Conflict {
+            involved: vec![
+                "kubernetes.leaderElection.renewDeadline",
+                "kubernetes.leaderElection.retryPeriod",
+            ],
+            found: format!("{deadline} while `kubernetes.leaderElection.retryPeriod` is {retry}"),
+            expected: format!("longer than 1.2 retry periods: {least}"),
+            hint: "raise the one or lower the other; five retry periods are usual".to_owned(),
+        })
+    }
+
+    fn subnets(&self) -> Option<Conflict> {
+        let services: ServiceSubnet = self.get("kubernetes.serviceSubnet")?;
+        let pods: PodSubnet = self.get("kubernetes.podSubnet")?;
+        pods.range().overlaps(services.range()).then(|| Conflict {
+            involved: vec!["kubernetes.podSubnet", "kubernetes.serviceSubnet"],
+            found: format!("{pods} while `kubernetes.serviceSubnet` is {services}"),
+            expected: "no address in both".to_owned(),
+            hint: "for example `podSubnet: 10.244.0.0/16` beside `serviceSubnet: 10.96.0.0/12`".to_owned(),
         })
     }
 
@@ -234,9 +286,61 @@ impl Effective {
                     wait: self.need("etcd.volume.wait")?,
                 },
             },
+            kubernetes: self.kubernetes()?,
             founding: FoundingSettings { patience: self.need("founding.patience")? },
             tick: self.need("tick")?,
             log: LogSettings { level: self.need("log.level")? },
+        })
+    }
+
+    fn kubernetes(&self) -> Result<KubernetesSettings, ConfigError> {
+        Ok(KubernetesSettings {
+            version: self.optional("kubernetes.version")?,
+            image_repository: self.need("kubernetes.imageRepository")?,
+            service_subnet: self.need("kubernetes.serviceSubnet")?,
+            pod_subnet: self.optional("kubernetes.podSubnet")?,
+            cluster_domain: self.need("kubernetes.clusterDomain")?,
+            endpoint: self.optional("kubernetes.endpoint")?,
+            extra_names: self.all("kubernetes.extraNames")?,
+            component_endpoint: self.need("kubernetes.componentEndpoint")?,
+            service_account_issuer: self.optional("kubernetes.serviceAccountIssuer")?,
+            leader_election: LeaderElectionSettings {
+                lease_duration: self.need("kubernetes.leaderElection.leaseDuration")?,
+                renew_deadline: self.need("kubernetes.leaderElection.renewDeadline")?,
+                retry_period: self.need("kubernetes.leaderElection.retryPeriod")?,
+            },
+            api_server: ApiServerSettings {
+                shutdown_delay: self.need("kubernetes.apiServer.shutdownDelay")?,
+                goaway_chance: self.need("kubernetes.apiServer.goawayChance")?,
+                audit_log: AuditLogSettings {
+                    max_age: self.need("kubernetes.apiServer.auditLog.maxAge")?,
+                    max_backups: self.need("kubernetes.apiServer.auditLog.maxBackups")?,
+                    max_size: self.need("kubernetes.apiServer.auditLog.maxSize")?,
+                },
+                additions: Additions {
+                    image: self.optional("kubernetes.apiServer.image")?,
+                    extra_args: self.all("kubernetes.apiServer.extraArgs")?,
+                    extra_env: self.all("kubernetes.apiServer.extraEnv")?,
+                    extra_volumes: self.all("kubernetes.apiServer.extraVolumes")?,
+                },
+            },
+            controller_manager: ControllerManagerSettings {
+                additions: Additions {
+                    image: self.optional("kubernetes.controllerManager.image")?,
+                    extra_args: self.all("kubernetes.controllerManager.extraArgs")?,
+                    extra_env: self.all("kubernetes.controllerManager.extraEnv")?,
+                    extra_volumes: self.all("kubernetes.controllerManager.extraVolumes")?,
+                },
+            },
+            scheduler: SchedulerSettings {
+                config: self.optional("kubernetes.scheduler.config")?,
+                additions: Additions {
+                    image: self.optional("kubernetes.scheduler.image")?,
+                    extra_args: self.all("kubernetes.scheduler.extraArgs")?,
+                    extra_env: self.all("kubernetes.scheduler.extraEnv")?,
+                    extra_volumes: self.all("kubernetes.scheduler.extraVolumes")?,
+                },
+            },
         })
     }
 

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{self, Default, Key, Kind, RETENTION_REVISIONS, RETENTION_SPAN};
+use super::values::Chance;
 
 const DURATION_PATTERN: &str =
     "^([0-9]+(h([0-9]+m)?([0-9]+s)?([0-9]+ms)?|m([0-9]+s)?([0-9]+ms)?|s([0-9]+ms)?|ms))$";
@@ -44,6 +45,12 @@ fn leaf(key: &Key) -> Value {
             "items": { "type": "string", "pattern": rule.pattern, "examples": [rule.example] },
             "uniqueItems": true,
         }),
+        Kind::Document(_) => json!({ "type": "string", "contentMediaType": "application/yaml" }),
+        Kind::Fraction { min, max } => json!({
+            "type": "number",
+            "minimum": number(*min),
+            "maximum": number(*max),
+        }),
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Count(numbers) => json!({ "type": "integer", "enum": numbers }),
         Kind::Integer { min, max, .. } => json!({ "type": "integer", "minimum": min, "maximum": max }),
@@ -72,17 +79,33 @@ fn leaf(key: &Key) -> Value {
     if let Value::Object(fields) = &mut schema {
         fields.insert("description".to_owned(), json!(description(key)));
         if let Default::Value(text) = key.default {
-            let number = matches!(key.kind, Kind::Count(_) | Kind::Integer { .. });
-            let value = text.parse::<u64>().ok().filter(|_| number).map_or_else(|| json!(text), |n| json!(n));
+            let value = match &key.kind {
+                Kind::Count(_) | Kind::Integer { .. } => {
+                    text.parse::<u64>().map_or(json!(text), |n| json!(n))
+                }
+                Kind::Fraction { .. } => text.parse().map_or(json!(text), number),
+                Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Document(_)
+                | Kind::Choice(_)
+                | Kind::Duration { .. }
+                | Kind::Size { .. }
+                | Kind::Retention => json!(text),
+            };
             fields.insert("default".to_owned(), value);
         }
     }
     schema
 }
 
+/// As JSON writes it.
+fn number(chance: Chance) -> Value {
+    serde_json::from_str(&chance.to_string()).unwrap_or_default()
+}
+
 fn description(key: &Key) -> String {
     let values = match &key.kind {
-        Kind::Text(_) | Kind::List(_) => String::new(),
+        Kind::Text(_) | Kind::List(_) | Kind::Document(_) => String::new(),
         kind => format!(" Takes {}.", kind.expected().replace('`', "")),
     };
     let unset = match key.default {

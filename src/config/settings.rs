@@ -5,11 +5,17 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::flags::{ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
+pub use super::kubernetes::{
+    ApiEndpoint, ClusterDomain, ComponentEndpoint, EnvVar, ExtraVolume, ImageName, ImageRepository,
+    IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
+};
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
-    BucketName, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, KmsKeyId, LogLevel, Prefix,
-    ProgramPath, VolumeSource, VolumeType,
+    BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, KmsKeyId, LogLevel,
+    Prefix, ProgramPath, VolumeSource, VolumeType,
 };
+use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
 
 /// What the operator wants of this node.
@@ -32,6 +38,8 @@ pub struct Settings {
     pub groups: Vec<GroupName>,
     /// etcd.
     pub etcd: EtcdSettings,
+    /// Kubernetes.
+    pub kubernetes: KubernetesSettings,
     /// Founding the cluster.
     pub founding: FoundingSettings,
     /// The slow tick: how often the agent looks without an event.
@@ -105,6 +113,111 @@ pub struct VolumeSettings {
     pub kms_key_id: Option<KmsKeyId>,
     /// How long the device of an attached volume may take to appear.
     pub wait: TimeSpan,
+}
+
+/// Kubernetes, as it is run on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesSettings {
+    /// The version; that of the kubelet on the machine when none.
+    pub version: Option<KubernetesVersion>,
+    /// What stands before the programs' names in their images'.
+    pub image_repository: ImageRepository,
+    /// The services' addresses.
+    pub service_subnet: ServiceSubnet,
+    /// The pods' addresses; given by the network's own add-on when none.
+    pub pod_subnet: Option<PodSubnet>,
+    /// The DNS domain of services.
+    pub cluster_domain: ClusterDomain,
+    /// Where the API is reached from outside; found when none.
+    pub endpoint: Option<ApiEndpoint>,
+    /// Further names in the API servers' certificates.
+    pub extra_names: Vec<SubjectName>,
+    /// How the control plane's own programs reach the API.
+    pub component_endpoint: ComponentEndpoint,
+    /// Who issues service accounts' tokens; the cluster itself when none.
+    pub service_account_issuer: Option<IssuerUrl>,
+    /// How controller-manager and scheduler elect a leader.
+    pub leader_election: LeaderElectionSettings,
+    /// The API server.
+    pub api_server: ApiServerSettings,
+    /// The controller-manager.
+    pub controller_manager: ControllerManagerSettings,
+    /// The scheduler.
+    pub scheduler: SchedulerSettings,
+}
+
+/// How controller-manager and scheduler elect a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderElectionSettings {
+    /// How long the others wait for a leader that is not heard; longer than the deadline.
+    pub lease_duration: TimeSpan,
+    /// How long a leader tries to renew its lease; longer than 1.2 retry periods.
+    pub renew_deadline: TimeSpan,
+    /// How long lies between two tries.
+    pub retry_period: TimeSpan,
+}
+
+/// What the operator adds to a program of the control plane, whose flags are of type `A`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Additions<A> {
+    /// Its image; by version and repository when none.
+    pub image: Option<ImageName>,
+    /// Flags.
+    pub extra_args: Vec<A>,
+    /// Environment.
+    pub extra_env: Vec<EnvVar>,
+    /// Directories of the machine that it sees.
+    pub extra_volumes: Vec<ExtraVolume>,
+}
+
+/// The API server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServerSettings {
+    /// How long it goes on serving when it ends.
+    pub shutdown_delay: TimeSpan,
+    /// The chance for each request that its connection is asked to start anew.
+    pub goaway_chance: Chance,
+    /// What is kept of the audit log.
+    pub audit_log: AuditLogSettings,
+    /// What the operator adds.
+    #[serde(flatten)]
+    pub additions: Additions<ApiServerArgument>,
+}
+
+/// What is kept of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditLogSettings {
+    /// How long a closed file is kept, in days.
+    pub max_age: u32,
+    /// How many closed files are kept.
+    pub max_backups: u32,
+    /// The size at which a file is closed, in MiB.
+    pub max_size: u32,
+}
+
+/// The controller-manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerManagerSettings {
+    /// What the operator adds.
+    #[serde(flatten)]
+    pub additions: Additions<ControllerManagerArgument>,
+}
+
+/// The scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SchedulerSettings {
+    /// The whole configuration; quorate's when none.
+    pub config: Option<SchedulerDocument>,
+    /// What the operator adds.
+    #[serde(flatten)]
+    pub additions: Additions<SchedulerArgument>,
 }
 
 /// Founding the cluster.

@@ -46,7 +46,7 @@ pub(super) fn render(key: &Key, value: &Value) -> String {
             let items: Vec<String> = texts.iter().map(|text| quote(text)).collect();
             format!("[{}]", items.join(", "))
         }
-        (Kind::Text(_) | Kind::List(_), Value::One(text)) => quote(text),
+        (Kind::Text(_) | Kind::List(_) | Kind::Document(_), Value::One(text)) => quote(text),
         // Words, numbers, durations and sizes are never read as anything else.
         (_, Value::One(text)) => text.clone(),
     }

@@ -163,7 +163,7 @@ fn is_group(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
-fn is_absolute(path: &str) -> bool {
+pub(super) fn is_absolute(path: &str) -> bool {
     path.len() <= 4096
         && path.bytes().all(|b| b.is_ascii_graphic())
         && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
@@ -176,6 +176,8 @@ fn is_device(path: &str) -> bool {
             && rest.split('/').all(is_segment)
     })
 }
+
+pub(super) use text_value;
 
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -212,6 +214,8 @@ macro_rules! choice {
         }
     };
 }
+
+pub(super) use choice;
 
 choice!(
     /// What etcd's retention counts.
@@ -345,6 +349,61 @@ impl fmt::Display for ClusterSize {
     }
 }
 
+/// A chance, in millionths, written as a part of one: `0.001`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Chance {
+    millionths: u32,
+}
+
+impl Chance {
+    /// So many in a million.
+    pub const fn from_millionths(millionths: u32) -> Self {
+        Self { millionths }
+    }
+}
+
+impl FromStr for Chance {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const RULE: InvalidValue = InvalidValue { rule: "a number from 0 to 1 with at most six decimals" };
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(decimals) || decimals.len() > 6 || whole.len() > 1 {
+            return Err(RULE);
+        }
+        let number = format!("{whole}{decimals:0<6}");
+        match number.parse() {
+            Ok(millionths @ 0..=1_000_000) => Ok(Self { millionths }),
+            Ok(_) | Err(_) => Err(RULE),
+        }
+    }
+}
+
+impl TryFrom<String> for Chance {
+    type Error = InvalidValue;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Chance> for String {
+    fn from(chance: Chance) -> Self {
+        chance.to_string()
+    }
+}
+
+impl fmt::Display for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.millionths / 1_000_000, self.millionths % 1_000_000);
+        let decimals = format!("{part:06}");
+        match decimals.trim_end_matches('0') {
+            "" => write!(f, "{whole}"),
+            decimals => write!(f, "{whole}.{decimals}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +474,15 @@ mod tests {
     #[test]
     fn group_names_have_no_blank_and_no_colon() {
         accepts::<GroupName>(&["control-plane", "A/b(c)"], &["", "a b", "a:b", "ä"]);
+    }
+
+    #[test]
+    fn chances_are_parts_of_one_to_the_millionth() {
+        accepts::<Chance>(
+            &["0", "0.001", "0.02", "0.000001", "1"],
+            &["", ".", "1.", ".5", "0.0000001", "1.1", "2", "-0.1", "1e-3", "0,1"],
+        );
+        assert_eq!("0.100".parse::<Chance>().unwrap(), Chance::from_millionths(100_000));
     }
 
     #[test]

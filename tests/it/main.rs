@@ -6,6 +6,7 @@ mod contract;
 mod disks;
 mod docs;
 mod etcd;
+mod kubernetes_flags;
 mod laboratory;
 mod machine;
 mod model;

@@ -86,6 +86,7 @@ fn the_full_example_names_every_key_with_its_default() {
 /// The row of a key in the page for operators.
 fn row(key: &Key) -> String {
     let values = match &key.kind {
+        Kind::Document(rule) => (rule.check)("\n").unwrap_err(),
         Kind::Text(rule) => {
             let words = (rule.check)("\n").unwrap_err();
             if words.contains(rule.example) {

@@ -1,0 +1,129 @@
+//! What a control-plane node's Kubernetes is made of: manifests and configuration files, as texts.
+//!
+//! Rendering is pure: the same [`ControlPlaneInputs`] give the same bytes, so that whoever plans can compare what
+//! should lie on the disk with what lies there. Nothing here reads, writes, asks the time or draws a number; keys
+//! and certificates are made elsewhere, and only their places ([`paths`]) are known here.
+//!
+//! - [`control_plane`] renders everything but secrets;
+//! - [`encryption`] renders the one file that is a secret itself;
+//! - [`version`] knows what differs between versions of Kubernetes;
+//! - flags come from [`flags`], pods from `static_pods`, and the other files from modules of their own.
+//!
+//! A static pod is restarted by the kubelet when its manifest changes, and by nothing else. So each manifest carries
+//! the annotation [`CONFIGURATION_DIGEST`]: the digest of the files that its program reads only when it starts.
+
+pub mod component;
+pub mod encryption;
+pub mod flags;
+pub mod inputs;
+pub mod kube_proxy;
+pub mod kubelet;
+pub mod paths;
+pub mod version;
+
+mod api_server;
+mod scheduler;
+mod static_pods;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use component::{Component, Owner};
+use paths::{PUBLIC, SECRET};
+
+pub use encryption::{EncryptionKey, SecretText, encryption_config};
+pub use inputs::{ControlPlaneInputs, Node, StartDigests};
+pub use static_pods::CONFIGURATION_DIGEST;
+pub use version::KubernetesVersion;
+
+/// A file as it should lie on the machine. It holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedFile {
+    /// The path on the machine.
+    pub path: &'static str,
+    /// The permission bits.
+    pub mode: u32,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// The text.
+    pub content: String,
+}
+
+/// All that is rendered for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The files that may be written at any time, in the order of their paths.
+    pub files: Vec<RenderedFile>,
+    /// The manifests: each starts its program anew when it is written, and is written after the other files.
+    pub manifests: BTreeMap<Component, RenderedFile>,
+}
+
+/// What can't be rendered. The settings were checked, so this means a mistake of this program's.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A value that can't be written as YAML.
+    #[error("writing {what} as YAML")]
+    Write {
+        /// What was being rendered.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: serde_saphyr::SerializeError,
+    },
+    /// The operator's configuration of the scheduler is no YAML.
+    #[error("reading `kubernetes.scheduler.config`")]
+    SchedulerDocument(#[source] Box<serde_saphyr::Error>),
+}
+
+/// Renders a control-plane node's files.
+pub fn control_plane(inputs: &ControlPlaneInputs) -> Result<Rendered, RenderError> {
+    let file = |path, owner, content| RenderedFile {
+        path,
+        mode: if owner == Owner::Root { PUBLIC } else { SECRET },
+        owner,
+        content,
+    };
+    let mut files = vec![
+        file(paths::AUDIT_POLICY, Owner::ApiServer, api_server::audit_policy()?),
+        file(paths::AUTHENTICATION, Owner::ApiServer, api_server::authentication()?),
+        file(paths::SCHEDULER_CONFIG, Owner::Scheduler, scheduler::configuration(inputs)?),
+        file(paths::KUBELET_CONFIG, Owner::Root, kubelet::configuration(inputs)?),
+        file(paths::KUBE_PROXY_CONFIG, Owner::Root, kube_proxy::configuration(inputs)?),
+    ];
+    files.sort_by_key(|file| file.path);
+    let mut manifests = BTreeMap::new();
+    for component in Component::ALL {
+        let read: Vec<&RenderedFile> =
+            files.iter().filter(|file| file.path.starts_with(component.directory())).collect();
+        let pod = static_pods::pod(inputs, component, &read);
+        let content = yaml("a static pod", &pod)?;
+        let manifest = RenderedFile { path: component.manifest(), mode: SECRET, owner: Owner::Root, content };
+        manifests.insert(component, manifest);
+    }
+    Ok(Rendered { files, manifests })
+}
+
+/// A value as YAML, one line a value, so that it can be found by grep.
+fn yaml(what: &'static str, value: &impl Serialize) -> Result<String, RenderError> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: true };
+    serde_saphyr::to_string_with_options(value, options).map_err(|source| RenderError::Write { what, source })
+}
+
+/// SHA-256 in hexadecimal.
+fn sha256(parts: &[&str]) -> String {
+    use std::fmt::Write as _;
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in parts {
+        // Lengths keep ("a", "bc") and ("ab", "c") apart.
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,376 @@
+//! Every rendered file, for a matrix of settings and versions.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Pod;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::config::settings::KubernetesSettings;
+use crate::config::{InstanceTags, flags as owned, load};
+
+/// Settings of this text below `kubernetes`, in flow style.
+fn settings(kubernetes: &str) -> KubernetesSettings {
+    let text = format!("cluster: demo\nbucket: demo-quorate\nkubernetes: {kubernetes}\n");
+    let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
+    load(Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings.kubernetes
+}
+
+fn inputs(kubernetes: &str) -> ControlPlaneInputs {
+    ControlPlaneInputs {
+        cluster: "demo".parse().unwrap(),
+        settings: settings(kubernetes),
+        version: "v1.36.2".parse().unwrap(),
+        node: Node {
+            instance: "i-0123456789abcdef0".parse().unwrap(),
+            zone: "eu-west-1a".parse().unwrap(),
+            region: "eu-west-1".parse().unwrap(),
+            address: "10.0.1.5".parse().unwrap(),
+            instance_type: Some("m7g.large".to_owned()),
+        },
+        endpoint: "demo-0123.elb.eu-west-1.amazonaws.com".parse().unwrap(),
+        etcd_endpoints: vec!["https://10.0.1.5:2379".to_owned()],
+        digests: StartDigests::default(),
+    }
+}
+
+const EVERYTHING: &str = r#"{
+  version: v1.36.2, imageRepository: "123.dkr.ecr.eu-west-1.amazonaws.com/k8s", serviceSubnet: 172.20.0.0/16,
+  podSubnet: 10.244.0.0/16, clusterDomain: demo.internal, endpoint: "api.example.com:443",
+  extraNames: [k8s.example.com, 10.9.9.9], componentEndpoint: load-balancer,
+  serviceAccountIssuer: "https://oidc.example.com/demo",
+  leaderElection: {leaseDuration: 1m, renewDeadline: 40s, retryPeriod: 5s},
+  apiServer: {
+    shutdownDelay: 1m30s, goawayChance: 0.02, auditLog: {maxAge: 7, maxBackups: 3, maxSize: 50},
+    image: "registry.example.com/kube-apiserver:v1.36.2-fips", extraArgs: ["--event-ttl=2h", "--v=2",
+      "--tls-sni-cert-key=/a.crt,/a.key", "--tls-sni-cert-key=/b.crt,/b.key"],
+    extraEnv: ["HTTPS_PROXY=http://proxy:3128", "NO_PROXY=a,b=c"],
+    extraVolumes: ["/etc/ssl/certs:/etc/ssl/certs", "/var/lib/webhook:/webhook:rw"]},
+  controllerManager: {extraArgs: ["--node-cidr-mask-size=25"], extraEnv: ["A=1"], extraVolumes: ["/a:/b"]},
+  scheduler: {extraArgs: ["--v=4"], extraVolumes: ["/c:/d"],
+    config: "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration, parallelism: 32, clientConnection: {qps: 100}}"}}"#;
+
+fn everything() -> ControlPlaneInputs {
+    let inputs = inputs(EVERYTHING);
+    ControlPlaneInputs { endpoint: inputs.settings.endpoint.clone().unwrap(), ..inputs }
+}
+
+fn of_version(version: &str) -> ControlPlaneInputs {
+    ControlPlaneInputs { version: version.parse().unwrap(), ..inputs("{}") }
+}
+
+fn standby() -> ControlPlaneInputs {
+    let etcd_endpoints = ["10.0.1.5", "10.0.2.7", "10.0.3.130"].map(|a| format!("https://{a}:2379")).to_vec();
+    ControlPlaneInputs { etcd_endpoints, ..inputs("{componentEndpoint: load-balancer}") }
+}
+
+fn shared_host() -> ControlPlaneInputs {
+    let mut inputs = inputs("{podSubnet: 10.244.0.0/16}");
+    inputs.node.address = "127.0.3.1".parse().unwrap();
+    inputs.node.instance_type = None;
+    inputs.etcd_endpoints = vec!["https://127.0.3.1:2379".to_owned()];
+    inputs
+}
+
+fn matrix() -> Vec<(&'static str, ControlPlaneInputs)> {
+    vec![
+        ("minimal", inputs("{}")),
+        ("everything", everything()),
+        ("oldest", of_version("v1.34.0")),
+        ("newest", of_version("v1.37.1")),
+        ("standby", standby()),
+        ("shared_host", shared_host()),
+    ]
+}
+
+/// All that is rendered, in one text.
+fn page(inputs: &ControlPlaneInputs) -> String {
+    let rendered = control_plane(inputs).unwrap();
+    let mut page = format!(
+        "server of components: {}\nlocal server: {}\nnames: {}\nkubelet {}\n",
+        inputs.component_server(),
+        inputs.local_server(),
+        inputs.api_server_names().join(" "),
+        kubelet::arguments(inputs).join(" "),
+    );
+    for file in rendered.files.iter().chain(rendered.manifests.values()) {
+        page += &format!("--- {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content);
+    }
+    page
+}
+
+#[test]
+fn files_of_the_smallest_settings() {
+    insta::assert_snapshot!(page(&inputs("{}")));
+}
+
+#[test]
+fn files_when_everything_is_set() {
+    insta::assert_snapshot!(page(&everything()));
+}
+
+#[test]
+fn files_of_a_standby_that_goes_through_the_load_balancer() {
+    insta::assert_snapshot!(page(&standby()));
+}
+
+#[test]
+fn files_of_a_machine_that_shares_its_host() {
+    insta::assert_snapshot!(page(&shared_host()));
+}
+
+/// The lines in which two pages differ.
+fn difference(old: &str, new: &str) -> String {
+    let lines = |page: &'_ str| -> Vec<String> { page.lines().map(|line| line.trim().to_owned()).collect() };
+    let (old, new) = (lines(old), lines(new));
+    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}\n"));
+    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}\n"));
+    gone.chain(come).collect()
+}
+
+#[test]
+fn versions_differ_in_this_and_nothing_else() {
+    let known = page(&inputs("{}"));
+    insta::assert_snapshot!(difference(&known, &page(&of_version("v1.34.0"))), @r"
+    - image: registry.k8s.io/kube-apiserver:v1.36.2
+    - image: registry.k8s.io/kube-controller-manager:v1.36.2
+    - image: registry.k8s.io/kube-scheduler:v1.36.2
+    + failCgroupV1: true
+    + image: registry.k8s.io/kube-apiserver:v1.34.0
+    + image: registry.k8s.io/kube-controller-manager:v1.34.0
+    + image: registry.k8s.io/kube-scheduler:v1.34.0
+    ");
+    insta::assert_snapshot!(difference(&known, &page(&of_version("v1.37.1"))), @r"
+    - image: registry.k8s.io/kube-apiserver:v1.36.2
+    - image: registry.k8s.io/kube-controller-manager:v1.36.2
+    - image: registry.k8s.io/kube-scheduler:v1.36.2
+    + image: registry.k8s.io/kube-apiserver:v1.37.1
+    + image: registry.k8s.io/kube-controller-manager:v1.37.1
+    + image: registry.k8s.io/kube-scheduler:v1.37.1
+    ");
+}
+
+#[test]
+fn every_manifest_reads_back_as_the_pod_that_it_was_and_nothing_more() {
+    for (name, inputs) in matrix() {
+        for (component, manifest) in control_plane(&inputs).unwrap().manifests {
+            let pod: Pod = serde_saphyr::from_str(&manifest.content).unwrap();
+            let plain: Value = serde_saphyr::from_str(&manifest.content).unwrap();
+            assert_eq!(serde_json::to_value(&pod).unwrap(), plain, "{name}: {component}");
+            let read = control_plane(&inputs).unwrap().files;
+            let read: Vec<_> = read.iter().filter(|f| f.path.starts_with(component.directory())).collect();
+            assert_eq!(pod, static_pods::pod(&inputs, component, &read), "{name}: {component}");
+        }
+    }
+}
+
+#[test]
+fn every_file_reads_back_as_an_object_of_its_kind() {
+    let kinds = [
+        (paths::AUDIT_POLICY, "audit.k8s.io/v1", "Policy"),
+        (paths::AUTHENTICATION, "apiserver.config.k8s.io/v1", "AuthenticationConfiguration"),
+        (paths::KUBE_PROXY_CONFIG, "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"),
+        (paths::SCHEDULER_CONFIG, "kubescheduler.config.k8s.io/v1", "KubeSchedulerConfiguration"),
+        (paths::KUBELET_CONFIG, "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"),
+    ];
+    for (name, inputs) in matrix() {
+        let files = control_plane(&inputs).unwrap().files;
+        assert_eq!(files.len(), kinds.len());
+        for (file, (path, version, kind)) in files.iter().zip(kinds) {
+            let document: Value = serde_saphyr::from_str(&file.content).unwrap();
+            assert_eq!(file.path, path, "{name}");
+            assert_eq!(document["apiVersion"], version, "{name}: {path}");
+            assert_eq!(document["kind"], kind, "{name}: {path}");
+        }
+    }
+}
+
+#[test]
+fn every_own_flag_is_kept_from_operators_and_every_kept_one_has_its_reason() {
+    for (component, table) in [
+        (Component::ApiServer, owned::API_SERVER),
+        (Component::ControllerManager, owned::CONTROLLER_MANAGER),
+        (Component::Scheduler, owned::SCHEDULER),
+    ] {
+        let kept: BTreeSet<&str> = table.iter().map(|(flag, _)| *flag).collect();
+        for (name, inputs) in matrix() {
+            for flag in flags::own_flags(&inputs, component) {
+                let flag = flag.trim_start_matches("--").split('=').next().unwrap().to_owned();
+                assert!(kept.contains(flag.as_str()), "{name}: {component} --{flag} can be set twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_flag_is_rendered_twice_but_one_that_may_be() {
+    for (name, inputs) in matrix() {
+        for component in Component::ALL {
+            let flags = flags::flags(&inputs, component);
+            let names: Vec<&str> = flags.iter().filter_map(|flag| flag.split('=').next()).collect();
+            let mut seen = BTreeSet::new();
+            for flag in names {
+                assert!(seen.insert(flag) || flag == "--tls-sni-cert-key", "{name}: {component} {flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_starts_anew_when_what_it_reads_at_start_changes_and_else_not() {
+    let manifests = |inputs: &ControlPlaneInputs| control_plane(inputs).unwrap().manifests;
+    let changed = |inputs: &ControlPlaneInputs| -> Vec<Component> {
+        let (old, new) = (manifests(&self::inputs("{}")), manifests(inputs));
+        Component::ALL.into_iter().filter(|component| old[component] != new[component]).collect()
+    };
+    assert!(changed(&inputs("{}")).is_empty());
+    let document = r#"{scheduler: {config: "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration}"}}"#;
+    assert_eq!(changed(&inputs(document)), [Component::Scheduler]);
+    for component in Component::ALL {
+        let mut inputs = inputs("{}");
+        match component {
+            Component::ApiServer => inputs.digests.api_server = "x".to_owned(),
+            Component::ControllerManager => inputs.digests.controller_manager = "x".to_owned(),
+            Component::Scheduler => inputs.digests.scheduler = "x".to_owned(),
+        }
+        assert_eq!(changed(&inputs), [component]);
+    }
+    let moved = ControlPlaneInputs { endpoint: "other.example.com".parse().unwrap(), ..inputs("{}") };
+    assert!(changed(&moved).is_empty(), "the endpoint is in certificates and kubeconfigs only");
+}
+
+#[test]
+fn an_operators_scheduler_configuration_keeps_quorates_part() {
+    let files = control_plane(&everything()).unwrap().files;
+    let file = files.iter().find(|file| file.path == paths::SCHEDULER_CONFIG).unwrap();
+    let document: Value = serde_saphyr::from_str(&file.content).unwrap();
+    assert_eq!(document["parallelism"], 32);
+    assert_eq!(document["clientConnection"]["qps"], 100);
+    assert_eq!(document["clientConnection"]["kubeconfig"], paths::SCHEDULER_KUBECONFIG);
+    assert_eq!(document["leaderElection"]["leaseDuration"], "1m");
+    assert_eq!(document["enableProfiling"], false);
+    assert!(document["profiles"].is_null());
+}
+
+#[test]
+fn a_component_sees_its_own_directory_and_what_the_operator_adds() {
+    for (component, manifest) in control_plane(&inputs("{}")).unwrap().manifests {
+        let pod: Pod = serde_saphyr::from_str(&manifest.content).unwrap();
+        let paths: Vec<String> = pod
+            .spec
+            .unwrap()
+            .volumes
+            .unwrap()
+            .into_iter()
+            .map(|volume| volume.host_path.unwrap().path)
+            .collect();
+        match component {
+            Component::ApiServer => {
+                assert_eq!(paths, [component.directory(), paths::AUDIT_DIRECTORY]);
+            }
+            Component::ControllerManager | Component::Scheduler => assert_eq!(paths, [component.directory()]),
+        }
+    }
+}
+
+#[test]
+fn every_file_that_a_flag_names_lies_where_its_program_sees_it_and_has_a_writer() {
+    let inputs = everything();
+    let rendered = control_plane(&inputs).unwrap();
+    for component in Component::ALL {
+        for flag in flags::own_flags(&inputs, component) {
+            let value = flag.split_once('=').unwrap().1;
+            if !value.starts_with('/') || value == paths::AUDIT_LOG {
+                continue;
+            }
+            assert!(value.starts_with(&format!("{}/", component.directory())), "{component}: {flag}");
+            let credential = paths::CREDENTIALS.iter().find(|place| place.path == value);
+            let file = rendered.files.iter().find(|file| file.path == value);
+            let owner = credential.map(|place| place.owner).or(file.map(|file| file.owner));
+            assert_eq!(owner, Some(component.owner()), "{flag}");
+        }
+    }
+}
+
+#[test]
+fn every_file_lies_in_a_directory_that_is_listed_before_it() {
+    let directories: Vec<&str> = paths::DIRECTORIES.iter().map(|place| place.path).collect();
+    let parent = |path: &str| path.rsplit_once('/').unwrap().0.to_owned();
+    for place in paths::CREDENTIALS {
+        assert!(directories.contains(&parent(place.path).as_str()), "{}", place.path);
+    }
+    let rendered = control_plane(&inputs("{}")).unwrap();
+    for file in rendered.files.iter().chain(rendered.manifests.values()) {
+        assert!(directories.contains(&parent(file.path).as_str()), "{}", file.path);
+    }
+}
+
+#[test]
+fn the_api_server_has_time_for_its_delay_and_its_requests_even_when_the_machine_goes_down() {
+    let inputs = everything();
+    assert_eq!(static_pods::api_server_grace_period(&inputs), 90 + 65);
+    assert_eq!(kubelet::shutdown_grace_period(&inputs).as_millis(), (90 + 65 + 30) * 1000);
+}
+
+#[test]
+fn encryption_writes_with_the_first_key_and_shows_none() {
+    let (new, old) = ([7_u8; 32], [1_u8; 32]);
+    let key = |name, key| EncryptionKey { name, key };
+    let text = encryption_config(key("key-2", &new), &[key("key-1", &old)]).unwrap();
+    insta::assert_snapshot!(text.expose());
+    assert_eq!(
+        format!("{text:?} {:?}", key("a", &new)),
+        "<redacted> EncryptionKey { name: \"a\", key: \"<redacted>\" }"
+    );
+    assert_ne!(text.digest(), encryption_config(key("key-2", &new), &[]).unwrap().digest());
+}
+
+#[test]
+fn a_certificate_names_the_machine_the_service_the_endpoint_and_the_operators_names() {
+    assert_eq!(
+        everything().api_server_names(),
+        [
+            "i-0123456789abcdef0",
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.demo.internal",
+            "172.20.0.1",
+            "10.0.1.5",
+            "127.0.0.1",
+            "api.example.com",
+            "k8s.example.com",
+            "10.9.9.9",
+        ]
+    );
+    assert_eq!(shared_host().api_server_names().iter().filter(|name| *name == "127.0.3.1").count(), 1);
+}
+
+#[test]
+fn inputs_survive_being_recorded() {
+    for (name, inputs) in matrix() {
+        let recorded = serde_json::to_string(&inputs).unwrap();
+        assert_eq!(serde_json::from_str::<ControlPlaneInputs>(&recorded).unwrap(), inputs, "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn the_same_inputs_render_the_same_bytes(
+        value in "[ -~]{0,40}", address in any::<[u8; 4]>(), which in 0..6_usize,
+    ) {
+        let (_, mut inputs) = matrix().remove(which);
+        inputs.node.address = address.into();
+        inputs.settings.api_server.additions.extra_args = vec![format!("--x-y={value}").parse().unwrap()];
+        inputs.settings.scheduler.additions.extra_env = vec![format!("X={value}").parse().unwrap()];
+        let first = control_plane(&inputs).unwrap();
+        prop_assert_eq!(&first, &control_plane(&inputs.clone()).unwrap());
+        let pod: Pod = serde_saphyr::from_str(&first.manifests[&Component::ApiServer].content).unwrap();
+        let command = pod.spec.unwrap().containers.remove(0).command.unwrap();
+        prop_assert_eq!(command.last(), Some(&format!("--x-y={value}")));
+    }
+}
