@@ -37,7 +37,7 @@ text_value!(
 text_value!(
     /// An image with a tag or a digest.
     ImageName,
-    "an image with a tag or a digest, like `registry.k8s.io/kube-apiserver:v1.36.2`",
+    "an image with a tag or a digest",
     is_image
 );
 text_value!(

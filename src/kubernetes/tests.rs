@@ -70,6 +70,7 @@ fn shared_host() -> ControlPlaneInputs {
     let mut inputs = inputs("{podSubnet: 10.244.0.0/16}");
     inputs.node.address = "127.0.3.1".parse().unwrap();
     inputs.node.instance_type = None;
+    inputs.etcd_endpoints = vec!["https://127.0.3.1:2379".to_owned()];
     inputs
 }
 
@@ -122,7 +123,8 @@ fn files_of_a_machine_that_shares_its_host() {
 
 /// The lines in which two pages differ.
 fn difference(old: &str, new: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let lines = |page: &'_ str| -> Vec<String> { page.lines().map(|line| line.trim().to_owned()).collect() };
+    let (old, new) = (lines(old), lines(new));
     let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}\n"));
     let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}\n"));
     gone.chain(come).collect()
@@ -169,8 +171,8 @@ fn every_file_reads_back_as_an_object_of_its_kind() {
     let kinds = [
         (paths::AUDIT_POLICY, "audit.k8s.io/v1", "Policy"),
         (paths::AUTHENTICATION, "apiserver.config.k8s.io/v1", "AuthenticationConfiguration"),
-        (paths::SCHEDULER_CONFIG, "kubescheduler.config.k8s.io/v1", "KubeSchedulerConfiguration"),
         (paths::KUBE_PROXY_CONFIG, "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"),
+        (paths::SCHEDULER_CONFIG, "kubescheduler.config.k8s.io/v1", "KubeSchedulerConfiguration"),
         (paths::KUBELET_CONFIG, "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"),
     ];
     for (name, inputs) in matrix() {

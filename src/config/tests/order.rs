@@ -27,34 +27,50 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
     let loaded = load(root.path(), Some(user_data), &tags).unwrap();
     let shown = show(&loaded, true).replace(&format!("{}/", root.path().display()), "/");
     insta::assert_snapshot!(shown, @r#"
-    cluster: tagged             # tag quorate:cluster
-    bucket: demo-quorate        # /usr/lib/quorate/config.d/10-image.yaml:2
-    prefix: a                   # /usr/lib/quorate/config.d/10-image.yaml:5
-    role: control-plane         # tag quorate:role
+    cluster: tagged                     # tag quorate:cluster
+    bucket: demo-quorate                # /usr/lib/quorate/config.d/10-image.yaml:2
+    prefix: a                           # /usr/lib/quorate/config.d/10-image.yaml:5
+    role: control-plane                 # tag quorate:role
     etcd:
-      size: 1                   # /usr/lib/quorate/config.d/90-image.yaml:3
-      zones: [eu-west-1c]       # /etc/quorate/config.d/10-site.yaml:4
-      binary: /usr/bin/etcd     # default
-      heartbeatInterval: 100ms  # default
-      electionTimeout: 1s       # default
-      quota: 8GiB               # default
+      size: 1                           # /usr/lib/quorate/config.d/90-image.yaml:3
+      zones: [eu-west-1c]               # /etc/quorate/config.d/10-site.yaml:4
+      binary: /usr/bin/etcd             # default
+      heartbeatInterval: 100ms          # default
+      electionTimeout: 1s               # default
+      quota: 8GiB                       # default
       autoCompaction:
-        mode: periodic          # default
-        retention: 1h           # default
-      snapshotCount: 10000      # default
-      logLevel: info            # default
+        mode: periodic                  # default
+        retention: 1h                   # default
+      snapshotCount: 10000              # default
+      logLevel: info                    # default
       volume:
-        source: tagged          # default
-        device: /dev/xvdf       # default
-        filesystem: ext4        # default
-        size: 20GiB             # default
-        type: gp3               # default
-        wait: 5m                # default
+        source: tagged                  # default
+        device: /dev/xvdf               # default
+        filesystem: ext4                # default
+        size: 20GiB                     # default
+        type: gp3                       # default
+        wait: 5m                        # default
+    kubernetes:
+      imageRepository: registry.k8s.io  # default
+      serviceSubnet: "10.96.0.0/12"     # default
+      clusterDomain: cluster.local      # default
+      componentEndpoint: local          # default
+      leaderElection:
+        leaseDuration: 15s              # default
+        renewDeadline: 10s              # default
+        retryPeriod: 2s                 # default
+      apiServer:
+        shutdownDelay: 30s              # default
+        goawayChance: 0.001             # default
+        auditLog:
+          maxAge: 30                    # default
+          maxBackups: 10                # default
+          maxSize: 100                  # default
     founding:
-      patience: 1m30s           # /etc/quorate/config.d/10-site.yaml:6
-    tick: 4s                    # /etc/quorate/config.d/20-site.yaml:1
+      patience: 1m30s                   # /etc/quorate/config.d/10-site.yaml:6
+    tick: 4s                            # /etc/quorate/config.d/20-site.yaml:1
     log:
-      level: debug              # user data:2
+      level: debug                      # user data:2
     "#);
     assert_eq!(loaded.fragments.len(), 5);
 }
@@ -86,6 +102,22 @@ fn without_origins_only_yaml_is_shown() {
         size: 20GiB
         type: gp3
         wait: 5m
+    kubernetes:
+      imageRepository: registry.k8s.io
+      serviceSubnet: "10.96.0.0/12"
+      clusterDomain: cluster.local
+      componentEndpoint: local
+      leaderElection:
+        leaseDuration: 15s
+        renewDeadline: 10s
+        retryPeriod: 2s
+      apiServer:
+        shutdownDelay: 30s
+        goawayChance: 0.001
+        auditLog:
+          maxAge: 30
+          maxBackups: 10
+          maxSize: 100
     founding:
       patience: 5m
     tick: 10s
@@ -129,6 +161,48 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
           "throughput": null,
           "kmsKeyId": null,
           "wait": "5m"
+        }
+      },
+      "kubernetes": {
+        "version": null,
+        "imageRepository": "registry.k8s.io",
+        "serviceSubnet": "10.96.0.0/12",
+        "podSubnet": null,
+        "clusterDomain": "cluster.local",
+        "endpoint": null,
+        "extraNames": [],
+        "componentEndpoint": "local",
+        "serviceAccountIssuer": null,
+        "leaderElection": {
+          "leaseDuration": "15s",
+          "renewDeadline": "10s",
+          "retryPeriod": "2s"
+        },
+        "apiServer": {
+          "shutdownDelay": "30s",
+          "goawayChance": "0.001",
+          "auditLog": {
+            "maxAge": 30,
+            "maxBackups": 10,
+            "maxSize": 100
+          },
+          "image": null,
+          "extraArgs": [],
+          "extraEnv": [],
+          "extraVolumes": []
+        },
+        "controllerManager": {
+          "image": null,
+          "extraArgs": [],
+          "extraEnv": [],
+          "extraVolumes": []
+        },
+        "scheduler": {
+          "config": null,
+          "image": null,
+          "extraArgs": [],
+          "extraEnv": [],
+          "extraVolumes": []
         }
       },
       "founding": {
@@ -228,6 +302,13 @@ fn value_of(key: &'static keys::Key) -> BoxedStrategy<String> {
                 .prop_filter("the range", move |millionths| f64::from(*millionths) <= most)
                 .prop_map(|millionths| crate::config::values::Chance::from_millionths(millionths).to_string())
                 .boxed()
+        }
+        // A pattern says too little of networks, images and flags to draw one from it.
+        Kind::Text(rule) if key.path.starts_with("kubernetes.") => {
+            Just(format!("'{}'", rule.example)).boxed()
+        }
+        Kind::List(rule) if key.path.starts_with("kubernetes.") => {
+            Just(format!("['{}']", rule.example)).boxed()
         }
         Kind::Text(rule) => {
             let check = rule.check;
