@@ -17,12 +17,16 @@ use crate::etcd::{ClusterClient, TlsFiles};
 use crate::host::filesystem::Kind;
 use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
+use crate::kubernetes::KubernetesVersion;
 use crate::model::{EtcdVersion, Identity};
+use crate::pki::Owners;
 
 /// The charter's key in S3.
 pub const CHARTER: &str = "charter.json";
 /// The etcd authority's key in S3.
 pub const AUTHORITY: &str = "pki/etcd.json";
+/// The key in S3 of Kubernetes' authorities.
+pub const CLUSTER_AUTHORITIES: &str = "pki/kubernetes.json";
 /// The last-known members' key in S3.
 pub const MEMBERS: &str = "members.json";
 /// What all backups' keys in S3 begin with.
@@ -98,6 +102,27 @@ impl Reach {
     /// The file that keeps which volume was mounted last, for a boot at which EC2 does not answer.
     pub fn remembered_volume(&self) -> PathBuf {
         self.root.path("/var/lib/quorate/volume")
+    }
+
+    /// The file that keeps which endpoint Kubernetes' files were last made for.
+    pub fn remembered_endpoint(&self) -> PathBuf {
+        self.root.path("/var/lib/quorate/endpoint")
+    }
+
+    /// Whether files are given to the users of the components that read them: on a machine. Below
+    /// another root the components run as whoever runs the agent.
+    pub fn gives_files_away(&self) -> bool {
+        self.root.is_machine() && nix::unistd::geteuid().is_root()
+    }
+
+    /// The components' users, where files are given to them.
+    pub fn owners(&self) -> Option<Owners> {
+        self.gives_files_away().then(Owners::default)
+    }
+
+    /// The version of the machine's kubelet, which is that of everything else of Kubernetes here.
+    pub async fn kubelet_version(&self) -> Result<KubernetesVersion, VersionError> {
+        service::kubelet_version(Path::new("/usr/bin/kubelet")).await
     }
 
     /// Where the volume is mounted.

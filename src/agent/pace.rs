@@ -126,7 +126,9 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::MembershipLock { .. }
         | WaitingOn::OtherLearner { .. }
         | WaitingOn::HealthyQuorum { .. }
-        | WaitingOn::InSync => true,
+        | WaitingOn::InSync
+        | WaitingOn::Component { .. }
+        | WaitingOn::ControlPlaneLock { .. } => true,
         WaitingOn::Answer { .. }
         | WaitingOn::OwnInstance
         | WaitingOn::Clock
@@ -137,7 +139,8 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::FreeSlot
         | WaitingOn::EtcdRestart { .. }
         | WaitingOn::PredecessorGone { .. }
-        | WaitingOn::ConfirmedGone { .. } => false,
+        | WaitingOn::ConfirmedGone { .. }
+        | WaitingOn::LoadBalancer => false,
     }
 }
 

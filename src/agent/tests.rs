@@ -149,7 +149,7 @@ impl Rig {
 
 fn settings() -> Settings {
     let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
-    let user_data = b"cluster: demo\nbucket: demo-quorate\n";
+    let user_data = b"cluster: demo\nbucket: demo-quorate\nkubernetes: {controlPlane: none}\n";
     load(Path::new("/nonexistent"), Some(user_data), &tags).unwrap().settings
 }
 
@@ -195,6 +195,7 @@ fn standby() -> Observation {
             own: unknown(),
             cluster: unknown(),
         },
+        kubernetes: crate::model::KubernetesObservation::unknown("not asked for"),
         published: unknown(),
         waiting: Vec::new(),
     }

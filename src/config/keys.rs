@@ -11,8 +11,8 @@ pub(super) use super::kinds::{Kind, TextRule};
 use super::flags::{self, ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
 use super::kinds::{duration, text};
 use super::kubernetes::{
-    self, ApiEndpoint, ClusterDomain, ComponentEndpoint, EnvVar, ExtraVolume, ImageName, ImageRepository,
-    IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
+    self, ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
+    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
@@ -244,6 +244,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: duration(S, H),
         default: Default::Value("5m"),
         doc: "How long the device of an attached volume may take to appear.",
+    },
+    Key {
+        path: "kubernetes.controlPlane",
+        kind: Kind::Choice(ControlPlaneKind::CHOICES),
+        default: Default::Value("static-pods"),
+        doc: "What a control-plane node runs beside etcd: Kubernetes' control plane, or nothing.",
     },
     Key {
         path: "kubernetes.version",

@@ -28,6 +28,16 @@ choice!(
     }
 );
 
+choice!(
+    /// What a control-plane node runs beside etcd.
+    ControlPlaneKind {
+        /// Kubernetes' API server, controller-manager and scheduler, as static pods.
+        StaticPods = "static-pods",
+        /// Nothing: the cluster is an etcd cluster.
+        None = "none",
+    }
+);
+
 text_value!(
     /// What stands before a program's name in its image's.
     ImageRepository,

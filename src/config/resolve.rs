@@ -295,6 +295,7 @@ impl Effective {
 
     fn kubernetes(&self) -> Result<KubernetesSettings, ConfigError> {
         Ok(KubernetesSettings {
+            control_plane: self.need("kubernetes.controlPlane")?,
             version: self.optional("kubernetes.version")?,
             image_repository: self.need("kubernetes.imageRepository")?,
             service_subnet: self.need("kubernetes.serviceSubnet")?,

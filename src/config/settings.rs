@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::flags::{ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
 pub use super::kubernetes::{
-    ApiEndpoint, ClusterDomain, ComponentEndpoint, EnvVar, ExtraVolume, ImageName, ImageRepository,
-    IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
+    ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
+    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
 };
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
@@ -119,6 +119,8 @@ pub struct VolumeSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesSettings {
+    /// What a control-plane node runs beside etcd.
+    pub control_plane: ControlPlaneKind,
     /// The version; that of the kubelet on the machine when none.
     pub version: Option<KubernetesVersion>,
     /// What stands before the programs' names in their images'.

@@ -20,8 +20,10 @@ use futures_util::stream::FuturesUnordered;
 
 use super::connection::{CALL, Connections, Endpoint, TlsFiles};
 use super::error::{Cause, EtcdError, PassedOver};
-use super::store::{PREFIX, Store};
-use crate::model::{Charter, ClusterUuid, ClusterView, Fact, Generation, Member, MemberId};
+use super::store::{LockName, PREFIX, Store};
+use crate::model::{
+    Charter, ClusterUuid, ClusterView, ControlPlaneRecords, Fact, Generation, Member, MemberId,
+};
 
 /// How long an endpoint has to itself before the next is asked as well.
 const HEAD_START: Duration = Duration::from_millis(150);
@@ -101,7 +103,7 @@ impl ClusterClient {
         expected: Option<(&ClusterUuid, Generation)>,
     ) -> Result<ClusterView, EtcdError> {
         self.expect(expected);
-        let look = self.look().await?;
+        let mut look = self.look().await?;
         let listed = self.members(&look).await?;
         let leader = self.leader(&look).await?;
         let health = join_all(listed.iter().map(|member| self.health(member))).await;
@@ -119,7 +121,11 @@ impl ClusterClient {
             members,
             leader,
             records: look.store.records,
-            lock: look.store.lock.map(|lock| lock.holder),
+            lock: look.store.locks.remove(&LockName::Membership).map(|lock| lock.holder),
+            control_plane: ControlPlaneRecords {
+                authorities: look.store.authorities,
+                lock: look.store.locks.remove(&LockName::ControlPlane).map(|lock| lock.holder),
+            },
         })
     }
     /// A linearizable read of all that is quorate's, from the cluster that is expected.
@@ -334,7 +340,7 @@ mod tests {
         sent(client.observe(None));
         sent(client.own("https://127.0.0.1:2379"));
         sent(client.add_learner(&holder, "https://127.0.0.1:2380"));
-        sent(client.take_lock(&holder));
+        sent(client.take_lock(LockName::Membership, &holder));
     }
 
     #[test]

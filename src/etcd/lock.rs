@@ -1,7 +1,7 @@
-//! The lock on changes of membership: one key on a lease of a minute.
+//! Locks: each is one key on a lease.
 //!
-//! etcd has no transaction over keys and members, so the lock can't be made a condition of a
-//! change of membership. Instead each change first reads that the lock is this instance's and
+//! For changes of membership: etcd has no transaction over keys and members, so a lock can't be made a condition of such a
+//! change. Instead each change first reads that the lock is this instance's and
 //! keeps its lease alive: from then on nobody else gets it for a minute, and a change is answered
 //! or given up within seconds.
 
@@ -10,20 +10,17 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use super::client::{ClusterClient, Look};
 use super::connection::CALL;
 use super::error::{Cause, EtcdError};
-use super::store::{LOCK, Lock, Store};
+use super::store::{Lock, LockName, Store};
 use crate::model::InstanceId;
 
-/// How long the lock outlives its holder, in seconds.
-const LEASE: i64 = 60;
-
 impl ClusterClient {
-    /// Takes the lock, or keeps it when it is this instance's already, for a minute from now.
+    /// Takes a lock, or keeps it when it is this instance's already, for its whole lease from now.
     ///
     /// # Errors
     /// [`EtcdError::LockHeld`] when it is another's.
-    pub async fn take_lock(&self, instance: &InstanceId) -> Result<(), EtcdError> {
+    pub async fn take_lock(&self, name: LockName, instance: &InstanceId) -> Result<(), EtcdError> {
         let look = self.look().await?;
-        match &look.store.lock {
+        match look.store.locks.get(&name) {
             Some(held) if held.holder != *instance => {
                 return Err(EtcdError::LockHeld { holder: held.holder.clone() });
             }
@@ -33,12 +30,15 @@ impl ClusterClient {
         }
         let url = &look.endpoint.url;
         let mut leases = look.endpoint.client.lease_client();
-        let lease =
-            self.connections.call("granting a lease", url, CALL, leases.grant(LEASE, None)).await?.id();
+        let lease = self
+            .connections
+            .call("granting a lease", url, CALL, leases.grant(name.lease(), None))
+            .await?
+            .id();
         let txn = Txn::new()
-            .when([Compare::version(LOCK, CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(LOCK, instance.as_str(), Some(PutOptions::new().with_lease(lease)))])
-            .or_else([TxnOp::get(LOCK, None)]);
+            .when([Compare::version(name.key(), CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(name.key(), instance.as_str(), Some(PutOptions::new().with_lease(lease)))])
+            .or_else([TxnOp::get(name.key(), None)]);
         let mut kv = look.endpoint.client.kv_client();
         let done = self.connections.call("taking the lock", url, CALL, kv.txn(txn)).await?;
         if done.succeeded() {
@@ -50,31 +50,31 @@ impl ClusterClient {
         }
         let responses = done.op_responses();
         let Some(TxnOpResponse::Get(found)) = responses.first() else {
-            return Err(EtcdError::Raced { key: LOCK.to_owned() });
+            return Err(EtcdError::Raced { key: name.key().to_owned() });
         };
-        match Store::read(found.kvs().iter().map(Into::into))?.lock {
+        match Store::read(found.kvs().iter().map(Into::into))?.locks.remove(&name) {
             Some(held) if held.holder != *instance => Err(EtcdError::LockHeld { holder: held.holder }),
-            Some(_) | None => Err(EtcdError::Raced { key: LOCK.to_owned() }),
+            Some(_) | None => Err(EtcdError::Raced { key: name.key().to_owned() }),
         }
     }
 
-    /// Gives the lock back. When it is not this instance's there is nothing to give back.
-    pub async fn release_lock(&self, instance: &InstanceId) -> Result<(), EtcdError> {
+    /// Gives a lock back. When it is not this instance's there is nothing to give back.
+    pub async fn release_lock(&self, name: LockName, instance: &InstanceId) -> Result<(), EtcdError> {
         let look = self.look().await?;
-        if look.store.lock.as_ref().is_none_or(|held| held.holder != *instance) {
+        if look.store.locks.get(&name).is_none_or(|held| held.holder != *instance) {
             return Ok(());
         }
         let txn = Txn::new()
-            .when([Compare::value(LOCK, CompareOp::Equal, instance.as_str())])
-            .and_then([TxnOp::delete(LOCK, None)]);
+            .when([Compare::value(name.key(), CompareOp::Equal, instance.as_str())])
+            .and_then([TxnOp::delete(name.key(), None)]);
         let mut kv = look.endpoint.client.kv_client();
         self.connections.call("releasing the lock", &look.endpoint.url, CALL, kv.txn(txn)).await?;
         Ok(())
     }
 
-    /// Proves that the lock is this instance's, and will be for the next minute.
+    /// Proves that the lock on changes of membership is this instance's, and will be for the next minute.
     pub(super) async fn prove_lock(&self, look: &Look, instance: &InstanceId) -> Result<(), EtcdError> {
-        if let Some(held) = &look.store.lock
+        if let Some(held) = look.store.locks.get(&LockName::Membership)
             && held.holder == *instance
             && self.keep_alive(look, held).await?
         {
@@ -84,8 +84,8 @@ impl ClusterClient {
             instance: instance.clone(),
             holder: look
                 .store
-                .lock
-                .as_ref()
+                .locks
+                .get(&LockName::Membership)
                 .map(|lock| lock.holder.clone())
                 .filter(|holder| holder != instance),
         })

@@ -23,3 +23,4 @@ pub use client::ClusterClient;
 pub use config::{Paths, Tuning, render};
 pub use connection::TlsFiles;
 pub use error::EtcdError;
+pub use store::LockName;

@@ -1,11 +1,13 @@
-//! What quorate keeps in etcd: the charter's copy, who holds which slot, and the lock on changes
-//! of membership.
+//! What quorate keeps in etcd: the charter's copy, who holds which slot, the locks, and which
+//! authorities Kubernetes was made with.
 //!
 //! | key | value |
 //! |---|---|
 //! | `/quorate/charter` | the charter, JSON |
 //! | `/quorate/slots/N` | slot N's [`SlotRecord`], JSON |
 //! | `/quorate/membership` | the instance that changes the members, as text, on a lease |
+//! | `/quorate/control-plane` | the instance that changes its control plane, as text, on a lease |
+//! | `/quorate/authorities` | the fingerprint of Kubernetes' authorities, as text |
 
 use std::collections::BTreeMap;
 
@@ -20,8 +22,8 @@ use crate::model::{Charter, InstanceId, Slot, SlotRecord};
 pub(super) const PREFIX: &str = "/quorate/";
 /// The charter's copy.
 pub(super) const CHARTER: &str = "/quorate/charter";
-/// The lock.
-pub(super) const LOCK: &str = "/quorate/membership";
+/// The fingerprint of Kubernetes' authorities.
+const AUTHORITIES: &str = "/quorate/authorities";
 const SLOTS: &str = "/quorate/slots/";
 
 /// The content of the prefix at one revision.
@@ -33,11 +35,42 @@ pub(super) struct Store {
     pub charter_revision: i64,
     /// Who holds which slot.
     pub records: BTreeMap<Slot, SlotRecord>,
-    /// The lock.
-    pub lock: Option<Lock>,
+    /// The locks that are held.
+    pub locks: BTreeMap<LockName, Lock>,
+    /// The fingerprint of Kubernetes' authorities.
+    pub authorities: Option<String>,
 }
 
-/// The lock, as it stands in etcd.
+/// What only one instance does at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockName {
+    /// Changes of the members.
+    Membership,
+    /// Changes of what runs on a control-plane node.
+    ControlPlane,
+}
+
+impl LockName {
+    const ALL: [Self; 2] = [Self::Membership, Self::ControlPlane];
+
+    /// Its key.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Membership => "/quorate/membership",
+            Self::ControlPlane => "/quorate/control-plane",
+        }
+    }
+
+    /// How long it outlives its holder, in seconds. A component is given six minutes to get ready.
+    pub(super) fn lease(self) -> i64 {
+        match self {
+            Self::Membership => 60,
+            Self::ControlPlane => 600,
+        }
+    }
+}
+
+/// A lock, as it stands in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lock {
     /// Who holds it.
@@ -72,11 +105,14 @@ impl Store {
                 let charter = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
                 store.charter = Some(charter);
                 store.charter_revision = mod_revision;
-            } else if key == LOCK {
+            } else if key == AUTHORITIES {
+                let text = String::from_utf8(value.to_vec());
+                store.authorities = Some(text.map_err(|error| damaged(error.to_string()))?);
+            } else if let Some(name) = LockName::ALL.into_iter().find(|name| key == name.key()) {
                 let holder = String::from_utf8_lossy(value)
                     .parse()
                     .map_err(|error: crate::model::ids::ParseIdError| damaged(error.to_string()))?;
-                store.lock = Some(Lock { holder, lease });
+                store.locks.insert(name, Lock { holder, lease });
             } else if let Some(slot) = key.strip_prefix(SLOTS) {
                 let slot = slot.parse().map_err(|_| damaged("not a slot's number".to_owned()))?;
                 let record = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
@@ -99,6 +135,22 @@ impl ClusterClient {
         let mut kv = look.endpoint.client.kv_client();
         self.connections.call("recording a slot", &look.endpoint.url, CALL, kv.put(key, value, None)).await?;
         Ok(())
+    }
+
+    /// Writes down which authorities Kubernetes was made with. What is written is never replaced.
+    pub async fn record_authorities(&self, fingerprint: &str) -> Result<(), EtcdError> {
+        let look = self.look().await?;
+        let txn = Txn::new()
+            .when([Compare::version(AUTHORITIES, CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(AUTHORITIES, fingerprint, None)]);
+        let mut kv = look.endpoint.client.kv_client();
+        let url = &look.endpoint.url;
+        let done = self.connections.call("recording the authorities", url, CALL, kv.txn(txn)).await?;
+        if done.succeeded() || look.store.authorities.as_deref() == Some(fingerprint) {
+            Ok(())
+        } else {
+            Err(EtcdError::Raced { key: AUTHORITIES.to_owned() })
+        }
     }
 
     /// Copies the charter into etcd. A copy of a later generation or of another cluster is never
@@ -150,12 +202,13 @@ mod tests {
     fn what_is_known_is_read_and_what_is_not_is_left_alone() {
         let record = r#"{"volume":"vol-00000001","instance":"i-00000001","peerUrl":"u","member":"1f"}"#;
         let store = read(&[
-            (LOCK, "i-00000002"),
+            (LockName::Membership.key(), "i-00000002"),
             ("/quorate/slots/3", record),
             ("/quorate/tomorrow", "something new"),
         ])
         .unwrap();
-        assert_eq!(store.lock, Some(Lock { holder: "i-00000002".parse().unwrap(), lease: 9 }));
+        let held = Lock { holder: "i-00000002".parse().unwrap(), lease: 9 };
+        assert_eq!(store.locks, BTreeMap::from([(LockName::Membership, held)]));
         let slots: Vec<_> =
             store.records.iter().map(|(slot, record)| (slot.number(), record.member)).collect();
         assert_eq!(slots, [(3, Some(crate::model::MemberId(0x1f)))]);
@@ -167,7 +220,7 @@ mod tests {
         for (key, value) in [
             (CHARTER, "{}"),
             (CHARTER, ""),
-            (LOCK, "nobody"),
+            (LockName::ControlPlane.key(), "nobody"),
             ("/quorate/slots/1", "null"),
             ("/quorate/slots/9", "{}"),
             ("/quorate/slots/", "{}"),

@@ -1,12 +1,14 @@
 //! Why a step was not done.
 
 use crate::aws::Ec2Error;
+use crate::aws::LoadBalancerError;
 use crate::aws::ObjectError;
 use crate::etcd::EtcdError;
 use crate::etcd::config::ConfigError;
 use crate::etcd::launch::LaunchError;
 use crate::host::files::FileError;
 use crate::host::filesystem::{FilesystemError, ParseKindError};
+use crate::host::manifests::ManifestError;
 use crate::host::service::{ServiceError, VersionError};
 use crate::host::volume::VolumeError;
 use crate::pki::PkiError;
@@ -32,6 +34,9 @@ pub enum StepError {
     /// The authority is not in S3 any more.
     #[error("there is no etcd authority in S3")]
     NoAuthority,
+    /// Kubernetes' authorities are not in S3 any more.
+    #[error("there are no Kubernetes authorities in S3")]
+    NoClusterAuthorities,
     /// A record could not be written down.
     #[error("writing a record as JSON")]
     Json(#[source] serde_json::Error),
@@ -71,4 +76,10 @@ pub enum StepError {
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Static pods' manifests.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Load balancers.
+    #[error(transparent)]
+    LoadBalancer(#[from] LoadBalancerError),
 }

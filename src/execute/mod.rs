@@ -10,6 +10,7 @@
 //! service manager's watchdog, and etcd's none.
 
 mod error;
+mod kubernetes;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,7 +19,8 @@ use tokio::time::{Duration, sleep};
 
 use crate::aws::NewVolume;
 use crate::aws::Written;
-use crate::etcd::{config, launch};
+use crate::etcd::{LockName, config, launch};
+use crate::host::manifests::Manifests;
 use crate::host::{clock, files, filesystem, volume};
 use crate::model::tags;
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
@@ -88,8 +90,12 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::ConfigureEtcd { launch } => configure(reach, launch).await,
         Step::StartEtcd { after } => start(reach, *after).await,
         Step::StopEtcd => Ok(reach.service.stop(STOP_PATIENCE).await?),
-        Step::TakeMembershipLock { instance } => Ok(reach.etcd.take_lock(instance).await?),
-        Step::ReleaseMembershipLock { instance } => Ok(reach.etcd.release_lock(instance).await?),
+        Step::TakeMembershipLock { instance } => {
+            Ok(reach.etcd.take_lock(LockName::Membership, instance).await?)
+        }
+        Step::ReleaseMembershipLock { instance } => {
+            Ok(reach.etcd.release_lock(LockName::Membership, instance).await?)
+        }
         Step::RemoveMember { member } => Ok(reach.etcd.remove(me, *member).await?),
         Step::AddLearner { peer_url } => {
             reach.etcd.add_learner(me, peer_url).await.map(drop).map_err(Into::into)
@@ -101,6 +107,28 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::CopyCharterToVolume { charter } => copy_to_volume(reach, charter).await,
         Step::PublishMembers { members } => {
             reach.aws.objects.put(MEMBERS, json(members)?).await.map(drop).map_err(Into::into)
+        }
+        Step::CreateClusterAuthorities => kubernetes::create_authorities(reach).await,
+        Step::RecordClusterAuthorities { fingerprint } => {
+            Ok(reach.etcd.record_authorities(fingerprint).await?)
+        }
+        Step::IssueClusterLeaves { request } => kubernetes::issue(reach, request).await,
+        Step::WriteKubernetesFiles { files, endpoint } => kubernetes::write_files(reach, files, endpoint),
+        Step::RollOut { component, manifest } => {
+            Ok(Manifests::of(&reach.root).roll_out(*component, manifest, clock::now_ms())?)
+        }
+        Step::KeepManifest { component } => Ok(Manifests::of(&reach.root).keep(*component)?),
+        Step::RollBack { component } => {
+            Ok(Manifests::of(&reach.root).roll_back(*component, clock::now_ms())?)
+        }
+        Step::TakeControlPlaneLock { instance } => {
+            Ok(reach.etcd.take_lock(LockName::ControlPlane, instance).await?)
+        }
+        Step::ReleaseControlPlaneLock { instance } => {
+            Ok(reach.etcd.release_lock(LockName::ControlPlane, instance).await?)
+        }
+        Step::RegisterTarget { balancer, target } => {
+            Ok(reach.aws.load_balancers.register_target(balancer, target, balancer.target_port).await?)
         }
     }
 }

@@ -179,6 +179,15 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErr
     finish(vec![(temporary, path.to_owned(), file)], dir)
 }
 
+/// [`write_durably`], with the temporary file in another directory of the same file system: for a
+/// directory of which somebody else reads every name.
+pub fn write_staged(staging: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let dir = parent(path)?;
+    let temporary = temporary(&staging.join(name(path)?))?;
+    let file = write_temporary(&temporary, path, bytes, mode)?;
+    finish(vec![(temporary, path.to_owned(), file)], dir)
+}
+
 /// Replaces several files of a directory: all are written, then all synced, then all renamed,
 /// then the directory is synced once. Each file is old or new as a whole; a crash between the
 /// renames leaves some old and some new.

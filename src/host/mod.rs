@@ -13,6 +13,8 @@ pub mod command;
 pub mod devices;
 pub mod files;
 pub mod filesystem;
+pub mod https;
+pub mod manifests;
 pub mod root;
 pub mod service;
 pub mod volume;

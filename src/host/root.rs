@@ -21,6 +21,11 @@ impl Root {
         self.0.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
+    /// Whether it is the machine's own.
+    pub fn is_machine(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
     /// The directory itself.
     pub fn as_path(&self) -> &Path {
         &self.0

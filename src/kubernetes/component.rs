@@ -1,9 +1,11 @@
 //! The three programs of the control plane that run as static pods, and who owns their files.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::inputs::loopback_of;
 use super::paths;
 
 /// A program of the control plane.
@@ -65,6 +67,18 @@ impl Component {
             Self::ControllerManager => 10257,
             Self::Scheduler => 10259,
         }
+    }
+}
+
+impl Component {
+    /// Where it says whether it is ready, on the machine with this address.
+    pub fn readiness_url(self, address: Ipv4Addr) -> String {
+        let path = match self {
+            Self::ApiServer | Self::Scheduler => "/readyz",
+            // It knows no other.
+            Self::ControllerManager => "/healthz",
+        };
+        format!("https://{}:{}{path}", loopback_of(address), self.port())
     }
 }
 

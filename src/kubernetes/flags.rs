@@ -61,7 +61,7 @@ fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         flags.push(("endpoint-reconciler-type", text("none")));
     }
     flags.extend([
-        ("client-ca-file", text(paths::API_SERVER_CA)),
+        ("client-ca-file", text(paths::CA)),
         ("enable-admission-plugins", text("NodeRestriction")),
         ("enable-bootstrap-token-auth", text("true")),
         ("encryption-provider-config", text(paths::ENCRYPTION)),
@@ -71,7 +71,7 @@ fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         ("etcd-servers", inputs.etcd_endpoints.join(",")),
         ("goaway-chance", own.goaway_chance.to_string()),
         // Kubelets have their serving certificates from the cluster's CA.
-        ("kubelet-certificate-authority", text(paths::API_SERVER_CA)),
+        ("kubelet-certificate-authority", text(paths::CA)),
         ("kubelet-client-certificate", text(paths::KUBELET_CLIENT_CERTIFICATE)),
         ("kubelet-client-key", text(paths::KUBELET_CLIENT_KEY)),
         ("kubelet-preferred-address-types", text("InternalIP,ExternalIP,Hostname")),
@@ -106,14 +106,14 @@ fn controller_manager(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         ("authentication-kubeconfig", text(paths::CONTROLLER_MANAGER_KUBECONFIG)),
         ("authorization-kubeconfig", text(paths::CONTROLLER_MANAGER_KUBECONFIG)),
         ("bind-address", inputs.loopback().to_string()),
-        ("client-ca-file", text(paths::CONTROLLER_MANAGER_CA)),
+        ("client-ca-file", text(paths::CA)),
     ]);
     if let Some(pods) = settings.pod_subnet {
         flags.push(("cluster-cidr", pods.to_string()));
     }
     flags.extend([
         ("cluster-name", inputs.cluster.to_string()),
-        ("cluster-signing-cert-file", text(paths::CONTROLLER_MANAGER_CA)),
+        ("cluster-signing-cert-file", text(paths::CA)),
         ("cluster-signing-key-file", text(paths::CONTROLLER_MANAGER_CA_KEY)),
         // Nodes' certificates are approved by who has compared them with what EC2 says of the node.
         (
@@ -128,8 +128,8 @@ fn controller_manager(inputs: &ControlPlaneInputs) -> Vec<Flag> {
     flags.extend(leader_election(inputs));
     flags.extend([
         ("profiling", text("false")),
-        ("requestheader-client-ca-file", text(paths::CONTROLLER_MANAGER_FRONT_PROXY_CA)),
-        ("root-ca-file", text(paths::CONTROLLER_MANAGER_CA)),
+        ("requestheader-client-ca-file", text(paths::FRONT_PROXY_CA)),
+        ("root-ca-file", text(paths::CA)),
         ("secure-port", Component::ControllerManager.port().to_string()),
         ("service-account-private-key-file", text(paths::CONTROLLER_MANAGER_SERVICE_ACCOUNT_KEY)),
     ]);

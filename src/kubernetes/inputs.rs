@@ -8,6 +8,7 @@ use super::component::Component;
 use super::version::KubernetesVersion;
 use crate::config::settings::{ApiEndpoint, ComponentEndpoint, ImageName, KubernetesSettings};
 use crate::model::ids::{ClusterName, InstanceId, Region, Zone};
+use crate::pki::{ClusterLeafRequest, NotAHostName, ServerUrl};
 
 /// The machine that the files are for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,32 +27,6 @@ pub struct Node {
     pub instance_type: Option<String>,
 }
 
-/// Digests of what each program reads only when it starts and that is not rendered by
-/// [`control_plane`](super::control_plane): for the API server the encryption's configuration and the service
-/// accounts' key, for the controller-manager that key and its kubeconfig, for the scheduler its kubeconfig. A changed
-/// digest starts the program anew. Serving and client certificates are re-read while it runs and have no part in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StartDigests {
-    /// The API server's.
-    pub api_server: String,
-    /// The controller-manager's.
-    pub controller_manager: String,
-    /// The scheduler's.
-    pub scheduler: String,
-}
-
-impl StartDigests {
-    /// A component's.
-    pub fn of(&self, component: Component) -> &str {
-        match component {
-            Component::ApiServer => &self.api_server,
-            Component::ControllerManager => &self.controller_manager,
-            Component::Scheduler => &self.scheduler,
-        }
-    }
-}
-
 /// All that decides what a control-plane node's files say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,14 +43,21 @@ pub struct ControlPlaneInputs {
     pub endpoint: ApiEndpoint,
     /// The client URLs of the etcd members to talk to: a node with a member names its own, another one all.
     pub etcd_endpoints: Vec<String>,
-    /// Digests of what is read at start and not rendered here.
-    pub digests: StartDigests,
+    /// The fingerprint of the cluster's authorities and keys, which the programs read when they start. Certificates are
+    /// read again while they run and have no part in it.
+    pub authorities: String,
+}
+
+/// The address at which programs of the machine with this address reach each other: a machine whose own address is a
+/// loopback one shares a host with others, and has nothing but that.
+pub fn loopback_of(address: Ipv4Addr) -> Ipv4Addr {
+    if address.is_loopback() { address } else { Ipv4Addr::LOCALHOST }
 }
 
 impl ControlPlaneInputs {
     /// The address at which a program of this machine reaches another one.
     pub fn loopback(&self) -> Ipv4Addr {
-        if self.node.address.is_loopback() { self.node.address } else { Ipv4Addr::LOCALHOST }
+        loopback_of(self.node.address)
     }
 
     /// The URL of this machine's API server, for the kubelet, kube-proxy and people on this machine.
@@ -99,30 +81,27 @@ impl ControlPlaneInputs {
         }
     }
 
-    /// The names and addresses that the API server's certificate is good for, each once: those of the machine, of
-    /// the API's service, of the endpoint, and the operator's.
-    pub fn api_server_names(&self) -> Vec<String> {
-        let domain = &self.settings.cluster_domain;
-        let mut names = vec![
-            self.node.instance.to_string(),
-            "localhost".to_owned(),
-            "kubernetes".to_owned(),
-            "kubernetes.default".to_owned(),
-            "kubernetes.default.svc".to_owned(),
-            format!("kubernetes.default.svc.{domain}"),
-            self.settings.service_subnet.api().to_string(),
-            self.node.address.to_string(),
-            self.loopback().to_string(),
-            self.endpoint.host().to_owned(),
-        ];
-        names.extend(self.settings.extra_names.iter().map(ToString::to_string));
-        let mut once: Vec<String> = Vec::new();
-        for name in names {
-            if !once.contains(&name) {
-                once.push(name);
-            }
-        }
-        once
+    /// What the leaves and kubeconfigs of this machine are to name.
+    ///
+    /// # Errors
+    /// A name that is none, which the settings' own rules should have refused.
+    pub fn leaf_request(&self) -> Result<ClusterLeafRequest, NotAHostName> {
+        let url = |text: String| text.parse::<ServerUrl>().map_err(|_| NotAHostName);
+        Ok(ClusterLeafRequest {
+            node: self.node.instance.clone(),
+            address: self.node.address,
+            endpoint: self.endpoint.host().parse()?,
+            service_address: self.settings.service_subnet.api(),
+            cluster_domain: self.settings.cluster_domain.as_str().parse()?,
+            extra_names: self
+                .settings
+                .extra_names
+                .iter()
+                .map(|name| name.to_string().parse())
+                .collect::<Result<_, _>>()?,
+            local_server: url(self.local_server())?,
+            component_server: url(self.component_server())?,
+        })
     }
 
     /// The image of a component.

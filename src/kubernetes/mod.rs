@@ -16,8 +16,8 @@ pub mod component;
 pub mod encryption;
 pub mod flags;
 pub mod inputs;
-pub mod kubeconfig;
 pub mod kube_proxy;
+pub mod kubeconfig;
 pub mod kubelet;
 pub mod paths;
 pub mod version;
@@ -30,27 +30,35 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use component::{Component, Owner};
 use paths::{PUBLIC, SECRET};
 
-pub use encryption::{EncryptionKey, SecretText, encryption_config};
-pub use inputs::{ControlPlaneInputs, Node, StartDigests};
+pub use component::{Component, Owner};
+pub use encryption::{encryption_config, is_encryption_config};
+pub use inputs::{ControlPlaneInputs, Node};
 pub use static_pods::CONFIGURATION_DIGEST;
 pub use version::KubernetesVersion;
 
 /// A file as it should lie on the machine. It holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RenderedFile {
     /// The path on the machine.
-    pub path: &'static str,
+    pub path: String,
     /// The permission bits.
     pub mode: u32,
     /// Whom it belongs to.
     pub owner: Owner,
     /// The text.
     pub content: String,
+}
+
+impl RenderedFile {
+    /// SHA-256 of the text, in hexadecimal.
+    pub fn digest(&self) -> String {
+        digest(self.content.as_bytes())
+    }
 }
 
 /// All that is rendered for a node.
@@ -81,8 +89,8 @@ pub enum RenderError {
 
 /// Renders a control-plane node's files.
 pub fn control_plane(inputs: &ControlPlaneInputs) -> Result<Rendered, RenderError> {
-    let file = |path, owner, content| RenderedFile {
-        path,
+    let file = |path: &str, owner, content| RenderedFile {
+        path: path.to_owned(),
         mode: if owner == Owner::Root { PUBLIC } else { SECRET },
         owner,
         content,
@@ -94,14 +102,15 @@ pub fn control_plane(inputs: &ControlPlaneInputs) -> Result<Rendered, RenderErro
         file(paths::KUBELET_CONFIG, Owner::Root, kubelet::configuration(inputs)?),
         file(paths::KUBE_PROXY_CONFIG, Owner::Root, kube_proxy::configuration(inputs)?),
     ];
-    files.sort_by_key(|file| file.path);
+    files.sort();
     let mut manifests = BTreeMap::new();
     for component in Component::ALL {
         let read: Vec<&RenderedFile> =
             files.iter().filter(|file| file.path.starts_with(component.directory())).collect();
         let pod = static_pods::pod(inputs, component, &read);
         let content = yaml("a static pod", &pod)?;
-        let manifest = RenderedFile { path: component.manifest(), mode: SECRET, owner: Owner::Root, content };
+        let manifest =
+            RenderedFile { path: component.manifest().to_owned(), mode: SECRET, owner: Owner::Root, content };
         manifests.insert(component, manifest);
     }
     Ok(Rendered { files, manifests })
@@ -114,15 +123,24 @@ fn yaml(what: &'static str, value: &impl Serialize) -> Result<String, RenderErro
 }
 
 /// SHA-256 in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
+    hexadecimal(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+/// SHA-256 of several texts, in hexadecimal.
 fn sha256(parts: &[&str]) -> String {
-    use std::fmt::Write as _;
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
         // Lengths keep ("a", "bc") and ("ab", "c") apart.
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    context.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+    hexadecimal(context.finish().as_ref())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a string can't fail.
         let _ = write!(text, "{byte:02x}");
         text

@@ -1,7 +1,7 @@
 //! The static pods, as typed values.
 //!
-//! Each runs as a user of its own with a read-only root file system and no capabilities, and sees one directory of
-//! `/etc/kubernetes`. The exception is the API server's `NET_BIND_SERVICE`: the program's file in the project's image
+//! Each runs as a user of its own with a read-only root file system and no capabilities, and sees its own directory of
+//! `/etc/kubernetes` and the public one. The exception is the API server's `NET_BIND_SERVICE`: the program's file in the project's image
 //! carries that capability, and does not start where it can't be had, although port 6443 needs none.
 //! Requests and probes are kubeadm's.
 
@@ -38,7 +38,7 @@ pub(super) fn api_server_grace_period(inputs: &ControlPlaneInputs) -> i64 {
 /// The pod of a component, which reads these of the rendered files.
 pub(super) fn pod(inputs: &ControlPlaneInputs, component: Component, read: &[&RenderedFile]) -> Pod {
     let name = component.name().to_owned();
-    let digest = digest(inputs, component, read);
+    let digest = digest(inputs, read);
     let (volumes, mounts) = volumes(inputs, component);
     let user = i64::from(component.owner().id());
     Pod {
@@ -80,10 +80,10 @@ pub(super) fn pod(inputs: &ControlPlaneInputs, component: Component, read: &[&Re
 }
 
 /// The digest of everything that the program reads only when it starts.
-fn digest(inputs: &ControlPlaneInputs, component: Component, read: &[&RenderedFile]) -> String {
-    let mut parts = vec![inputs.digests.of(component)];
+fn digest(inputs: &ControlPlaneInputs, read: &[&RenderedFile]) -> String {
+    let mut parts = vec![inputs.authorities.as_str()];
     for file in read {
-        parts.extend([file.path, file.content.as_str()]);
+        parts.extend([file.path.as_str(), file.content.as_str()]);
     }
     sha256(&parts)
 }
@@ -193,7 +193,10 @@ fn extra_volumes(inputs: &ControlPlaneInputs, component: Component) -> &[ExtraVo
 /// Quorate's directories have to be there: a directory that the kubelet made would be root's, and empty.
 fn volumes(inputs: &ControlPlaneInputs, component: Component) -> (Vec<Volume>, Vec<VolumeMount>) {
     let own = Some("Directory");
-    let mut all = vec![volume("configuration", component.directory(), component.directory(), false, own)];
+    let mut all = vec![
+        volume("configuration", component.directory(), component.directory(), false, own),
+        volume("public", paths::PUBLIC_DIRECTORY, paths::PUBLIC_DIRECTORY, false, own),
+    ];
     if component == Component::ApiServer {
         all.push(volume("audit", paths::AUDIT_DIRECTORY, paths::AUDIT_DIRECTORY, true, own));
     }

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::*;
 use crate::config::settings::KubernetesSettings;
 use crate::config::{InstanceTags, flags as owned, load};
+use crate::pki::files::{DIRS, FILES};
+use crate::pki::{EncryptionKey, Secret};
 
 /// Settings of this text below `kubernetes`, in flow style.
 fn settings(kubernetes: &str) -> KubernetesSettings {
@@ -32,7 +34,7 @@ fn inputs(kubernetes: &str) -> ControlPlaneInputs {
         },
         endpoint: "demo-0123.elb.eu-west-1.amazonaws.com".parse().unwrap(),
         etcd_endpoints: vec!["https://10.0.1.5:2379".to_owned()],
-        digests: StartDigests::default(),
+        authorities: "the authorities' fingerprint".to_owned(),
     }
 }
 
@@ -89,10 +91,10 @@ fn matrix() -> Vec<(&'static str, ControlPlaneInputs)> {
 fn page(inputs: &ControlPlaneInputs) -> String {
     let rendered = control_plane(inputs).unwrap();
     let mut page = format!(
-        "server of components: {}\nlocal server: {}\nnames: {}\nkubelet {}\n",
+        "server of components: {}\nlocal server: {}\nleaves: {}\nkubelet {}\n",
         inputs.component_server(),
         inputs.local_server(),
-        inputs.api_server_names().join(" "),
+        serde_json::to_string(&inputs.leaf_request().unwrap()).unwrap(),
         kubelet::arguments(inputs).join(" "),
     );
     for file in rendered.files.iter().chain(rendered.manifests.values()) {
@@ -228,15 +230,8 @@ fn a_program_starts_anew_when_what_it_reads_at_start_changes_and_else_not() {
     assert!(changed(&inputs("{}")).is_empty());
     let document = r#"{scheduler: {config: "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration}"}}"#;
     assert_eq!(changed(&inputs(document)), [Component::Scheduler]);
-    for component in Component::ALL {
-        let mut inputs = inputs("{}");
-        match component {
-            Component::ApiServer => inputs.digests.api_server = "x".to_owned(),
-            Component::ControllerManager => inputs.digests.controller_manager = "x".to_owned(),
-            Component::Scheduler => inputs.digests.scheduler = "x".to_owned(),
-        }
-        assert_eq!(changed(&inputs), [component]);
-    }
+    let other_keys = ControlPlaneInputs { authorities: "others".to_owned(), ..inputs("{}") };
+    assert_eq!(changed(&other_keys), Component::ALL);
     let moved = ControlPlaneInputs { endpoint: "other.example.com".parse().unwrap(), ..inputs("{}") };
     assert!(changed(&moved).is_empty(), "the endpoint is in certificates and kubeconfigs only");
 }
@@ -268,9 +263,11 @@ fn a_component_sees_its_own_directory_and_what_the_operator_adds() {
             .collect();
         match component {
             Component::ApiServer => {
-                assert_eq!(paths, [component.directory(), paths::AUDIT_DIRECTORY]);
+                assert_eq!(paths, [component.directory(), paths::PUBLIC_DIRECTORY, paths::AUDIT_DIRECTORY]);
             }
-            Component::ControllerManager | Component::Scheduler => assert_eq!(paths, [component.directory()]),
+            Component::ControllerManager | Component::Scheduler => {
+                assert_eq!(paths, [component.directory(), paths::PUBLIC_DIRECTORY]);
+            }
         }
     }
 }
@@ -285,11 +282,14 @@ fn every_file_that_a_flag_names_lies_where_its_program_sees_it_and_has_a_writer(
             if !value.starts_with('/') || value == paths::AUDIT_LOG {
                 continue;
             }
-            assert!(value.starts_with(&format!("{}/", component.directory())), "{component}: {flag}");
-            let credential = paths::CREDENTIALS.iter().find(|place| place.path == value);
+            let public = value.starts_with(&format!("{}/", paths::PUBLIC_DIRECTORY));
+            let own = value.starts_with(&format!("{}/", component.directory()));
+            assert!(public || own, "{component}: {flag}");
+            let kubernetes = Path::new(paths::KUBERNETES);
+            let credential = FILES.iter().find(|file| file.path(kubernetes) == Path::new(value));
             let file = rendered.files.iter().find(|file| file.path == value);
-            let owner = credential.map(|place| place.owner).or(file.map(|file| file.owner));
-            assert_eq!(owner, Some(component.owner()), "{flag}");
+            let owner = credential.map(|file| file.dir.owner).or(file.map(|file| file.owner));
+            assert_eq!(owner, Some(if public { Owner::Root } else { component.owner() }), "{flag}");
         }
     }
 }
@@ -298,12 +298,15 @@ fn every_file_that_a_flag_names_lies_where_its_program_sees_it_and_has_a_writer(
 fn every_file_lies_in_a_directory_that_is_listed_before_it() {
     let directories: Vec<&str> = paths::DIRECTORIES.iter().map(|place| place.path).collect();
     let parent = |path: &str| path.rsplit_once('/').unwrap().0.to_owned();
-    for place in paths::CREDENTIALS {
-        assert!(directories.contains(&parent(place.path).as_str()), "{}", place.path);
+    for dir in DIRS {
+        let path = Path::new(paths::KUBERNETES).join(dir.path);
+        let path = path.to_str().unwrap().trim_end_matches('/');
+        let place = paths::DIRECTORIES.iter().find(|place| place.path == path).unwrap();
+        assert_eq!((place.mode, place.owner), (dir.mode, dir.owner), "{path}");
     }
     let rendered = control_plane(&inputs("{}")).unwrap();
     for file in rendered.files.iter().chain(rendered.manifests.values()) {
-        assert!(directories.contains(&parent(file.path).as_str()), "{}", file.path);
+        assert!(directories.contains(&parent(&file.path).as_str()), "{}", file.path);
     }
 }
 
@@ -316,37 +319,39 @@ fn the_api_server_has_time_for_its_delay_and_its_requests_even_when_the_machine_
 
 #[test]
 fn encryption_writes_with_the_first_key_and_shows_none() {
-    let (new, old) = ([7_u8; 32], [1_u8; 32]);
-    let key = |name, key| EncryptionKey { name, key };
-    let text = encryption_config(key("key-2", &new), &[key("key-1", &old)]).unwrap();
-    insta::assert_snapshot!(text.expose());
-    assert_eq!(
-        format!("{text:?} {:?}", key("a", &new)),
-        "<redacted> EncryptionKey { name: \"a\", key: \"<redacted>\" }"
-    );
-    assert_ne!(text.digest(), encryption_config(key("key-2", &new), &[]).unwrap().digest());
+    let key = |name: &str, secret: &str| EncryptionKey {
+        name: name.to_owned(),
+        secret: Secret::new(secret.to_owned()),
+    };
+    let text = encryption_config(&[key("key2", "bmV3"), key("key1", "b2xk")]).unwrap();
+    insta::assert_snapshot!(text.expose(), @r#"
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: EncryptionConfiguration
+    resources:
+    - providers:
+      - secretbox:
+          keys:
+          - name: key2
+            secret: bmV3
+          - name: key1
+            secret: b2xk
+      resources:
+      - secrets
+    "#);
+    assert_eq!(format!("{text:?}"), "<redacted>");
 }
 
 #[test]
-fn a_certificate_names_the_machine_the_service_the_endpoint_and_the_operators_names() {
-    assert_eq!(
-        everything().api_server_names(),
-        [
-            "i-0123456789abcdef0",
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "kubernetes.default.svc.demo.internal",
-            "172.20.0.1",
-            "10.0.1.5",
-            "127.0.0.1",
-            "api.example.com",
-            "k8s.example.com",
-            "10.9.9.9",
-        ]
-    );
-    assert_eq!(shared_host().api_server_names().iter().filter(|name| *name == "127.0.3.1").count(), 1);
+fn leaves_name_the_endpoint_the_operators_names_and_the_servers() {
+    let request = everything().leaf_request().unwrap();
+    assert_eq!(request.endpoint.to_string(), "api.example.com");
+    assert_eq!(request.service_address.to_string(), "172.20.0.1");
+    assert_eq!(request.cluster_domain.to_string(), "demo.internal");
+    let extra: Vec<String> = request.extra_names.iter().map(ToString::to_string).collect();
+    assert_eq!(extra, ["k8s.example.com", "10.9.9.9"]);
+    assert_eq!(request.local_server.to_string(), "https://127.0.0.1:6443");
+    assert_eq!(request.component_server.to_string(), "https://api.example.com:443");
+    assert_eq!(shared_host().leaf_request().unwrap().local_server.to_string(), "https://127.0.3.1:6443");
 }
 
 #[test]

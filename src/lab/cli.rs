@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::LabError;
 use super::bench;
 use super::drill::{self, Drill, Options};
-use super::settings::Settings;
+use super::settings::{Kubernetes, Settings};
 use super::supervisor::{self, Place, Request, Row, Snapshot};
 
 /// The whole system on one computer: real etcd and the real agent in a simulated region.
@@ -30,6 +30,32 @@ pub struct Cli {
     agent: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// What becomes of Kubernetes in a laboratory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ControlPlane {
+    /// It runs where its programs are, and its files are made where they are not.
+    Auto,
+    /// etcd alone.
+    Off,
+}
+
+/// The version that files are made for where there are no programs to run.
+const RENDERED: &str = "1.36.2";
+
+impl ControlPlane {
+    /// What there is here; says what is not.
+    fn here(self, out: &mut impl Write) -> io::Result<Kubernetes> {
+        match (self, Kubernetes::here()) {
+            (Self::Off, _) => Ok(Kubernetes::Off),
+            (Self::Auto, Ok(kubernetes)) => Ok(kubernetes),
+            (Self::Auto, Err(why)) => {
+                writeln!(out, "Kubernetes is not run: {why}; its files are made all the same")?;
+                Ok(Kubernetes::Rendered(RENDERED.to_owned()))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +80,9 @@ enum Verb {
         /// A key of the agents' configuration, as `founding.patience=2s`
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
+        /// Kubernetes' control plane: `auto` runs it where KUBEBUILDER_ASSETS has its programs
+        #[arg(long, value_enum, default_value_t = ControlPlane::Auto)]
+        kubernetes: ControlPlane,
         /// Seconds until it is given up
         #[arg(long, default_value_t = 120)]
         timeout: u64,
@@ -194,7 +223,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
     let dir = cli.dir.clone().map_or_else(default_dir, |dir| std::path::absolute(&dir).unwrap_or(dir));
     let tell = async |request: Request| supervisor::ask(&dir, &request).await;
     match cli.verb {
-        Verb::Up { zones, control_plane, workers, size, seed, set, timeout } => {
+        Verb::Up { zones, control_plane, workers, size, seed, set, kubernetes, timeout } => {
             let settings = Settings {
                 zones,
                 control_plane,
@@ -202,6 +231,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
                 size,
                 seed,
                 configuration: assignments(&set)?,
+                kubernetes: kubernetes.here(out)?,
                 ..Settings::new(&dir, &agent)?
             };
             settings.check()?;
@@ -393,6 +423,7 @@ fn exec(place: &Place, command: &[String]) -> Result<u8, LabError> {
         .env("ETCDCTL_CACERT", pki("ca.crt"))
         .env("ETCDCTL_CERT", pki("client.crt"))
         .env("ETCDCTL_KEY", pki("client.key"))
+        .env("KUBECONFIG", place.root.join("etc/kubernetes/admin.conf"))
         .current_dir(&place.root)
         .status()
         .map_err(|source| LabError::Spawn { program: program.into(), source })?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::LabError;
 use super::laboratory::Laboratory;
 use super::machine::Machine;
+use super::settings::Kubernetes;
 use super::status::Status;
 
 /// How long one question to a member may take.
@@ -165,6 +166,9 @@ pub async fn health(lab: &Laboratory) -> Result<Health, String> {
             return Err(format!("{name}: {}", status.line()));
         }
     }
+    if let Kubernetes::Run(_) = lab.settings().kubernetes {
+        machines.iter().try_for_each(control_plane)?;
+    }
     let access = Access::to(lab).ok_or("no machine has certificates")?;
     let mut seen = Vec::new();
     for url in &access.urls {
@@ -195,6 +199,33 @@ pub async fn health(lab: &Laboratory) -> Result<Health, String> {
         return Err(format!("the members do not agree: {seen:?}"));
     }
     Ok(Health { cluster: first.cluster, members: listed, leader: first.leader })
+}
+
+/// Looks whether a machine's control plane is ready.
+fn control_plane(machine: &Machine) -> Result<(), String> {
+    let pods = machine.pods();
+    let name = &machine.identity().name;
+    if let Some((pod, status)) = pods.iter().find(|(_, status)| !status.ready) {
+        let last = status.last.as_ref().map(|last| format!(" (last: {last})")).unwrap_or_default();
+        return Err(format!("{name}: {pod} is not ready{last}"));
+    }
+    if pods.len() < 3 { Err(format!("{name}: {} static pods", pods.len())) } else { Ok(()) }
+}
+
+impl Access {
+    /// A key's value; an error when there is none.
+    pub async fn get(&self, key: &str) -> Result<Vec<u8>, LabError> {
+        let what = format!("reading {key}");
+        let answer = within(
+            &what,
+            Box::pin(async {
+                Client::connect(&self.urls, Some(self.tls.options(ASK))).await?.get(key, None).await
+            }),
+        )
+        .await?;
+        let found = answer.kvs().first().map(|kv| kv.value().to_vec());
+        found.ok_or(LabError::TimedOut { what, seconds: 0, why: "there is no such key".to_owned() })
+    }
 }
 
 /// Waits for full health.

@@ -1,5 +1,6 @@
 //! A machine: its root directory, and its agent, kept running as a service manager would.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::environment::AgentEnvironment;
-use super::settings::Settings;
+use super::kubelet::{Kubelet, PodStatus, Pods};
+use super::settings::{Kubernetes, Settings};
 use super::{LabError, process};
 
 /// The port of etcd's clients.
@@ -78,6 +80,7 @@ pub struct Machine {
     order: watch::Sender<Order>,
     diary: Arc<Mutex<Diary>>,
     environment: AgentEnvironment,
+    pods: Pods,
 }
 
 impl Machine {
@@ -107,6 +110,7 @@ impl Machine {
             order: watch::Sender::new(Order::Hold),
             diary: Arc::default(),
             environment,
+            pods: Pods::default(),
         })
     }
 
@@ -119,6 +123,34 @@ impl Machine {
             restart: settings.restart(),
         };
         tokio::spawn(keeper.run());
+        if let (Kubernetes::Run(programs), "control-plane") =
+            (&settings.kubernetes, self.identity.role.as_str())
+        {
+            let kubelet = Kubelet {
+                root: self.root(),
+                host_name: self.host_name(),
+                environment: self.environment.clone(),
+                programs: programs.clone(),
+                pods: self.pods.clone(),
+            };
+            let mut order = self.order.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = kubelet.run() => {}
+                    _ = until(&mut order, |order| order == Order::Off) => {}
+                }
+            });
+        }
+    }
+
+    /// Its host name, as its pods see it.
+    pub fn host_name(&self) -> String {
+        format!("ip-{}", self.identity.address.to_string().replace('.', "-"))
+    }
+
+    /// How its static pods do.
+    pub fn pods(&self) -> BTreeMap<String, PodStatus> {
+        self.pods.all()
     }
 
     /// What it was launched as.

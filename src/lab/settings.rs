@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::LabError;
+use super::kubelet::Programs;
 use super::region::Timings;
 use crate::model::EtcdVersion;
 
@@ -31,6 +32,33 @@ pub enum Start {
     AtOnce,
     /// When told to.
     Held,
+}
+
+/// What of Kubernetes there is in a laboratory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kubernetes {
+    /// Nothing: etcd alone.
+    #[default]
+    Off,
+    /// Everything that the agent makes for this version, and no program that would run it.
+    Rendered(String),
+    /// The programs run.
+    Run(Programs),
+}
+
+impl Kubernetes {
+    /// What this computer can do; when it has no programs, why not.
+    pub fn here() -> Result<Self, String> {
+        Programs::find().map(Self::Run)
+    }
+
+    fn fragment(&self) -> Value {
+        match self {
+            Self::Off => json!({ "controlPlane": "none" }),
+            Self::Rendered(version) | Self::Run(Programs { version, .. }) => json!({ "version": version }),
+        }
+    }
 }
 
 /// What to build.
@@ -59,6 +87,8 @@ pub struct Settings {
     pub timings: Timings,
     /// Keys of the agents' configuration, beside the laboratory's own; dots stand for nesting.
     pub configuration: Map<String, Value>,
+    /// What of Kubernetes there is.
+    pub kubernetes: Kubernetes,
     /// The agent's program.
     pub agent: PathBuf,
     /// etcd's program.
@@ -86,6 +116,7 @@ impl Settings {
             // EC2 goes on showing a volume that is deleted for a while.
             timings: Timings { delete_volume_ms: 20_000, ..Timings::default() },
             configuration: Map::new(),
+            kubernetes: Kubernetes::Off,
             agent: absolute(agent)?,
             etcd: find_etcd()?,
         })
@@ -125,6 +156,7 @@ impl Settings {
             "cluster": CLUSTER,
             "bucket": BUCKET,
             "etcd": { "size": self.size, "binary": self.etcd, "quota": "256MiB" },
+            "kubernetes": self.kubernetes.fragment(),
         });
         for (key, value) in &self.configuration {
             let pointer = key.split('.').fold(&mut fragment, |at, part| &mut at[part]);
@@ -218,6 +250,7 @@ mod tests {
             restart_ms: 1000,
             timings: Timings::default(),
             configuration: Map::new(),
+            kubernetes: Kubernetes::Off,
             agent: "/agent".into(),
             etcd: "/etcd".into(),
         }

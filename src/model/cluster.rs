@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::charter::Charter;
 use super::fact::Fact;
 use super::ids::{ClusterUuid, Generation, InstanceId, MemberId, ParseIdError, Slot, VolumeId};
+use super::kubernetes::ControlPlaneRecords;
 
 /// A version of etcd. Only what chooses flags is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -140,6 +141,8 @@ pub struct ClusterView {
     pub records: BTreeMap<Slot, SlotRecord>,
     /// The instance that holds the lock on changes of membership.
     pub lock: Option<InstanceId>,
+    /// What is kept of Kubernetes' control plane.
+    pub control_plane: ControlPlaneRecords,
 }
 
 /// This machine's own member, as its own endpoint tells of it.

@@ -13,6 +13,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{InstanceId, ParseIdError};
+use super::machine::Identity;
 
 /// A target group's ARN.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ impl fmt::Display for TargetGroupArn {
 }
 
 /// Which kind of load balancer it is, and what its targets are registered with.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum LoadBalancerKind {
     /// A network load balancer.
@@ -84,7 +85,7 @@ pub enum LoadBalancerKind {
 }
 
 /// From where a load balancer can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// From within the network only.
@@ -94,7 +95,7 @@ pub enum Scheme {
 }
 
 /// How a load balancer finds out whether a target is healthy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     /// `TCP`, `SSL`, `HTTP` or `HTTPS`.
@@ -110,7 +111,7 @@ pub struct HealthCheck {
 }
 
 /// A load balancer, seen through one listener.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
     /// Its name.
@@ -134,8 +135,20 @@ pub struct LoadBalancer {
     pub preserves_client_address: bool,
 }
 
+impl LoadBalancer {
+    /// What a machine is registered as.
+    pub fn target_of(&self, machine: &Identity) -> TargetId {
+        match &self.kind {
+            LoadBalancerKind::Network { by_address: true, .. } => TargetId::Address(machine.address.into()),
+            LoadBalancerKind::Network { by_address: false, .. } | LoadBalancerKind::Classic => {
+                TargetId::Instance(machine.instance.clone())
+            }
+        }
+    }
+}
+
 /// Load balancers that were looked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundLoadBalancers {
     /// Those that can stand in front of API servers, in order. There are several where several
@@ -146,7 +159,7 @@ pub struct FoundLoadBalancers {
 }
 
 /// A load balancer or target group that can't be used, though it was named or is tagged.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnfitLoadBalancer {
     /// Its name or ARN.
@@ -217,7 +230,7 @@ impl fmt::Display for TargetId {
 }
 
 /// A registered target.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// What it is registered as.

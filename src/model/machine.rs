@@ -37,6 +37,11 @@ pub fn client_url(address: Ipv4Addr) -> String {
     format!("https://{address}:2379")
 }
 
+/// The address in a peer URL.
+pub fn address_of(peer_url: &str) -> Option<Ipv4Addr> {
+    peer_url.strip_prefix("https://")?.rsplit_once(':')?.0.parse().ok()
+}
+
 /// Where EC2 says an instance is in its life.
 /// Source: "Amazon EC2 instance state changes", EC2 user guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

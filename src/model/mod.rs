@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod disk;
 pub mod fact;
 pub mod ids;
+pub mod kubernetes;
 pub mod load_balancer;
 pub mod machine;
 pub mod observation;
@@ -31,6 +32,7 @@ pub use ids::{
     ClusterName, ClusterUuid, ETag, Generation, InstanceId, MemberId, Nonce, Region, Role, Slot, VolumeId,
     Zone,
 };
+pub use kubernetes::{ControlPlaneRecords, KubernetesObservation};
 pub use load_balancer::{
     FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, Target, TargetGroupArn,
     TargetHealth, TargetId, Unfit, UnfitLoadBalancer,

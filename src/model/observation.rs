@@ -10,6 +10,7 @@ use super::cluster::{ClusterView, EtcdLaunch, EtcdVersion, OwnMember, ServiceSta
 use super::disk::Disk;
 use super::fact::Fact;
 use super::ids::{ETag, InstanceId, Nonce, VolumeId, Zone};
+use super::kubernetes::KubernetesObservation;
 use super::machine::{Identity, Instance, Volume};
 use super::plan::Waiting;
 
@@ -94,6 +95,8 @@ pub struct Observation {
     pub disk: Fact<Option<Disk>>,
     /// etcd.
     pub etcd: EtcdObservation,
+    /// Kubernetes.
+    pub kubernetes: KubernetesObservation,
     /// The last-known members in S3.
     pub published: Fact<Option<PublishedMembers>>,
     /// What was waited for when the world was last looked at, and since when.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId};
 use super::step::Step;
+use crate::kubernetes::Component;
 
 /// What the agent does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -176,6 +177,20 @@ pub enum WaitingOn {
     },
     /// This machine's learner to catch up.
     InSync,
+    /// A load balancer for the API.
+    LoadBalancer,
+    /// A component of the control plane on this machine to be ready.
+    Component {
+        /// The component.
+        component: Component,
+        /// What it answers, or why there is no answer.
+        why: String,
+    },
+    /// Another machine to finish changing its control plane.
+    ControlPlaneLock {
+        /// Who holds the lock.
+        holder: InstanceId,
+    },
 }
 
 impl WaitingOn {
@@ -189,6 +204,9 @@ impl WaitingOn {
             }
             (Self::PredecessorGone { member, .. }, Self::PredecessorGone { member: others, .. }) => {
                 member == others
+            }
+            (Self::Component { component, .. }, Self::Component { component: other, .. }) => {
+                component == other
             }
             (Self::EtcdRestart { .. }, Self::EtcdRestart { .. })
             | (Self::HealthyQuorum { .. }, Self::HealthyQuorum { .. }) => true,
@@ -229,6 +247,16 @@ pub enum Subject {
     Service,
     /// etcd's configuration.
     Launch,
+    /// The version of Kubernetes.
+    KubernetesVersion,
+    /// The load balancers.
+    LoadBalancers,
+    /// Kubernetes' authorities.
+    ClusterAuthorities,
+    /// Kubernetes' certificates on this machine.
+    ClusterLeaves,
+    /// Kubernetes' files on this machine.
+    KubernetesFiles,
 }
 
 impl fmt::Display for Subject {
@@ -248,6 +276,11 @@ impl fmt::Display for Subject {
             Self::EtcdVersion => "etcd's version",
             Self::Service => "etcd's service",
             Self::Launch => "etcd's configuration",
+            Self::KubernetesVersion => "the version of Kubernetes",
+            Self::LoadBalancers => "the load balancers",
+            Self::ClusterAuthorities => "Kubernetes' authorities",
+            Self::ClusterLeaves => "Kubernetes' certificates on this machine",
+            Self::KubernetesFiles => "Kubernetes' files on this machine",
         })
     }
 }
@@ -369,6 +402,15 @@ pub enum Halt {
         /// The charter's size.
         expected: usize,
     },
+    /// Several load balancers fit, and nothing says which is meant.
+    AmbiguousLoadBalancers {
+        /// Their names and ports.
+        found: Vec<String>,
+    },
+    /// Kubernetes' authorities are missing in S3 although the cluster was made with some.
+    ClusterAuthoritiesLost,
+    /// One of Kubernetes' authorities has ended.
+    ClusterAuthoritiesExpired,
 }
 
 /// What does not stop the machine, and should be seen to.
@@ -392,5 +434,17 @@ pub enum Warning {
         zones: usize,
         /// How many slots there are.
         slots: usize,
+    },
+    /// Kubernetes' authorities are missing in S3: no certificate can be renewed.
+    ClusterAuthoritiesLost,
+    /// The load balancer that this machine's files name is gone.
+    LoadBalancerGone {
+        /// Its name.
+        host: String,
+    },
+    /// A changed manifest never got ready, and the one before is back.
+    RolledBack {
+        /// The component.
+        component: Component,
     },
 }

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, SlotRecord};
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
+use super::load_balancer::{LoadBalancer, TargetId};
 use super::observation::PublishedMembers;
 use super::stamp::{Stamp, StampState};
+use crate::config::settings::ApiEndpoint;
+use crate::kubernetes::{Component, RenderedFile};
+use crate::pki::ClusterLeafRequest;
 
 /// One order to the executor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,6 +170,59 @@ pub enum Step {
         /// The members.
         members: PublishedMembers,
     },
+    /// Create Kubernetes' authorities in S3, if there are none.
+    CreateClusterAuthorities,
+    /// Write down in etcd which authorities Kubernetes is made with.
+    RecordClusterAuthorities {
+        /// Their fingerprint.
+        fingerprint: String,
+    },
+    /// Issue Kubernetes' certificates, kubeconfigs and keys on this machine.
+    IssueClusterLeaves {
+        /// What they name.
+        request: ClusterLeafRequest,
+    },
+    /// Write files of Kubernetes' that are no manifests and hold no secret.
+    WriteKubernetesFiles {
+        /// The files that differ from what is there.
+        files: Vec<RenderedFile>,
+        /// The endpoint that all of them were made for.
+        endpoint: ApiEndpoint,
+    },
+    /// Put a component's manifest in place, and keep the one before.
+    RollOut {
+        /// The component.
+        component: Component,
+        /// Its manifest.
+        manifest: RenderedFile,
+    },
+    /// The manifest in place has proven good.
+    KeepManifest {
+        /// The component.
+        component: Component,
+    },
+    /// Put the manifest before back, and remember that this one failed.
+    RollBack {
+        /// The component.
+        component: Component,
+    },
+    /// Take, or keep, the lock on changes of control-plane nodes.
+    TakeControlPlaneLock {
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Give the lock on changes of control-plane nodes back.
+    ReleaseControlPlaneLock {
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Register this machine with the load balancer.
+    RegisterTarget {
+        /// The load balancer.
+        balancer: LoadBalancer,
+        /// What this machine is registered as.
+        target: TargetId,
+    },
 }
 
 /// What an amendment of the charter changes.
@@ -210,6 +267,16 @@ impl Step {
             Self::CopyCharterToEtcd { .. } => "copyCharterToEtcd",
             Self::CopyCharterToVolume { .. } => "copyCharterToVolume",
             Self::PublishMembers { .. } => "publishMembers",
+            Self::CreateClusterAuthorities => "createClusterAuthorities",
+            Self::RecordClusterAuthorities { .. } => "recordClusterAuthorities",
+            Self::IssueClusterLeaves { .. } => "issueClusterLeaves",
+            Self::WriteKubernetesFiles { .. } => "writeKubernetesFiles",
+            Self::RollOut { .. } => "rollOut",
+            Self::KeepManifest { .. } => "keepManifest",
+            Self::RollBack { .. } => "rollBack",
+            Self::TakeControlPlaneLock { .. } => "takeControlPlaneLock",
+            Self::ReleaseControlPlaneLock { .. } => "releaseControlPlaneLock",
+            Self::RegisterTarget { .. } => "registerTarget",
         }
     }
 
@@ -223,7 +290,10 @@ impl Step {
             | Self::CreateCharter { .. }
             | Self::AmendCharter { .. }
             | Self::StopEtcd
-            | Self::RemoveMember { .. } => true,
+            | Self::RemoveMember { .. }
+            | Self::CreateClusterAuthorities
+            | Self::RecordClusterAuthorities { .. }
+            | Self::RollBack { .. } => true,
             Self::ConfigureEtcd { launch } => launch.state == super::cluster::LaunchState::New,
             Self::CreateVolume { .. }
             | Self::AttachVolume { .. }
@@ -242,7 +312,14 @@ impl Step {
             | Self::RecordSlot { .. }
             | Self::CopyCharterToEtcd { .. }
             | Self::CopyCharterToVolume { .. }
-            | Self::PublishMembers { .. } => false,
+            | Self::PublishMembers { .. }
+            | Self::IssueClusterLeaves { .. }
+            | Self::WriteKubernetesFiles { .. }
+            | Self::RollOut { .. }
+            | Self::KeepManifest { .. }
+            | Self::TakeControlPlaneLock { .. }
+            | Self::ReleaseControlPlaneLock { .. }
+            | Self::RegisterTarget { .. } => false,
         }
     }
 }

@@ -54,6 +54,12 @@ impl fmt::Display for WaitingOn {
                 write!(f, "{needed} healthy members for a change of membership; {healthy} are")
             }
             Self::InSync => f.write_str("this machine's learner to catch up with the leader"),
+            Self::LoadBalancer => f.write_str(
+                "a load balancer: one behind the group's target groups, one tagged quorate:cluster, or \
+                 kubernetes.endpoint",
+            ),
+            Self::Component { component, why } => write!(f, "{component} on this machine to be ready: {why}"),
+            Self::ControlPlaneLock { holder } => write!(f, "{holder} to finish changing its control plane"),
         }
     }
 }
@@ -142,6 +148,19 @@ impl fmt::Display for Halt {
                 f,
                 "etcd.size is {found}, and the cluster was founded with {expected} slots; correct the setting"
             ),
+            Self::AmbiguousLoadBalancers { found } => write!(
+                f,
+                "several load balancers fit ({}) and nothing says which; name one in kubernetes.endpoint, or \
+                 take the cluster's tag off those that are not meant",
+                list(found)
+            ),
+            Self::ClusterAuthoritiesLost => f.write_str(
+                "pki/kubernetes.json is missing in S3 although the cluster was made with it; bring back the \
+                 object (the bucket's versions may have it)",
+            ),
+            Self::ClusterAuthoritiesExpired => {
+                f.write_str("a certificate in pki/kubernetes.json has ended; it has to be replaced")
+            }
         }
     }
 }
@@ -159,6 +178,19 @@ impl fmt::Display for Warning {
                 "{slots} slots in {zones} zone{}: the loss of one zone can cost the quorum",
                 if *zones == 1 { "" } else { "s" }
             ),
+            Self::ClusterAuthoritiesLost => f.write_str(
+                "pki/kubernetes.json is missing in S3: no certificate of Kubernetes can be renewed; bring it back",
+            ),
+            Self::LoadBalancerGone { host } => write!(
+                f,
+                "the load balancer {host} is gone; certificates and kubeconfigs go on naming it until there is \
+                 another"
+            ),
+            Self::RolledBack { component } => write!(
+                f,
+                "the changed manifest of {component} never got ready, and the one before is back; correct the \
+                 settings that changed it"
+            ),
         }
     }
 }
@@ -169,6 +201,7 @@ mod tests {
 
     use super::super::plan::Subject;
     use super::*;
+    use crate::kubernetes::Component;
     use crate::model::ids::{ClusterName, Generation, InstanceId, MemberId, Region};
 
     fn one() -> Slot {
@@ -242,6 +275,12 @@ mod tests {
             (WaitingOn::OtherLearner { member: member() }, vec![member_id]),
             (WaitingOn::HealthyQuorum { healthy: 1, needed: 2 }, vec![text("1"), text("2")]),
             (WaitingOn::InSync, vec![text("learner")]),
+            (WaitingOn::LoadBalancer, vec![text("quorate:cluster"), text("kubernetes.endpoint")]),
+            (
+                WaitingOn::Component { component: Component::Scheduler, why: text("refused") },
+                vec![text("kube-scheduler"), text("refused")],
+            ),
+            (WaitingOn::ControlPlaneLock { holder: instance() }, vec![text(INSTANCE)]),
         ]
     }
 
@@ -307,6 +346,12 @@ mod tests {
                 vec![text("3.4.30"), text("3.5.0 or newer")],
             ),
             (Halt::OtherSize { found: 5, expected: 3 }, vec![text("5"), text("3"), text("etcd.size")]),
+            (
+                Halt::AmbiguousLoadBalancers { found: vec![text("a:443"), text("b:6443")] },
+                vec![text("a:443"), text("b:6443"), text("kubernetes.endpoint")],
+            ),
+            (Halt::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
+            (Halt::ClusterAuthoritiesExpired, vec![text("pki/kubernetes.json")]),
         ]
     }
 
@@ -319,6 +364,9 @@ mod tests {
             (Warning::AuthorityLost, vec![text("pki/etcd.json")]),
             (Warning::CharterLost, vec![text("charter.json")]),
             (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
+            (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
+            (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
+            (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
         ]
     }
 
@@ -345,6 +393,9 @@ mod tests {
             WaitingOn::OtherLearner { .. } => 16,
             WaitingOn::HealthyQuorum { .. } => 17,
             WaitingOn::InSync => 18,
+            WaitingOn::LoadBalancer => 19,
+            WaitingOn::Component { .. } => 20,
+            WaitingOn::ControlPlaneLock { .. } => 21,
         }
     }
 
@@ -369,6 +420,9 @@ mod tests {
             Halt::AuthorityExpired => 16,
             Halt::EtcdVersion { .. } => 17,
             Halt::OtherSize { .. } => 18,
+            Halt::AmbiguousLoadBalancers { .. } => 19,
+            Halt::ClusterAuthoritiesLost => 20,
+            Halt::ClusterAuthoritiesExpired => 21,
         }
     }
 
@@ -378,6 +432,9 @@ mod tests {
             Warning::AuthorityLost => 1,
             Warning::CharterLost => 2,
             Warning::SharedZone { .. } => 3,
+            Warning::ClusterAuthoritiesLost => 4,
+            Warning::LoadBalancerGone { .. } => 5,
+            Warning::RolledBack { .. } => 6,
         }
     }
 
@@ -402,16 +459,16 @@ mod tests {
 
     #[test]
     fn every_wait_names_what_would_end_it() {
-        check(&waits(), 19, kind_of_wait);
+        check(&waits(), 22, kind_of_wait);
     }
 
     #[test]
     fn every_halt_names_what_was_found_and_expected() {
-        check(&halts(), 19, kind_of_halt);
+        check(&halts(), 22, kind_of_halt);
     }
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 4, kind_of_warning);
+        check(&warnings(), 7, kind_of_warning);
     }
 }

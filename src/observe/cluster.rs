@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use tokio::time::Duration;
 
-use crate::model::machine::client_url;
+use crate::model::machine::{address_of, client_url};
 use crate::model::observation::EtcdObservation;
 use crate::model::{
     Charter, ClusterUuid, Disk, Fact, Generation, InstanceState, Leaves, Role, ServiceState, Versioned,
@@ -119,7 +119,7 @@ fn endpoints(
             (running && instance.role == Some(Role::ControlPlane)).then_some(instance.address).flatten()
         }));
     } else if let Fact::Known(Some(charter)) = charter {
-        addresses.extend(charter.value.founders.iter().filter_map(|founder| host_of(&founder.peer_url)));
+        addresses.extend(charter.value.founders.iter().filter_map(|founder| address_of(&founder.peer_url)));
     }
     let mut endpoints: Vec<String> = Vec::new();
     for url in addresses.into_iter().filter(|address| runs || *address != me).map(client_url) {
@@ -128,8 +128,4 @@ fn endpoints(
         }
     }
     endpoints
-}
-
-fn host_of(peer_url: &str) -> Option<Ipv4Addr> {
-    peer_url.strip_prefix("https://")?.rsplit_once(':')?.0.parse().ok()
 }

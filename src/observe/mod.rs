@@ -10,12 +10,14 @@
 mod cluster;
 mod disk;
 mod ec2;
+mod kubernetes;
 mod objects;
 
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::host::clock;
+use crate::model::kubernetes::LoadBalancing;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
     Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
@@ -47,6 +49,8 @@ pub struct Memory {
     charter: Option<Versioned<Charter>>,
     #[expect(clippy::option_option, reason = "whether it was asked for, and whether it is there")]
     published: Option<Option<PublishedMembers>>,
+    cluster_authorities: Option<(Instant, Authority)>,
+    balancing: Option<(Instant, LoadBalancing)>,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,
@@ -111,6 +115,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
     let named = named_in(&charter, &etcd);
     let ec2 = ec2::with_named(reach, ec2, named).await;
     let published = objects::published(reach, memory, &etcd, Depth::Full).await;
+    let kubernetes = kubernetes::look(reach, memory, etcd.cluster.is_known()).await;
     Observation {
         at: 0,
         entropy: entropy(),
@@ -125,6 +130,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         leaves,
         disk,
         etcd,
+        kubernetes,
         published,
         waiting: Vec::new(),
     }
@@ -138,6 +144,7 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
     cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
     seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
+    seen.kubernetes = kubernetes::again(reach, seen.kubernetes).await;
     seen
 }
 

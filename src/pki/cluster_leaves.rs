@@ -34,11 +34,14 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, PublicKeyData as _};
 use super::authority::EtcdAuthority;
 use super::certificate::{self, Certificate};
 use super::cluster::{ClusterAuthorities, MASTERS, fingerprint};
-use super::files::{self, ClusterFile, Owner, Owners};
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, ClusterFile, Owners};
 use super::names::{ClusterLeafNames, ClusterLeaves, HostName, ServerUrl};
 use super::{PkiError, Secret};
 use crate::host::files::{NewFile, create_dir, create_dir_as, write_set_as};
 use crate::kubernetes::kubeconfig::{self, Credential, FoundCredential, Kubeconfig};
+use crate::kubernetes::{Owner, encryption_config, is_encryption_config};
 use crate::model::InstanceId;
 
 /// As whom the API server asks kubelets. It is to be bound to the role `system:kubelet-api-admin`.
@@ -57,14 +60,15 @@ const NODES: &str = "system:nodes";
 const ASKS: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ClientAuth];
 
 /// What the leaves are to name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClusterLeafRequest {
     /// The node's name.
     pub node: InstanceId,
     /// The node's address.
     pub address: Ipv4Addr,
-    /// The load balancer, when there is one yet.
-    pub endpoint: Option<HostName>,
+    /// Where the API is reached from outside.
+    pub endpoint: HostName,
     /// The address of the service `kubernetes`: the first of the services' range.
     pub service_address: Ipv4Addr,
     /// The domain of the cluster's services, as `cluster.local`.
@@ -75,8 +79,6 @@ pub struct ClusterLeafRequest {
     pub local_server: ServerUrl,
     /// Where the scheduler and the controller-manager on this node reach the API.
     pub component_server: ServerUrl,
-    /// The present, in milliseconds since 1970.
-    pub now: i64,
 }
 
 impl ClusterLeafRequest {
@@ -104,7 +106,7 @@ impl ClusterLeafRequest {
         ] {
             names.insert(HostName::parse("the API server", name)?);
         }
-        names.extend(self.endpoint.iter().chain(&self.extra_names).cloned());
+        names.extend(std::iter::once(&self.endpoint).chain(&self.extra_names).cloned());
         Ok(ClusterLeafNames {
             node: self.node.clone(),
             api_server: names,
@@ -125,9 +127,10 @@ pub fn issue(
     etcd: &EtcdAuthority,
     dir: &Path,
     request: &ClusterLeafRequest,
+    now: i64,
     owners: Option<&Owners>,
 ) -> Result<ClusterLeaves, PkiError> {
-    let contents = make(authorities, etcd, request)?;
+    let contents = make(authorities, etcd, request, now)?;
     for place in files::DIRS {
         let path = dir.join(place.path);
         if place == files::KUBERNETES {
@@ -173,6 +176,7 @@ fn make(
     authorities: &ClusterAuthorities,
     etcd: &EtcdAuthority,
     request: &ClusterLeafRequest,
+    now: i64,
 ) -> Result<Vec<(ClusterFile, Secret)>, PkiError> {
     let cluster = authorities.cluster();
     if etcd.cluster() != cluster {
@@ -182,12 +186,12 @@ fn make(
             expected: cluster.to_string(),
         });
     }
-    let own = authorities.authority().open(request.now)?;
-    let front_proxy = authorities.front_proxy().open(request.now)?;
-    let etcd_signer = etcd.signer().open(request.now)?;
-    let asks = |name: &str, group: Option<&str>| certificate::leaf(name, group, request.now, &ASKS);
+    let own = authorities.authority().open(now)?;
+    let front_proxy = authorities.front_proxy().open(now)?;
+    let etcd_signer = etcd.signer().open(now)?;
+    let asks = |name: &str, group: Option<&str>| certificate::leaf(name, group, now, &ASKS);
 
-    let server = own.sign("the API server's certificate", api_server(request)?)?;
+    let server = own.sign("the API server's certificate", api_server(request, now)?)?;
     let kubelets = own.sign("the API server's certificate for kubelets", asks(KUBELET_CLIENT_USER, None)?)?;
     let aggregated = front_proxy.sign("the front proxy's certificate", asks(FRONT_PROXY_USER, None)?)?;
     let store = asks(API_SERVER, Some(cluster.as_str()))?;
@@ -218,6 +222,8 @@ fn make(
     let kubelet_kubeconfig = kubeconfig("the kubelet", &node, local, kubelet)?;
     let admin_kubeconfig = kubeconfig("the administrator", ADMIN_USER, local, admin)?;
 
+    let encryption = encryption_config(authorities.encryption_keys())
+        .map_err(|source| PkiError::Encryption(Box::new(source)))?;
     let open = |text: &str| Secret::new(text.to_owned());
     let signing = authorities.service_account_key();
     Ok(vec![
@@ -232,6 +238,7 @@ fn make(
         (files::FRONT_PROXY_CLIENT, Secret::new(aggregated.certificate)),
         (files::ETCD_CLIENT_KEY, store.key),
         (files::ETCD_CLIENT, Secret::new(store.certificate)),
+        (files::ENCRYPTION, encryption),
         (files::SERVICE_ACCOUNT_KEY, signing.clone()),
         (files::SERVICE_ACCOUNT_PUBLIC, open(authorities.service_account_public())),
         (files::CA_KEY, authorities.authority().key().clone()),
@@ -247,9 +254,9 @@ fn make(
     ])
 }
 
-fn api_server(request: &ClusterLeafRequest) -> Result<CertificateParams, PkiError> {
+fn api_server(request: &ClusterLeafRequest, now: i64) -> Result<CertificateParams, PkiError> {
     let serves = [ExtendedKeyUsagePurpose::ServerAuth];
-    let mut params = certificate::leaf(API_SERVER, None, request.now, &serves)?;
+    let mut params = certificate::leaf(API_SERVER, None, now, &serves)?;
     let names = request.names()?.api_server;
     params.subject_alt_names = names.iter().map(certificate::alternative_name).collect::<Result<_, _>>()?;
     Ok(params)
@@ -280,6 +287,11 @@ impl Look<'_> {
         let (_, front_proxy) = self.authority("the front-proxy authority", files::FRONT_PROXY_CA)?;
         let (_, etcd) = self.authority("the etcd authority", files::ETCD_CA)?;
         ca.must_match(&certificate::key_from_pem("the cluster authority", &self.text(files::CA_KEY)?)?)?;
+
+        // Which keys are right is the authorities' secret, so nobody looks but whether it is whole.
+        if !is_encryption_config(self.text(files::ENCRYPTION)?.as_ref()) {
+            return Err(PkiError::EncryptionDamaged);
+        }
 
         let mut dates = Dates { not_before: i64::MIN, not_after: i64::MAX };
         let server = self.leaf("the API server", files::TLS, files::TLS_KEY)?;

@@ -15,6 +15,7 @@
 //! | `apiserver/kubelet-client.crt`, `.key` | API server 0644, 0600 | the API server towards kubelets |
 //! | `apiserver/front-proxy-client.crt`, `.key` | API server 0644, 0600 | the API server towards aggregated ones |
 //! | `apiserver/etcd-client.crt`, `.key` | API server 0644, 0600 | the API server towards etcd |
+//! | `apiserver/encryption.yaml` | API server 0600 | encrypts what etcd stores |
 //! | `apiserver/sa.key` | API server 0600 | signs service-account tokens |
 //! | `apiserver/sa.pub` | API server 0644 | verify them: the signing one first |
 //! | `controller-manager/` | controller-manager 0700 | |
@@ -35,18 +36,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Whom a file belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// root.
-    Root,
-    /// The user of kube-apiserver.
-    ApiServer,
-    /// The user of kube-controller-manager.
-    ControllerManager,
-    /// The user of kube-scheduler.
-    Scheduler,
-}
+use crate::kubernetes::Owner;
 
 /// The components' users, each with a group of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +52,11 @@ pub struct Owners {
 impl Default for Owners {
     /// The numbers that quorate's static pods run as.
     fn default() -> Self {
-        Self { api_server: 2901, controller_manager: 2902, scheduler: 2903 }
+        Self {
+            api_server: Owner::ApiServer.id(),
+            controller_manager: Owner::ControllerManager.id(),
+            scheduler: Owner::Scheduler.id(),
+        }
     }
 }
 
@@ -154,6 +148,8 @@ pub const ETCD_CLIENT: ClusterFile = public(API_SERVER, "etcd-client.crt");
 pub const ETCD_CLIENT_KEY: ClusterFile = private(API_SERVER, "etcd-client.key");
 /// Signs service-account tokens, for the API server.
 pub const SERVICE_ACCOUNT_KEY: ClusterFile = private(API_SERVER, "sa.key");
+/// What the API server encrypts, and by which keys.
+pub const ENCRYPTION: ClusterFile = private(API_SERVER, "encryption.yaml");
 /// Verify service-account tokens: several public keys in one file, the signing one first.
 pub const SERVICE_ACCOUNT_PUBLIC: ClusterFile = public(API_SERVER, "sa.pub");
 /// The cluster authority's key, with which the controller-manager signs requests.
@@ -176,3 +172,31 @@ pub const SCHEDULER_KUBECONFIG: ClusterFile = private(SCHEDULER, "kubeconfig");
 pub const ADMIN_KUBECONFIG: ClusterFile = private(KUBERNETES, "admin.conf");
 /// The kubeconfig of this node's kubelet.
 pub const KUBELET_KUBECONFIG: ClusterFile = private(KUBERNETES, "kubelet.conf");
+
+/// All files.
+pub const FILES: [ClusterFile; 24] = [
+    CA,
+    FRONT_PROXY_CA,
+    ETCD_CA,
+    TLS,
+    TLS_KEY,
+    KUBELET_CLIENT,
+    KUBELET_CLIENT_KEY,
+    FRONT_PROXY_CLIENT,
+    FRONT_PROXY_CLIENT_KEY,
+    ETCD_CLIENT,
+    ETCD_CLIENT_KEY,
+    ENCRYPTION,
+    SERVICE_ACCOUNT_KEY,
+    SERVICE_ACCOUNT_PUBLIC,
+    CA_KEY,
+    CONTROLLER_SERVICE_ACCOUNT_KEY,
+    CONTROLLER_CLIENT,
+    CONTROLLER_CLIENT_KEY,
+    CONTROLLER_KUBECONFIG,
+    SCHEDULER_CLIENT,
+    SCHEDULER_CLIENT_KEY,
+    SCHEDULER_KUBECONFIG,
+    ADMIN_KUBECONFIG,
+    KUBELET_KUBECONFIG,
+];

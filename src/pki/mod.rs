@@ -26,12 +26,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::host::files::FileError;
+use crate::kubernetes::RenderError;
 use crate::kubernetes::kubeconfig::KubeconfigError;
 
 pub use authority::EtcdAuthority;
-pub use cluster::ClusterAuthorities;
+pub use cluster::{ClusterAuthorities, EncryptionKey};
 pub use cluster_leaves::ClusterLeafRequest;
+pub use files::Owners;
 pub use leaves::{LeafRequest, inspect, issue};
+pub use names::{ClusterLeafNames, ClusterLeaves, HostName, NotAHostName, ServerUrl};
 
 /// A text that shows itself to nobody but who asks for it by name: a private key in PEM, or a file
 /// that holds one.
@@ -197,6 +200,12 @@ pub enum PkiError {
         /// What was found.
         found: String,
     },
+    /// The encryption's configuration could not be written as YAML.
+    #[error("making the encryption's configuration")]
+    Encryption(#[source] Box<RenderError>),
+    /// The encryption's configuration is not whole.
+    #[error("the encryption's configuration is damaged")]
+    EncryptionDamaged,
     /// A file could not be read.
     #[error("reading {path}")]
     Read {
@@ -231,6 +240,8 @@ impl PkiError {
             | Self::Name { .. }
             | Self::Kubeconfig { .. }
             | Self::Access { .. }
+            | Self::Encryption(_)
+            | Self::EncryptionDamaged
             | Self::AuthorityExpired { .. } => false,
         }
     }

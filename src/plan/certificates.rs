@@ -1,7 +1,7 @@
 //! When the etcd authority is made, and when this machine's leaves are issued.
 
 use crate::model::plan::Subject;
-use crate::model::{Fact, Halt, Identity, Leaves, Observation, Plan, StampState, Step, WaitingOn, Warning};
+use crate::model::{Fact, Halt, Identity, Observation, Plan, StampState, Step, WaitingOn, Warning};
 
 use super::course::{Course, Next};
 use super::disk::Held;
@@ -56,7 +56,7 @@ pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &m
         check_authority(seen, authority.not_after, course)?;
         return Err(course.act([issue]));
     }
-    if past_half_life(leaves, seen.at)
+    if past_half_life(leaves.not_before, leaves.not_after, seen.at)
         && seen.clock_synchronised == Fact::Known(true)
         && seen.at < authority.not_after
     {
@@ -99,13 +99,14 @@ fn check_authority(seen: &Observation, not_after: i64, course: &Course) -> Next<
 }
 
 /// A machine whose clock is not set signs certificates that are not yet valid.
-fn synchronised(seen: &Observation, course: &Course) -> Next<()> {
+pub(super) fn synchronised(seen: &Observation, course: &Course) -> Next<()> {
     match course.need(&seen.clock_synchronised, Subject::Clock)? {
         true => Ok(()),
         false => Err(course.wait(WaitingOn::Clock)),
     }
 }
 
-fn past_half_life(leaves: &Leaves, now: i64) -> bool {
-    now.saturating_sub(leaves.not_before) > leaves.not_after.saturating_sub(now)
+/// Whether more of a validity has passed than is left.
+pub(super) fn past_half_life(not_before: i64, not_after: i64, now: i64) -> bool {
+    now.saturating_sub(not_before) > not_after.saturating_sub(now)
 }

@@ -13,12 +13,14 @@
 //! | [`member`] | whether and how this machine's etcd starts, on what it remembers |
 //! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
 //! | [`upkeep`] | what a healthy member keeps in order |
+//! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
 //! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
 //! parts of the observation. A step that is not safe on an unknown answer is never planned on one.
 
 mod certificates;
+mod control_plane;
 mod course;
 mod disk;
 mod evidence;
@@ -36,10 +38,11 @@ use course::{Course, Next};
 
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
-    match decide(settings, seen) {
+    let etcd = match decide(settings, seen) {
         Ok(plan) => plan,
         Err(plan) => *plan,
-    }
+    };
+    control_plane::extend(settings, seen, etcd)
 }
 
 fn decide(settings: &Settings, seen: &Observation) -> Next<Plan> {

@@ -47,7 +47,11 @@ impl LogLevel {
 /// What is logged at a level. Libraries are not followed below `warn`: there they tell of each request
 /// and its headers, and the metadata service's token is one of these.
 fn up_to(level: LevelFilter) -> Targets {
-    Targets::new().with_target("quorate", level).with_default(level.min(LevelFilter::WARN))
+    // kube tells every refused connection as an error, which whoever asked tells better.
+    Targets::new()
+        .with_target("quorate", level)
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_default(level.min(LevelFilter::WARN))
 }
 
 /// Sets the log up: `info` and above until the configuration says otherwise.

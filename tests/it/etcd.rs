@@ -298,12 +298,12 @@ async fn three_members_form_with_our_configuration_and_certificates_and_the_view
     let id = member_named(&view, slot(2));
     client.record_slot(slot(1), &record(None)).await.unwrap();
     client.record_slot(slot(2), &record(Some(id))).await.unwrap();
-    client.take_lock(&instance(1)).await.unwrap();
+    client.take_lock(LockName::Membership, &instance(1)).await.unwrap();
     let view = client.observe(Some((&uuid(), Generation(1)))).await.unwrap();
     assert_eq!(view.charter, Some(charter(1)));
     assert_eq!(view.records, [(slot(1), record(None)), (slot(2), record(Some(id)))].into());
     assert_eq!(view.lock, Some(instance(1)));
-    client.release_lock(&instance(1)).await.unwrap();
+    client.release_lock(LockName::Membership, &instance(1)).await.unwrap();
 
     nodes[2].kill();
     let view = seen(&client, "one member is silent", |view| {
@@ -331,7 +331,7 @@ async fn a_founder_that_never_ran_has_no_name_and_without_a_quorum_every_call_is
     assert_eq!(idle[0].peer_urls, [peer_url(nodes[2].launch.address)]);
     assert!(matches!(idle[0].healthy, Fact::Unknown(_)));
     // It has a vote, and may have used it: it is not a learner to be taken over.
-    client.take_lock(&instance(1)).await.unwrap();
+    client.take_lock(LockName::Membership, &instance(1)).await.unwrap();
     let taken = client.add_learner(&instance(1), &peer_url(nodes[2].launch.address)).await;
     assert!(matches!(taken, Err(EtcdError::PeerUrlTaken { .. })), "{taken:?}");
 
@@ -344,8 +344,8 @@ async fn a_founder_that_never_ran_has_no_name_and_without_a_quorum_every_call_is
         client.promote(&one, id),
         client.remove(&one, MemberId(1)),
         client.update_peer_url(id, "https://127.0.0.99:2380"),
-        client.take_lock(&one),
-        client.release_lock(&one),
+        client.take_lock(LockName::Membership, &one),
+        client.release_lock(LockName::Membership, &one),
         client.record_slot(slot(1), &record),
         client.copy_charter(&charter),
     );
@@ -367,7 +367,7 @@ async fn a_learner_is_added_promoted_moved_and_removed() {
     let first = lab.single(1, Generation(1)).await;
     let client = client(&[&first]);
     let holder = instance(1);
-    client.take_lock(&holder).await.unwrap();
+    client.take_lock(LockName::Membership, &holder).await.unwrap();
 
     let url = peer_url(lab.address(2));
     let id = retried(async || client.add_learner(&holder, &url).await).await;
@@ -424,18 +424,18 @@ async fn members_are_changed_by_the_holder_of_the_lock_only() {
     let node = lab.single(1, Generation(1)).await;
     let client = client(&[&node]);
     let (one, two) = (instance(1), instance(2));
-    client.take_lock(&one).await.unwrap();
-    client.take_lock(&one).await.unwrap();
-    let held = client.take_lock(&two).await;
+    client.take_lock(LockName::Membership, &one).await.unwrap();
+    client.take_lock(LockName::Membership, &one).await.unwrap();
+    let held = client.take_lock(LockName::Membership, &two).await;
     assert!(matches!(&held, Err(EtcdError::LockHeld { holder }) if *holder == one), "{held:?}");
 
     let url = peer_url(lab.address(2));
     let refused = client.add_learner(&two, &url).await;
     assert!(matches!(refused, Err(EtcdError::LockLost { holder: Some(_), .. })), "{refused:?}");
-    client.release_lock(&two).await.unwrap();
+    client.release_lock(LockName::Membership, &two).await.unwrap();
     assert_eq!(client.observe(None).await.unwrap().lock, Some(one.clone()), "it was not two's to release");
 
-    client.release_lock(&one).await.unwrap();
+    client.release_lock(LockName::Membership, &one).await.unwrap();
     let id = client.observe(None).await.unwrap().leader.unwrap();
     let refused = client.add_learner(&one, &url).await;
     assert!(matches!(refused, Err(EtcdError::LockLost { holder: None, .. })), "{refused:?}");
@@ -444,7 +444,10 @@ async fn members_are_changed_by_the_holder_of_the_lock_only() {
     assert_eq!(client.observe(None).await.unwrap().members.len(), 1);
 
     // Of those who take it at the same moment one has it.
-    let (first, second) = tokio::join!(client.take_lock(&one), client.take_lock(&two));
+    let (first, second) = tokio::join!(
+        client.take_lock(LockName::Membership, &one),
+        client.take_lock(LockName::Membership, &two)
+    );
     assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
     let holder = if first.is_ok() { one } else { two };
     assert_eq!(client.observe(None).await.unwrap().lock, Some(holder.clone()));
@@ -455,7 +458,7 @@ async fn members_are_changed_by_the_holder_of_the_lock_only() {
     raw.lease_revoke(lease).await.unwrap();
     let refused = client.add_learner(&holder, &url).await;
     assert!(matches!(refused, Err(EtcdError::LockLost { holder: None, .. })), "{refused:?}");
-    client.take_lock(&instance(3)).await.unwrap();
+    client.take_lock(LockName::Membership, &instance(3)).await.unwrap();
 }
 
 /// A client without any of ours, for what ours can't do.

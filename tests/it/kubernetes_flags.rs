@@ -8,8 +8,7 @@ use std::process::Command;
 use quorate::config::{InstanceTags, load};
 use quorate::kubernetes::component::Component;
 use quorate::kubernetes::{
-    ControlPlaneInputs, KubernetesVersion, Node, StartDigests, control_plane, flags, kube_proxy, kubelet,
-    paths,
+    ControlPlaneInputs, KubernetesVersion, Node, control_plane, flags, kube_proxy, kubelet, paths,
 };
 
 /// The program of this name, if it is there.
@@ -53,7 +52,7 @@ fn inputs(version: KubernetesVersion, kubernetes: &str) -> ControlPlaneInputs {
         },
         endpoint: "api.example.com".parse().unwrap(),
         etcd_endpoints: vec!["https://127.0.3.1:2379".to_owned()],
-        digests: StartDigests::default(),
+        authorities: String::new(),
     }
 }
 

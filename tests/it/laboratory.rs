@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use quorate::lab::drill::{self, Drill, Options, Report};
+use quorate::lab::kubelet::Programs;
 use tokio::sync::Semaphore;
 
 /// Several laboratories at once share the processors, and what is then slow is not the agent.
@@ -66,6 +67,16 @@ async fn an_agent_cut_off_after_any_step_carries_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_charter_is_repaired_by_a_quorum_and_founds_nothing_without() {
     run(Drill::LostCharter, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines_serve_one_kubernetes_api_through_the_loss_of_a_leader_and_a_zone() {
+    if let Err(why) = Programs::find() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let report = run(Drill::ControlPlane, 1, false).await;
+    assert!(report.more["apiWrites"].as_u64() > Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
         type: gp3                       # default
         wait: 5m                        # default
     kubernetes:
+      controlPlane: static-pods         # default
       imageRepository: registry.k8s.io  # default
       serviceSubnet: "10.96.0.0/12"     # default
       clusterDomain: cluster.local      # default
@@ -103,6 +104,7 @@ fn without_origins_only_yaml_is_shown() {
         type: gp3
         wait: 5m
     kubernetes:
+      controlPlane: static-pods
       imageRepository: registry.k8s.io
       serviceSubnet: "10.96.0.0/12"
       clusterDomain: cluster.local
@@ -164,6 +166,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         }
       },
       "kubernetes": {
+        "controlPlane": "static-pods",
         "version": null,
         "imageRepository": "registry.k8s.io",
         "serviceSubnet": "10.96.0.0/12",

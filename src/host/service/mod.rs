@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Root;
 use super::command::{self, CommandError};
 use super::files::FileError;
+use crate::kubernetes::KubernetesVersion;
 use crate::model::{EtcdVersion, ServiceState};
 
 pub use child::Child;
@@ -189,7 +190,7 @@ impl Service {
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
     /// The program is missing, could not be run, did not end, or failed.
-    #[error("asking etcd for its version")]
+    #[error("asking a program for its version")]
     Run(#[source] CommandError),
     /// It ended well and named no version.
     #[error("{} named no version: {said:?}", program.display())]
@@ -225,6 +226,18 @@ pub async fn version(program: &Path) -> Result<EtcdVersion, VersionError> {
     parse_version(&finished.stdout).ok_or_else(|| VersionError::Unparsable {
         program: program.to_owned(),
         said: finished.stdout.chars().take(200).collect(),
+    })
+}
+
+/// The version of a machine's kubelet.
+pub async fn kubelet_version(program: &Path) -> Result<KubernetesVersion, VersionError> {
+    let finished = command::run(program, [OsStr::new("--version")], VERSION_PATIENCE)
+        .await
+        .and_then(command::Finished::success)
+        .map_err(VersionError::Run)?;
+    let said = finished.stdout.trim();
+    said.strip_prefix("Kubernetes ").and_then(|version| version.parse().ok()).ok_or_else(|| {
+        VersionError::Unparsable { program: program.to_owned(), said: said.chars().take(200).collect() }
     })
 }
 

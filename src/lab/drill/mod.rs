@@ -8,6 +8,7 @@
 //! The seed decides everything that a drill chooses. The processes are real, so that their timing
 //! is not decided by it.
 
+mod api;
 mod charter;
 mod crash;
 mod form;
@@ -46,11 +47,13 @@ pub enum Drill {
     Weather,
     /// The charter is deleted, first while the cluster runs, then while it is down.
     LostCharter,
+    /// Three machines serve one Kubernetes API: the one that leads dies, and a zone is lost.
+    ControlPlane,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -60,6 +63,7 @@ impl Drill {
         Self::CrashSteps,
         Self::Weather,
         Self::LostCharter,
+        Self::ControlPlane,
     ];
 
     /// The name, as on the command line.
@@ -74,6 +78,7 @@ impl Drill {
             Self::CrashSteps => "crash-steps",
             Self::Weather => "weather",
             Self::LostCharter => "lost-charter",
+            Self::ControlPlane => "control-plane",
         }
     }
 
@@ -89,6 +94,7 @@ impl Drill {
             Self::CrashSteps => "the agent is aborted after every step of founding and joining",
             Self::Weather => "a machine is replaced while every fifth call goes wrong",
             Self::LostCharter => "the charter is deleted while the cluster runs, and while it is down",
+            Self::ControlPlane => "three API servers behind a load balancer lose a leader, and a zone",
         }
     }
 
@@ -101,7 +107,7 @@ impl Drill {
             | Self::CrashAgents
             | Self::Weather
             | Self::LostCharter => true,
-            Self::Form | Self::FormMissing | Self::CrashSteps => false,
+            Self::Form | Self::FormMissing | Self::CrashSteps | Self::ControlPlane => false,
         }
     }
 }
@@ -126,6 +132,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::Form => form::form(options, &mut report).await,
         Drill::FormMissing => form::missing(options, &mut report).await,
         Drill::CrashSteps => steps::crash_steps(options, &mut report).await,
+        Drill::ControlPlane => api::control_plane(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::ReplaceBlank
         | Drill::ZoneLoss
@@ -176,7 +183,7 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         Drill::ZoneLoss => zone::loss(stage).await,
         Drill::CrashAgents => crash::agents(stage).await,
         Drill::LostCharter => charter::lost(stage).await,
-        Drill::Form | Drill::FormMissing | Drill::CrashSteps => {
+        Drill::Form | Drill::FormMissing | Drill::CrashSteps | Drill::ControlPlane => {
             Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name())))
         }
     }

@@ -25,7 +25,16 @@ fn made_at(now: i64) -> Made {
 
 impl Made {
     fn issue(&self, dir: &Path, request: &ClusterLeafRequest) -> Result<ClusterLeaves, PkiError> {
-        issue(&self.authorities, &self.etcd, dir, request, None)
+        self.issue_at(dir, request, NOW)
+    }
+
+    fn issue_at(
+        &self,
+        dir: &Path,
+        request: &ClusterLeafRequest,
+        now: i64,
+    ) -> Result<ClusterLeaves, PkiError> {
+        issue(&self.authorities, &self.etcd, dir, request, now, None)
     }
 }
 
@@ -33,13 +42,12 @@ fn request() -> ClusterLeafRequest {
     ClusterLeafRequest {
         node: "i-0123456789abcdef0".parse().unwrap(),
         address: Ipv4Addr::new(10, 1, 2, 3),
-        endpoint: Some("Prod-1.elb.eu-central-1.amazonaws.com".parse().unwrap()),
+        endpoint: "Prod-1.elb.eu-central-1.amazonaws.com".parse().unwrap(),
         service_address: Ipv4Addr::new(10, 96, 0, 1),
         cluster_domain: "cluster.local".parse().unwrap(),
         extra_names: vec!["api.example.org".parse().unwrap(), "192.0.2.7".parse().unwrap()],
         local_server: "https://127.0.0.1:6443".parse().unwrap(),
         component_server: "https://127.0.0.1:6443".parse().unwrap(),
-        now: NOW,
     }
 }
 
@@ -63,7 +71,7 @@ fn below(dir: &Path) -> Vec<String> {
 
 /// The files in the order in which they are renamed into place.
 fn in_order(made: &Made, request: &ClusterLeafRequest) -> Vec<ClusterFile> {
-    let contents = make(&made.authorities, &made.etcd, request).unwrap();
+    let contents = make(&made.authorities, &made.etcd, request, NOW).unwrap();
     files::DIRS
         .iter()
         .flat_map(|dir| contents.iter().map(|(file, _)| *file).filter(move |file| file.dir == *dir))
@@ -91,8 +99,7 @@ fn leaves_that_were_issued_are_found_again() {
     let json = serde_json::to_string(&issued).unwrap();
     assert_eq!(serde_json::from_str::<ClusterLeaves>(&json).unwrap(), issued);
     // Again, over what is there.
-    let later = ClusterLeafRequest { now: NOW + DAY, ..request() };
-    assert_eq!(made.issue(&dir, &later).unwrap().not_after, NOW + 91 * DAY);
+    assert_eq!(made.issue_at(&dir, &request(), NOW + DAY).unwrap().not_after, NOW + 91 * DAY);
 }
 
 #[test]
@@ -115,7 +122,6 @@ fn the_api_server_is_named_by_every_way_to_it() {
     prod-1.elb.eu-central-1.amazonaws.com
     ");
     let elsewhere = ClusterLeafRequest {
-        endpoint: None,
         extra_names: Vec::new(),
         component_server: "https://lb.example.org:443".parse().unwrap(),
         ..request()
@@ -138,7 +144,7 @@ fn each_file_is_where_whose_and_as_the_table_says() {
         assert_eq!(mode(&file.path(dir.path())), file.mode, "{file:?}");
         let path = file.path(Path::new("")).to_str().unwrap().to_owned();
         let secret = fs::read_to_string(file.path(dir.path())).unwrap().contains("PRIVATE KEY")
-            || file.name == "kubeconfig"
+            || ["kubeconfig", "encryption.yaml"].contains(&file.name)
             || file.dir == files::KUBERNETES;
         assert_eq!(file.mode, if secret { 0o600 } else { 0o644 }, "{path}");
         let (stem, extension) = path.rsplit_once('.').unwrap_or((&path, ""));
@@ -165,7 +171,7 @@ fn each_component_owns_its_own_and_the_wrong_owner_is_no_set() {
     let dir = tempfile::tempdir().unwrap();
     let made = made();
     let owners = Owners::default();
-    let issued = issue(&made.authorities, &made.etcd, dir.path(), &request(), Some(&owners)).unwrap();
+    let issued = issue(&made.authorities, &made.etcd, dir.path(), &request(), NOW, Some(&owners)).unwrap();
     for file in in_order(&made, &request()) {
         let found = fs::metadata(file.path(dir.path())).unwrap();
         let id = owners.id(file.dir.owner);
@@ -174,7 +180,7 @@ fn each_component_owns_its_own_and_the_wrong_owner_is_no_set() {
     assert_eq!(inspect(dir.path(), Some(&owners)).unwrap(), Some(issued));
     let others = Owners { scheduler: 2904, ..owners };
     assert_eq!(inspect(dir.path(), Some(&others)).unwrap(), None);
-    issue(&made.authorities, &made.etcd, dir.path(), &request(), Some(&others)).unwrap();
+    issue(&made.authorities, &made.etcd, dir.path(), &request(), NOW, Some(&others)).unwrap();
     assert!(inspect(dir.path(), Some(&others)).unwrap().is_some());
 }
 
@@ -209,10 +215,10 @@ fn a_set_with_any_file_missing_damaged_or_open_to_others_is_no_set() {
 
 /// Cuts the replacing of one set by another off after every file, and says which mixtures were taken
 /// for a set.
-fn mixtures(old: &Made, new: &Made, again: &ClusterLeafRequest) -> Vec<Option<ClusterLeaves>> {
+fn mixtures(old: &Made, new: &Made, again: &ClusterLeafRequest, now: i64) -> Vec<Option<ClusterLeaves>> {
     let (dir, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     old.issue(dir.path(), &request()).unwrap();
-    new.issue(fresh.path(), again).unwrap();
+    new.issue_at(fresh.path(), again, now).unwrap();
     let order = in_order(new, again);
     let (last, before) = order.split_last().unwrap();
     let found = before.iter().map(|file| {
@@ -227,15 +233,14 @@ fn mixtures(old: &Made, new: &Made, again: &ClusterLeafRequest) -> Vec<Option<Cl
 
 #[test]
 fn a_crash_while_other_authorities_take_over_leaves_no_set() {
-    let found = mixtures(&made(), &made(), &request());
+    let found = mixtures(&made(), &made(), &request(), NOW);
     assert!(found.iter().all(Option::is_none), "{found:?}");
 }
 
 #[test]
 fn a_crash_during_renewal_leaves_a_set_only_where_it_is_whole_and_counts_its_oldest() {
     let made = made();
-    let later = ClusterLeafRequest { now: NOW + 60 * DAY, ..request() };
-    let found = mixtures(&made, &made, &later);
+    let found = mixtures(&made, &made, &request(), NOW + 60 * DAY);
     assert!(found.iter().any(Option::is_none), "a certificate with the key of another");
     // All certificates are new when only the last file is missing, a kubeconfig that does not change.
     let (last, before) = found.split_last().unwrap();
@@ -249,13 +254,13 @@ fn a_crash_during_renewal_leaves_a_set_only_where_it_is_whole_and_counts_its_old
 fn a_crash_while_the_names_change_never_passes_for_the_new_names_too_early() {
     let made = made();
     let moved = ClusterLeafRequest {
-        endpoint: Some("other.example.org".parse().unwrap()),
+        endpoint: "other.example.org".parse().unwrap(),
         local_server: "https://127.0.0.1:7443".parse().unwrap(),
         component_server: "https://other.example.org:443".parse().unwrap(),
         ..request()
     };
     let wanted = moved.names().unwrap();
-    let found = mixtures(&made, &made, &moved);
+    let found = mixtures(&made, &made, &moved, NOW);
     let early: Vec<_> = found.iter().flatten().filter(|leaves| leaves.names == wanted).collect();
     // The scheduler's kubeconfig, which names its server, is the last file of all.
     assert!(early.is_empty(), "{early:?}");
@@ -266,19 +271,16 @@ fn leaves_do_not_outlive_their_authorities_and_a_dead_one_signs_nothing() {
     let made = made();
     let dir = tempfile::tempdir().unwrap();
     let end = made.authorities.not_after();
-    let late = ClusterLeafRequest { now: end - DAY, ..request() };
-    assert_eq!(made.issue(dir.path(), &late).unwrap().not_after, end);
+    assert_eq!(made.issue_at(dir.path(), &request(), end - DAY).unwrap().not_after, end);
     let before: Vec<_> = below(dir.path());
     let tls = fs::read(files::TLS.path(dir.path())).unwrap();
-    let dead = ClusterLeafRequest { now: end, ..request() };
-    assert!(matches!(made.issue(dir.path(), &dead), Err(PkiError::AuthorityExpired { .. })));
-    let early = ClusterLeafRequest { now: NOW - DAY, ..request() };
-    let error = made.issue(dir.path(), &early).unwrap_err();
+    assert!(matches!(made.issue_at(dir.path(), &request(), end), Err(PkiError::AuthorityExpired { .. })));
+    let error = made.issue_at(dir.path(), &request(), NOW - DAY).unwrap_err();
     assert!(matches!(error, PkiError::AuthorityNotYetValid { .. }) && error.is_retryable());
     // An etcd authority that has ended stops all the same, before anything is written.
     let older = Made { etcd: made_at(NOW - 40 * DAY).etcd, ..made };
     let now = older.etcd.summary().not_after;
-    let refused = older.issue(dir.path(), &ClusterLeafRequest { now, ..request() });
+    let refused = older.issue_at(dir.path(), &request(), now);
     assert!(matches!(refused, Err(PkiError::AuthorityExpired { of: "the etcd authority", .. })));
     assert_eq!(below(dir.path()), before);
     assert_eq!(fs::read(files::TLS.path(dir.path())).unwrap(), tls);

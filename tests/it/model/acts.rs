@@ -122,6 +122,16 @@ impl Planner {
             | Step::Format { .. }
             | Step::Mount { .. }
             | Step::CreateAuthority => unreachable!("the volume is mounted and the authority there"),
+            Step::CreateClusterAuthorities
+            | Step::RecordClusterAuthorities { .. }
+            | Step::IssueClusterLeaves { .. }
+            | Step::WriteKubernetesFiles { .. }
+            | Step::RollOut { .. }
+            | Step::KeepManifest { .. }
+            | Step::RollBack { .. }
+            | Step::TakeControlPlaneLock { .. }
+            | Step::ReleaseControlPlaneLock { .. }
+            | Step::RegisterTarget { .. } => unreachable!("there is no Kubernetes"),
         }
     }
 

@@ -84,7 +84,8 @@ pub struct Planner {
 
 pub fn settings(size: u8) -> Settings {
     let text = format!(
-        "cluster: demo\nbucket: demo-quorate\netcd:\n  size: {size}\n  zones: [eu-west-1a, eu-west-1b, eu-west-1c]\n"
+        "cluster: demo\nbucket: demo-quorate\netcd:\n  size: {size}\n  zones: [eu-west-1a, eu-west-1b, eu-west-1c]\n\
+         kubernetes:\n  controlPlane: none\n"
     );
     let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
     load(std::path::Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings
@@ -262,6 +263,7 @@ impl Planner {
             })),
             disk: Fact::Known(Some(self.disk(seen))),
             etcd: self.etcd(seen),
+            kubernetes: KubernetesObservation::unknown("not looked for"),
             published: Fact::unknown("not looked for"),
             waiting: Vec::new(),
             identity: Fact::Known(me),
@@ -375,6 +377,7 @@ impl Planner {
                 .filter_map(|(slot, found)| Some((slot_of(slot), record(slot, found.as_ref()?))))
                 .collect(),
             lock: view.cluster.lock.map(|(slot, machine)| instance(slot, machine)),
+            control_plane: ControlPlaneRecords::default(),
         }
     }
 }

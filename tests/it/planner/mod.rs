@@ -7,6 +7,7 @@
     reason = "tables of cases read best as they are"
 )]
 
+mod control_plane;
 mod founding;
 mod joining;
 mod member;

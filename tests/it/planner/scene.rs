@@ -14,7 +14,8 @@ pub const NOW: i64 = 1_700_000_000_000;
 pub const HOUR: i64 = 3_600_000;
 
 pub fn settings_with(more: &str) -> Settings {
-    let text = format!("cluster: demo\nbucket: demo-quorate\n{more}");
+    let alone = if more.contains("kubernetes:") { "" } else { "kubernetes: {controlPlane: none}\n" };
+    let text = format!("cluster: demo\nbucket: demo-quorate\n{alone}{more}");
     let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
     load(std::path::Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings
 }
@@ -154,6 +155,7 @@ pub fn scene() -> Observation {
             own: Fact::unknown("no answer"),
             cluster: Fact::unknown("no quorum"),
         },
+        kubernetes: KubernetesObservation::unknown("not asked for"),
         published: Fact::Known(None),
         waiting: Vec::new(),
     }
@@ -250,8 +252,14 @@ pub trait Change: Sized {
             })
             .collect();
         let copy = self.seen().charter.known().cloned().flatten().map(|charter| charter.value);
-        self.seen().etcd.cluster =
-            Fact::Known(ClusterView { charter: copy, members, leader: None, records, lock: None });
+        self.seen().etcd.cluster = Fact::Known(ClusterView {
+            charter: copy,
+            members,
+            leader: None,
+            records,
+            lock: None,
+            control_plane: ControlPlaneRecords::default(),
+        });
         self
     }
 

@@ -1,0 +1,71 @@
+//! Does the steps of Kubernetes' control plane.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{StepError, authority};
+use crate::aws::Written;
+use crate::config::settings::ApiEndpoint;
+use crate::host::clock;
+use crate::host::files::{self, NewFile};
+use crate::kubernetes::{Owner, RenderedFile, paths};
+use crate::pki::{ClusterAuthorities, ClusterLeafRequest, cluster_leaves};
+use crate::reach::{CLUSTER_AUTHORITIES, Reach};
+
+pub(super) async fn create_authorities(reach: &Reach) -> Result<(), StepError> {
+    let authorities = ClusterAuthorities::create(&reach.settings.cluster, clock::now_ms())?;
+    match reach.aws.objects.create(CLUSTER_AUTHORITIES, authorities.bundle()?).await? {
+        Written::Yes(_) => tracing::info!("created Kubernetes' authorities"),
+        // Another machine was first: its authorities are the ones.
+        Written::No => tracing::info!("another machine created Kubernetes' authorities"),
+    }
+    Ok(())
+}
+
+pub(super) async fn cluster_authorities(reach: &Reach) -> Result<ClusterAuthorities, StepError> {
+    let stored = reach.aws.objects.get(CLUSTER_AUTHORITIES).await?.ok_or(StepError::NoClusterAuthorities)?;
+    Ok(ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster)?)
+}
+
+pub(super) async fn issue(reach: &Reach, request: &ClusterLeafRequest) -> Result<(), StepError> {
+    let (authorities, etcd) = tokio::try_join!(cluster_authorities(reach), authority(reach))?;
+    let dir = reach.root.path(paths::KUBERNETES);
+    cluster_leaves::issue(&authorities, &etcd, &dir, request, clock::now_ms(), reach.owners().as_ref())?;
+    Ok(())
+}
+
+/// Writes the files, those of a directory as one set, and then what they were made for.
+pub(super) fn write_files(
+    reach: &Reach,
+    files: &[RenderedFile],
+    endpoint: &ApiEndpoint,
+) -> Result<(), StepError> {
+    for place in paths::DIRECTORIES {
+        files::create_dir_as(&reach.root.path(place.path), place.mode, owner(reach, place.owner))?;
+    }
+    let mut sets: BTreeMap<(PathBuf, Owner), Vec<&RenderedFile>> = BTreeMap::new();
+    for file in files {
+        let dir = Path::new(&file.path).parent().unwrap_or(Path::new("/"));
+        sets.entry((dir.to_owned(), file.owner)).or_default().push(file);
+    }
+    for ((dir, whose), set) in sets {
+        let set: Vec<NewFile<'_>> = set
+            .into_iter()
+            .map(|file| NewFile {
+                name: file.path.rsplit('/').next().unwrap_or(&file.path),
+                bytes: file.content.as_bytes(),
+                mode: file.mode,
+            })
+            .collect();
+        files::write_set_as(&reach.root.path(&dir), &set, owner(reach, whose))?;
+    }
+    let remembered = reach.remembered_endpoint();
+    if let Some(parent) = remembered.parent() {
+        files::create_dir(parent, 0o755)?;
+    }
+    Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
+}
+
+fn owner(reach: &Reach, of: Owner) -> Option<u32> {
+    reach.gives_files_away().then(|| of.id())
+}

@@ -1,0 +1,234 @@
+//! Static pods' manifests, and how the last change of each went.
+//!
+//! The kubelet runs every file of the manifest directory, so a manifest is staged beside that
+//! directory, synced, and renamed into it. The one before is kept until the new one has proven
+//! good. What happened is written down before it happens, in an order in which a crash anywhere
+//! leaves a state from which the same change can be made again:
+//!
+//! | file | what |
+//! |---|---|
+//! | `/etc/kubernetes/manifests/NAME.yaml` | the manifest |
+//! | `/var/lib/quorate/manifests/NAME.json` | the last change, a [`Rollout`] |
+//! | `/var/lib/quorate/manifests/NAME.yaml` | the manifest before it |
+
+use std::path::PathBuf;
+
+use super::Root;
+use super::files::{self, FileError};
+use crate::kubernetes::{Component, RenderedFile, digest, paths};
+use crate::model::kubernetes::{Rollout, RolloutState};
+
+/// What could not be learnt or done about a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A file was not read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The record of the last change can't be understood.
+    #[error("{} is damaged", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The manifest before is not there, or is another one than the record says.
+    #[error("the manifest before {component}'s is not kept")]
+    NoPrevious {
+        /// The component.
+        component: Component,
+    },
+}
+
+/// The manifests of a machine.
+#[derive(Debug, Clone)]
+pub struct Manifests {
+    root: Root,
+}
+
+impl Manifests {
+    /// Those below this root.
+    pub fn of(root: &Root) -> Self {
+        Self { root: root.clone() }
+    }
+
+    /// The digest of a component's manifest; `None` when there is none.
+    pub fn digest(&self, component: Component) -> Result<Option<String>, FileError> {
+        Ok(files::read_optional(&self.manifest(component))?.map(|bytes| digest(&bytes)))
+    }
+
+    /// The last change of a component's manifest; `None` when there was none.
+    pub fn rollout(&self, component: Component) -> Result<Option<Rollout>, ManifestError> {
+        let path = self.record(component);
+        let Some(bytes) = files::read_optional(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| ManifestError::Record { path, source })
+    }
+
+    /// Puts a manifest in place. `now` is in milliseconds since 1970.
+    pub fn roll_out(
+        &self,
+        component: Component,
+        manifest: &RenderedFile,
+        now: i64,
+    ) -> Result<(), ManifestError> {
+        let last = self.rollout(component)?;
+        let current = files::read_optional(&self.manifest(component))?;
+        let previous = match (&current, &last) {
+            (None, _) => None,
+            // It never was ready, so what was before it stays what to go back to.
+            (Some(current), Some(last))
+                if last.state == RolloutState::Pending && last.digest == digest(current) =>
+            {
+                last.previous.clone()
+            }
+            (Some(current), _) => {
+                self.create_records()?;
+                files::write_durably(&self.previous(component), current, 0o600)?;
+                Some(digest(current))
+            }
+        };
+        let failed = last.map(|last| last.failed).unwrap_or_default();
+        let record =
+            Rollout { digest: manifest.digest(), since: now, state: RolloutState::Pending, previous, failed };
+        self.write_record(component, &record)?;
+        self.place(component, manifest.content.as_bytes(), manifest.mode)
+    }
+
+    /// The manifest in place has proven good.
+    pub fn keep(&self, component: Component) -> Result<(), ManifestError> {
+        let Some(mut record) = self.rollout(component)? else { return Ok(()) };
+        record.state = RolloutState::Good;
+        record.previous = None;
+        record.failed.clear();
+        self.write_record(component, &record)
+    }
+
+    /// Puts the manifest before back in place, and remembers that this one failed.
+    pub fn roll_back(&self, component: Component, now: i64) -> Result<(), ManifestError> {
+        let missing = || ManifestError::NoPrevious { component };
+        let mut record = self.rollout(component)?.ok_or_else(missing)?;
+        let kept = files::read_optional(&self.previous(component))?.ok_or_else(missing)?;
+        if record.previous != Some(digest(&kept)) {
+            return Err(missing());
+        }
+        // The failure first: cut off after it, the same is done again, and nothing else.
+        if !record.failed.contains(&record.digest) {
+            record.failed.push(record.digest.clone());
+            self.write_record(component, &record)?;
+        }
+        self.place(component, &kept, MANIFEST_MODE)?;
+        let record = Rollout {
+            digest: digest(&kept),
+            since: now,
+            state: RolloutState::Good,
+            previous: None,
+            failed: record.failed,
+        };
+        self.write_record(component, &record)
+    }
+
+    fn place(&self, component: Component, content: &[u8], mode: u32) -> Result<(), ManifestError> {
+        let path = self.manifest(component);
+        files::create_dir(&self.root.path(paths::MANIFESTS), 0o755)?;
+        Ok(files::write_staged(&self.root.path(paths::KUBERNETES), &path, content, mode)?)
+    }
+
+    fn write_record(&self, component: Component, record: &Rollout) -> Result<(), ManifestError> {
+        self.create_records()?;
+        let path = self.record(component);
+        let bytes = serde_json::to_vec_pretty(record)
+            .map_err(|source| ManifestError::Record { path: path.clone(), source })?;
+        Ok(files::write_durably(&path, &bytes, 0o600)?)
+    }
+
+    fn create_records(&self) -> Result<(), FileError> {
+        files::create_dir(&self.root.path(RECORDS), 0o700)
+    }
+
+    fn manifest(&self, component: Component) -> PathBuf {
+        self.root.path(component.manifest())
+    }
+
+    fn record(&self, component: Component) -> PathBuf {
+        self.root.path(RECORDS).join(format!("{component}.json"))
+    }
+
+    fn previous(&self, component: Component) -> PathBuf {
+        self.root.path(RECORDS).join(format!("{component}.yaml"))
+    }
+}
+
+const RECORDS: &str = "/var/lib/quorate/manifests";
+const MANIFEST_MODE: u32 = 0o600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::Owner;
+
+    const WHICH: Component = Component::Scheduler;
+
+    fn manifests(dir: &std::path::Path) -> Manifests {
+        std::fs::create_dir_all(dir.join("etc/kubernetes")).unwrap();
+        Manifests::of(&Root::new(dir))
+    }
+
+    fn manifest(content: &str) -> RenderedFile {
+        RenderedFile {
+            path: WHICH.manifest().to_owned(),
+            mode: 0o600,
+            owner: Owner::Root,
+            content: content.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_failed_manifest_is_replaced_by_the_last_one_that_was_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        manifests.keep(WHICH).unwrap();
+        manifests.roll_out(WHICH, &manifest("two"), 2).unwrap();
+        // Corrected before it ever was ready: the way back still leads to the good one.
+        manifests.roll_out(WHICH, &manifest("three"), 3).unwrap();
+        let rollout = manifests.rollout(WHICH).unwrap().unwrap();
+        assert_eq!((rollout.since, rollout.previous), (3, Some(digest(b"one"))));
+        manifests.roll_back(WHICH, 4).unwrap();
+        assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"one")));
+        let rollout = manifests.rollout(WHICH).unwrap().unwrap();
+        assert_eq!(rollout.state, RolloutState::Good);
+        assert_eq!(rollout.failed, [digest(b"three")]);
+    }
+
+    #[test]
+    fn the_first_manifest_has_none_to_go_back_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        assert!(matches!(manifests.roll_back(WHICH, 2), Err(ManifestError::NoPrevious { .. })));
+        assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"one")));
+    }
+
+    #[test]
+    fn a_roll_out_that_was_cut_off_before_the_manifest_was_placed_is_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        manifests.keep(WHICH).unwrap();
+        manifests.roll_out(WHICH, &manifest("two"), 2).unwrap();
+        // As it was when the record was written and the manifest not placed yet.
+        std::fs::write(dir.path().join(&WHICH.manifest()[1..]), "one").unwrap();
+        manifests.roll_out(WHICH, &manifest("two"), 3).unwrap();
+        assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"two")));
+        assert_eq!(manifests.rollout(WHICH).unwrap().unwrap().previous, Some(digest(b"one")));
+    }
+
+    #[test]
+    fn nothing_but_manifests_ever_lies_in_their_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        let names = files::list_optional(&dir.path().join("etc/kubernetes/manifests")).unwrap().unwrap();
+        assert_eq!(names, ["kube-scheduler.yaml"]);
+    }
+}

@@ -1,0 +1,278 @@
+//! Kubernetes' control plane, put to the test through its load balancer.
+//!
+//! Needs Kubernetes' programs on this computer. A client writes an object through the load balancer
+//! all the time, with a connection of its own for each try, so that each finds out anew which API
+//! server is there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::stage::HEAL;
+use super::{Options, Report, Stage, Unmet};
+use crate::lab::cluster::{Access, wait_healthy};
+use crate::lab::laboratory::Laboratory;
+use crate::lab::settings::Kubernetes;
+
+/// How long three API servers, and all that elects a leader, may take to be ready.
+const READY: Duration = Duration::from_mins(2);
+/// How long one write through the load balancer may take.
+const WRITE: Duration = Duration::from_secs(2);
+/// The longest time for which the API may fail.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// How long the leases may take to move: one ends 15 s after its holder is last heard.
+const LEASES: Duration = Duration::from_secs(40);
+/// The two that elect a leader.
+const ELECTED: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+
+/// Three machines serve one API; the machine that leads dies; a zone loses its power.
+pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Result<(), Unmet> {
+    let kubernetes = Kubernetes::here().map_err(Unmet::Broken)?;
+    let mut stage =
+        Stage::build("control-plane", options, |settings| settings.kubernetes = kubernetes).await?;
+    let mut told = Told::default();
+    let result = shake(&mut stage, &mut told).await;
+    for (name, value) in [
+        ("apiFirstWriteMs", told.first_write),
+        ("apiReadyMs", told.ready),
+        ("apiLongestGapMs", told.longest_gap),
+        ("leasesMovedMs", told.leases_moved),
+    ] {
+        if let Some(time) = value {
+            report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+    report.tell("apiWrites", told.writes);
+    stage.close(result, report).await
+}
+
+/// What the drill has to tell.
+#[derive(Default)]
+struct Told {
+    first_write: Option<Duration>,
+    ready: Option<Duration>,
+    longest_gap: Option<Duration>,
+    leases_moved: Option<Duration>,
+    writes: u64,
+}
+
+async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
+    stage.start_all().await?;
+    let began = Instant::now();
+    stage.formed(READY).await?;
+    let admin = admin(&stage.lab).await?;
+    let writer = Writer::begin(admin.clone());
+    told.first_write = Some(writer.first(READY).await?.saturating_duration_since(began));
+    wait_healthy(&stage.lab, READY).await?;
+    told.ready = Some(began.elapsed());
+    let result = misfortunes(stage, &admin, told).await;
+    let (writes, gap) = writer.end();
+    (told.writes, told.longest_gap) = (writes, Some(gap));
+    result?;
+    if gap > LONGEST_GAP {
+        return Err(Unmet::Broken(format!("the API failed for {} ms", gap.as_millis())));
+    }
+    complaints(&stage.lab)
+}
+
+async fn misfortunes(stage: &mut Stage, admin: &Config, told: &mut Told) -> Result<(), Unmet> {
+    secrets_are_encrypted(stage, admin).await?;
+    let before = holders(admin).await?;
+    let leader = stage
+        .lab
+        .control_plane()
+        .into_iter()
+        .find(|machine| before.iter().any(|holder| holder.starts_with(&machine.host_name())))
+        .ok_or_else(|| Unmet::Broken(format!("the leases are held by nobody here: {before:?}")))?;
+    stage.fault();
+    let (id, host) = (leader.identity().instance.clone(), leader.host_name());
+    let killed = Instant::now();
+    stage.lab.happen(format!("the death of {id}"), |world| world.kill_instance(&id)).await?;
+    loop {
+        let now = holders(admin).await.unwrap_or_default();
+        if now.len() == ELECTED.len() && now.iter().all(|holder| !holder.starts_with(&host)) {
+            told.leases_moved = Some(killed.elapsed());
+            break;
+        }
+        if killed.elapsed() > LEASES {
+            return Err(Unmet::Broken(format!("the leases did not move: {now:?}")));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    stage.healed(HEAL).await?;
+    zone(stage).await
+}
+
+/// A zone loses its power, and the others serve on. It does not come back here: the group would
+/// rebalance and terminate a machine whatever it holds, which is the drill `zone-loss`'s matter.
+async fn zone(stage: &mut Stage) -> Result<(), Unmet> {
+    const LOST_FOR: Duration = Duration::from_secs(15);
+    let zones = stage.lab.settings().zone_names();
+    let zone = zones.get(stage.rng.usize(..zones.len())).cloned().unwrap_or_default();
+    stage.writes_go_on().await?;
+    stage.lab.happen(format!("the power of {zone}"), |world| world.stop_zone(&zone)).await?;
+    sleep(LOST_FOR).await;
+    stage.writes_go_on().await
+}
+
+/// An administrator's way to the API: by the load balancer, with the credentials of one machine.
+async fn admin(lab: &Laboratory) -> Result<Config, Unmet> {
+    let broken = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        Unmet::Broken(format!("{what}: {}", crate::lab::error::chain(error)))
+    };
+    let api = lab.api().ok_or_else(|| Unmet::Broken("there is no load balancer".to_owned()))?;
+    let path = lab
+        .wait("an administrator's kubeconfig", READY, |lab| {
+            let paths = lab.control_plane().into_iter().map(|m| m.root().join("etc/kubernetes/admin.conf"));
+            paths.into_iter().find(|path| path.is_file()).ok_or_else(|| "no machine has one".to_owned())
+        })
+        .await?;
+    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| broken("reading admin.conf", &error))?;
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut config = config.map_err(|error| broken("understanding admin.conf", &error))?;
+    config.cluster_url = format!("https://{api}")
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| broken("the load balancer's URL", &error))?;
+    config.connect_timeout = Some(WRITE);
+    config.read_timeout = Some(WRITE);
+    Ok(config)
+}
+
+fn client(config: &Config) -> Result<Client, Unmet> {
+    Client::try_from(config.clone()).map_err(|error| Unmet::Broken(crate::lab::error::chain(&error)))
+}
+
+/// Who leads: a holder for each lease that has one.
+async fn holders(config: &Config) -> Result<Vec<String>, Unmet> {
+    let leases: Api<Lease> = Api::namespaced(client(config)?, "kube-system");
+    let mut holders = Vec::new();
+    for name in ELECTED {
+        let lease = leases.get_opt(name).await;
+        let lease = lease.map_err(|error| Unmet::Broken(crate::lab::error::chain(&error)))?;
+        holders
+            .extend(lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()));
+    }
+    Ok(holders)
+}
+
+/// A secret lies in etcd as nobody can read it.
+async fn secrets_are_encrypted(stage: &Stage, config: &Config) -> Result<(), Unmet> {
+    const PLAIN: &str = "nobody must read this";
+    let told = |error: &(dyn std::error::Error + 'static)| Unmet::Broken(crate::lab::error::chain(error));
+    let secrets: Api<Secret> = Api::namespaced(client(config)?, "default");
+    let secret: Secret =
+        serde_json::from_value(json!({ "metadata": { "name": "drill" }, "stringData": { "word": PLAIN } }))
+            .map_err(|error| told(&error))?;
+    secrets.create(&PostParams::default(), &secret).await.map_err(|error| told(&error))?;
+    let access = Access::to(&stage.lab).ok_or_else(|| Unmet::Broken("no certificates".into()))?;
+    let stored = access.get("/registry/secrets/default/drill").await?;
+    let text = String::from_utf8_lossy(&stored);
+    if text.starts_with("k8s:enc:secretbox:v1:") && !text.contains(PLAIN) {
+        Ok(())
+    } else {
+        Err(Unmet::Broken("a secret lies in etcd unencrypted".to_owned()))
+    }
+}
+
+/// No program says that it was started with what is deprecated or not known.
+fn complaints(lab: &Laboratory) -> Result<(), Unmet> {
+    for machine in lab.all_machines() {
+        for pod in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            let path = machine.root().join("var/log/pods").join(format!("{pod}.log"));
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            let complains = |line: &&str| {
+                let line = line.to_ascii_lowercase();
+                line.contains("deprecated") || line.contains("unknown flag")
+            };
+            if let Some(line) = log.lines().find(complains) {
+                return Err(Unmet::Broken(format!("{pod} on {} says: {line}", machine.identity().name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was written through the load balancer.
+#[derive(Default)]
+struct Written {
+    count: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    longest_gap: Duration,
+}
+
+/// Writes through the load balancer, again and again.
+struct Writer {
+    written: Arc<Mutex<Written>>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    fn begin(config: Config) -> Self {
+        const AGAIN: Duration = Duration::from_millis(50);
+        let written = Arc::new(Mutex::new(Written::default()));
+        let noted = Arc::clone(&written);
+        let task = tokio::spawn(async move {
+            for number in 0_u64.. {
+                if timeout(WRITE, write(&config, number)).await.is_ok_and(|done| done.is_ok()) {
+                    let now = Instant::now();
+                    let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                    noted.count += 1;
+                    noted.first = noted.first.or(Some(now));
+                    let gap = noted.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+                    noted.longest_gap = noted.longest_gap.max(gap);
+                    noted.last = Some(now);
+                }
+                sleep(AGAIN).await;
+            }
+        });
+        Self { written, task }
+    }
+
+    /// Waits for the first write.
+    async fn first(&self, patience: Duration) -> Result<Instant, Unmet> {
+        let began = Instant::now();
+        loop {
+            if let Some(first) = self.written.lock().unwrap_or_else(PoisonError::into_inner).first {
+                return Ok(first);
+            }
+            if began.elapsed() > patience {
+                return Err(Unmet::Broken("nothing was written through the load balancer".to_owned()));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// How many writes were acknowledged, and the longest time without one, up to now.
+    fn end(self) -> (u64, Duration) {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = written.last.map_or(Duration::ZERO, |last| last.elapsed());
+        (written.count, written.longest_gap.max(open))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn write(config: &Config, number: u64) -> Result<(), kube::Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(Client::try_from(config.clone())?, "default");
+    let patch = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "drill" },
+        "data": { "number": number.to_string() },
+    });
+    maps.patch("drill", &PatchParams::apply("quorate-lab").force(), &Patch::Apply(&patch)).await.map(drop)
+}

@@ -1,0 +1,265 @@
+//! A stand-in for the kubelet: it starts what a static pod's manifest says, probes it as the
+//! manifest says, and starts it again when it ends or stays unhealthy. It does nothing else.
+//!
+//! What is real: the manifest decides everything. A container sees only what the manifest mounts
+//! ([`container`] makes it a root of its own in a mount namespace), under the paths that the
+//! manifest says, read-only where it says so; an image is the program of that name and version
+//! among the Kubernetes programs of this computer ([`Programs`]), and an image of another version
+//! can't be pulled. What is not: users, capabilities, seccomp, resources and priorities; and all
+//! share the computer's network, as pods on the host's network do.
+//!
+//! Source: "Create static Pods" and "Configure Liveness, Readiness and Startup Probes" on
+//! kubernetes.io.
+
+mod container;
+mod pod;
+mod probe;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::environment::AgentEnvironment;
+use super::error::chain;
+
+/// Where envtest keeps its programs.
+const USUAL: &str = "/usr/local/kubebuilder/bin";
+/// What a control plane runs.
+const NEEDED: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// How often the manifests are looked at; the kubelet is told of changes by the kernel.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The Kubernetes programs of this computer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Programs {
+    /// Where they are.
+    pub dir: PathBuf,
+    /// Their version, as in `1.36.2`.
+    pub version: String,
+}
+
+impl Programs {
+    /// The programs in `KUBEBUILDER_ASSETS`, else where envtest keeps them; or what is missing.
+    pub fn find() -> Result<Self, String> {
+        let dir = std::env::var_os("KUBEBUILDER_ASSETS")
+            .filter(|dir| !dir.is_empty())
+            .map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !dir.join(name).is_file()).collect();
+        if !missing.is_empty() {
+            return Err(format!(
+                "no {} in {} (KUBEBUILDER_ASSETS, else {USUAL})",
+                missing.join(", "),
+                dir.display()
+            ));
+        }
+        let program = dir.join(NEEDED[0]);
+        let output = Command::new(&program).arg("--version").output();
+        let said = output.map_err(|error| format!("running {}: {error}", program.display()))?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        let version = said.trim().strip_prefix("Kubernetes v").map(str::to_owned);
+        let version = version.ok_or_else(|| format!("{} says {said:?} of its version", program.display()))?;
+        Ok(Self { dir, version })
+    }
+
+    /// The program that an image holds: `REGISTRY/NAME:vVERSION`.
+    fn of_image(&self, image: &str) -> Result<(String, PathBuf), String> {
+        let (name, tag) = image
+            .rsplit('/')
+            .next()
+            .and_then(|last| last.split_once(':'))
+            .ok_or_else(|| format!("image {image:?} has no tag"))?;
+        let program = self.dir.join(name);
+        if tag != format!("v{}", self.version) || !program.is_file() {
+            return Err(format!("image {image:?} is not to be had: {name} is here in v{}", self.version));
+        }
+        Ok((name.to_owned(), program))
+    }
+}
+
+/// How a static pod does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// The processes of its containers that run.
+    pub pids: Vec<u32>,
+    /// Whether its readiness probe succeeds.
+    pub ready: bool,
+    /// How often a container was started again.
+    pub restarts: u32,
+    /// How a container last ended, or why it can't be started.
+    pub last: Option<String>,
+}
+
+/// The state of all pods, by manifest, for who asks.
+#[derive(Debug, Clone, Default)]
+pub struct Pods(Arc<Mutex<BTreeMap<String, PodStatus>>>);
+
+impl Pods {
+    /// How the pods do, by the names of their manifests without `.yaml`.
+    pub fn all(&self) -> BTreeMap<String, PodStatus> {
+        self.lock().clone()
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut PodStatus)) {
+        change(self.lock().entry(name.to_owned()).or_default());
+    }
+
+    fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, PodStatus>> {
+        // Nothing that can panic is done under the lock, so the value is whole in any case.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What runs one machine's static pods.
+pub struct Kubelet {
+    /// The machine's root.
+    pub root: PathBuf,
+    /// The machine's host name.
+    pub host_name: String,
+    /// What its programs are started with.
+    pub environment: AgentEnvironment,
+    /// The programs that stand for images.
+    pub programs: Programs,
+    /// Where it tells how the pods do.
+    pub pods: Pods,
+}
+
+/// A pod that is kept running, as long as this lives.
+struct Kept {
+    content: u64,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Kept {
+    /// Ends the pod, and waits for that.
+    async fn end(mut self, name: &str) {
+        self.stop.send_replace(true);
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(pod = name, %error, "a pod's keeper failed");
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Kubelet {
+    /// Runs the manifests' pods, until dropped. The processes outlive it; who cuts the power kills them.
+    pub async fn run(self) {
+        let dir = self.root.join("etc/kubernetes/manifests");
+        let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+        let mut told = BTreeMap::new();
+        loop {
+            let wanted = read(&dir, &mut told);
+            let gone: Vec<String> = kept
+                .iter()
+                .filter(|(name, pod)| wanted.get(*name).is_none_or(|(content, _)| *content != pod.content))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in gone {
+                if let Some(old) = kept.remove(&name) {
+                    old.end(&name).await;
+                    self.pods.forget(&name);
+                }
+            }
+            for (name, (content, pod)) in wanted {
+                kept.entry(name.clone()).or_insert_with(|| {
+                    let (stop, stopped) = watch::channel(false);
+                    let keeper = pod::Keeper {
+                        name,
+                        pod,
+                        root: self.root.clone(),
+                        host_name: self.host_name.clone(),
+                        environment: self.environment.clone(),
+                        programs: self.programs.clone(),
+                        pods: self.pods.clone(),
+                        stopped,
+                    };
+                    Kept { content, stop, task: tokio::spawn(keeper.run()) }
+                });
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// The pods that the directory's files describe. Like the kubelet it takes every file but hidden
+/// ones; one that is no pod is said, once, and runs nothing.
+fn read(dir: &Path, told: &mut BTreeMap<String, String>) -> BTreeMap<String, (u64, Pod)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if name.starts_with('.') || !path.is_file() {
+            continue;
+        }
+        let pod = fs::read_to_string(&path).map_err(|error| chain(&error)).and_then(|text| {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            serde_saphyr::from_str::<Pod>(&text)
+                .map(|pod| (hasher.finish(), pod))
+                .map_err(|error| error.to_string())
+        });
+        match pod {
+            Ok(pod) => {
+                told.remove(&name);
+                found.insert(name.trim_end_matches(".yaml").to_owned(), pod);
+            }
+            Err(why) => {
+                if told.get(&name) != Some(&why) {
+                    tracing::warn!(path = %path.display(), why, "a manifest is no pod");
+                    told.insert(name, why);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_the_program_of_its_name_and_version_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("kube-scheduler"), "").unwrap();
+        let programs = Programs { dir: dir.path().to_owned(), version: "1.36.2".to_owned() };
+        let (name, path) = programs.of_image("registry.k8s.io/kube-scheduler:v1.36.2").unwrap();
+        assert_eq!((name.as_str(), path), ("kube-scheduler", dir.path().join("kube-scheduler")));
+        for wrong in ["r/kube-scheduler:v1.36.1", "r/kube-apiserver:v1.36.2", "r/kube-scheduler"] {
+            assert!(programs.of_image(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_file_but_a_hidden_one_is_taken_for_a_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n";
+        for (name, text) in [("a.yaml", pod), (".a.yaml", pod), ("b.tmp", pod), ("c.yaml", "no: [pod")] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let mut told = BTreeMap::new();
+        let found: Vec<String> = read(dir.path(), &mut told).into_keys().collect();
+        assert_eq!(found, ["a", "b.tmp"]);
+        assert_eq!(told.keys().collect::<Vec<_>>(), ["c.yaml"]);
+    }
+}

@@ -1,0 +1,123 @@
+//! What is seen of Kubernetes' control plane on and around this machine.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::fact::Fact;
+use super::load_balancer::{FoundLoadBalancers, TargetHealth};
+use super::observation::Authority;
+use crate::config::settings::ApiEndpoint;
+use crate::kubernetes::{Component, KubernetesVersion};
+use crate::pki::ClusterLeaves;
+
+/// Whether a component answers that it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not; the text says what it answers instead, or why there is no answer.
+    NotReady(String),
+}
+
+/// How the last change of a manifest went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RolloutState {
+    /// The component has not been ready with it yet.
+    Pending,
+    /// The component has been ready with it.
+    Good,
+}
+
+/// The last change of a component's manifest on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollout {
+    /// SHA-256 of the manifest, in hexadecimal.
+    pub digest: String,
+    /// When it was put in place, in milliseconds since 1970.
+    pub since: i64,
+    /// How it went.
+    pub state: RolloutState,
+    /// SHA-256 of the manifest before it, which is kept until this one has proven good.
+    pub previous: Option<String>,
+    /// Manifests that never got ready and were replaced by the one before: they are not tried again.
+    pub failed: Vec<String>,
+}
+
+/// A component on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentObservation {
+    /// SHA-256 of its manifest, in hexadecimal; `Known(None)` when it has none.
+    pub manifest: Fact<Option<String>>,
+    /// The last change of its manifest; `Known(None)` when there was none.
+    pub rollout: Fact<Option<Rollout>>,
+    /// Whether it is ready.
+    pub readiness: Readiness,
+}
+
+/// The load balancer, as far as it concerns this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancing {
+    /// The load balancers that were found.
+    pub found: FoundLoadBalancers,
+    /// Whether the Auto Scaling group registers this machine by itself.
+    pub by_group: bool,
+    /// What the only fitting one says of this machine; unknown when there is none such.
+    pub target: Fact<TargetHealth>,
+}
+
+/// What is seen of Kubernetes on and around this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesObservation {
+    /// The version that this machine is to run.
+    pub version: Fact<KubernetesVersion>,
+    /// The load balancers; `Known(None)` when the operator named the endpoint.
+    pub load_balancing: Fact<Option<LoadBalancing>>,
+    /// The endpoint that this machine's files were last made for.
+    pub remembered_endpoint: Fact<Option<ApiEndpoint>>,
+    /// The authorities in S3.
+    pub authorities: Fact<Option<Authority>>,
+    /// The leaves, kubeconfigs and keys on this machine; `Known(None)` when any is missing or unfit.
+    pub leaves: Fact<Option<ClusterLeaves>>,
+    /// SHA-256, in hexadecimal, of each file on this machine that a control-plane node has beside
+    /// manifests and keys.
+    pub files: Fact<BTreeMap<String, String>>,
+    /// The components.
+    pub components: BTreeMap<Component, ComponentObservation>,
+}
+
+impl KubernetesObservation {
+    /// Nothing is known.
+    pub fn unknown(why: &str) -> Self {
+        let component = || ComponentObservation {
+            manifest: Fact::unknown(why),
+            rollout: Fact::unknown(why),
+            readiness: Readiness::NotReady(why.to_owned()),
+        };
+        Self {
+            version: Fact::unknown(why),
+            load_balancing: Fact::unknown(why),
+            remembered_endpoint: Fact::unknown(why),
+            authorities: Fact::unknown(why),
+            leaves: Fact::unknown(why),
+            files: Fact::unknown(why),
+            components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+        }
+    }
+}
+
+/// What quorate keeps of Kubernetes in etcd.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneRecords {
+    /// The fingerprint of the cluster's authorities: from when it is written they are never made anew.
+    pub authorities: Option<String>,
+    /// The instance that holds the lock on changes of control-plane nodes.
+    pub lock: Option<super::ids::InstanceId>,
+}

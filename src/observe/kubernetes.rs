@@ -1,0 +1,211 @@
+//! Kubernetes' control plane on this machine, and the load balancer before it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tokio::time::{Duration, Instant};
+
+use crate::config::Settings;
+use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
+use crate::host::files;
+use crate::host::manifests::Manifests;
+use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
+use crate::model::fact::chain;
+use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, LoadBalancing, Readiness};
+use crate::model::{Authority, Fact, Role};
+use crate::pki::{self, ClusterAuthorities};
+use crate::reach::{CLUSTER_AUTHORITIES, Reach};
+
+use super::Memory;
+
+/// The authorities are made once and change only by rotation.
+const AUTHORITIES_FOR: Duration = Duration::from_mins(10);
+/// Load balancers that were found are asked for again so often.
+const BALANCERS_FOR: Duration = Duration::from_mins(1);
+/// How long a component on this machine is waited for.
+const PROBE: Duration = Duration::from_secs(5);
+
+fn is_asked_for(settings: &Settings) -> bool {
+    settings.role == Role::ControlPlane && settings.kubernetes.control_plane == ControlPlaneKind::StaticPods
+}
+
+/// Looks at everything. `founded`: before there is a cluster there is nothing to look at.
+pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> KubernetesObservation {
+    if !is_asked_for(&reach.settings) {
+        return KubernetesObservation::unknown("not asked for: this machine has no control plane");
+    }
+    if !founded {
+        return KubernetesObservation::unknown("not asked for: there is no cluster yet");
+    }
+    let (load_balancing, authorities, version, components) = tokio::join!(
+        load_balancing(reach, &mut memory.balancing),
+        authorities(reach, &mut memory.cluster_authorities),
+        version(reach),
+        components(reach),
+    );
+    KubernetesObservation {
+        version,
+        load_balancing,
+        remembered_endpoint: remembered_endpoint(reach),
+        authorities,
+        leaves: pki::cluster_leaves::inspect(&reach.root.path(paths::KUBERNETES), reach.owners().as_ref())
+            .into(),
+        files: written(reach),
+        components,
+    }
+}
+
+/// Looks again at what changes from moment to moment.
+pub(super) async fn again(reach: &Reach, mut seen: KubernetesObservation) -> KubernetesObservation {
+    if seen.version.is_known() {
+        seen.components = components(reach).await;
+    }
+    seen
+}
+
+/// The version in the settings, else that of the machine's kubelet.
+async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
+    match reach.settings.kubernetes.version {
+        Some(version) => Fact::Known(version),
+        None => reach.kubelet_version().await.into(),
+    }
+}
+
+async fn load_balancing(
+    reach: &Reach,
+    memory: &mut Option<(Instant, LoadBalancing)>,
+) -> Fact<Option<LoadBalancing>> {
+    if reach.settings.kubernetes.endpoint.is_some() {
+        return Fact::Known(None);
+    }
+    if let Some((at, found)) = memory
+        && at.elapsed() < BALANCERS_FOR
+    {
+        return Fact::Known(Some(found.clone()));
+    }
+    *memory = None;
+    let found = match find(reach).await {
+        Ok(found) => found,
+        Err(why) => return Fact::Unknown(why),
+    };
+    // What is not there yet, and a machine that is not registered yet, are looked for at every look.
+    if found.found.fit.len() == 1 && found.target.is_known() {
+        *memory = Some((Instant::now(), found.clone()));
+    }
+    Fact::Known(Some(found))
+}
+
+/// The load balancers of the group, or else those with the cluster's tag.
+async fn find(reach: &Reach) -> Result<LoadBalancing, String> {
+    let settings = &reach.settings;
+    let names: Vec<String> = settings.groups.iter().map(|name| name.as_str().to_owned()).collect();
+    let groups = reach.aws.autoscaling.groups(&settings.cluster, settings.role, &names).await;
+    let groups = groups.map_err(|error| chain(&error))?;
+    let arns: Vec<_> = groups.iter().flat_map(|group| group.target_groups.iter().cloned()).collect();
+    let classic: Vec<_> =
+        groups.iter().flat_map(|group| group.classic_load_balancers.iter().cloned()).collect();
+    let balancers = &reach.aws.load_balancers;
+    let by_group = !arns.is_empty() || !classic.is_empty();
+    let found = if by_group {
+        let mut found = balancers.target_groups(&arns).await.map_err(|error| chain(&error))?;
+        let more = balancers.classic(&classic).await.map_err(|error| chain(&error))?;
+        found.fit.extend(more.fit);
+        found.unfit.extend(more.unfit);
+        found
+    } else {
+        balancers.by_tag(&settings.cluster).await.map_err(|error| chain(&error))?
+    };
+    let target = match found.fit.as_slice() {
+        [only] => {
+            let target = only.target_of(&reach.identity);
+            balancers.target_health(only, &target, only.target_port).await.into()
+        }
+        _ => Fact::unknown("not asked for: there is no single load balancer"),
+    };
+    Ok(LoadBalancing { found, by_group, target })
+}
+
+async fn authorities(reach: &Reach, memory: &mut Option<(Instant, Authority)>) -> Fact<Option<Authority>> {
+    if let Some((at, authority)) = memory
+        && at.elapsed() < AUTHORITIES_FOR
+    {
+        return Fact::Known(Some(authority.clone()));
+    }
+    let stored = match reach.aws.objects.get(CLUSTER_AUTHORITIES).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => return Fact::Known(None),
+        Err(error) => return Err(error).into(),
+    };
+    match ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster) {
+        Ok(authorities) => {
+            let summary = authorities.summary();
+            *memory = Some((Instant::now(), summary.clone()));
+            Fact::Known(Some(summary))
+        }
+        Err(error) => {
+            Fact::unknown(format!("{}: {}", reach.aws.objects.url(CLUSTER_AUTHORITIES), chain(&error)))
+        }
+    }
+}
+
+fn remembered_endpoint(reach: &Reach) -> Fact<Option<ApiEndpoint>> {
+    let path = reach.remembered_endpoint();
+    let text = match files::read_optional(&path) {
+        Ok(None) => return Fact::Known(None),
+        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        Err(error) => return Err(error).into(),
+    };
+    // Written by the agent alone; damaged, it is made anew.
+    Fact::Known(text.parse().ok())
+}
+
+/// The digests of the files that are rendered; who wrote them is no matter.
+fn written(reach: &Reach) -> Fact<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for path in paths::RENDERED {
+        match files::read_optional(&reach.root.path(path)) {
+            Ok(Some(bytes)) => {
+                found.insert(path.to_owned(), digest(&bytes));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(error).into(),
+        }
+    }
+    Fact::Known(found)
+}
+
+async fn components(reach: &Reach) -> BTreeMap<Component, ComponentObservation> {
+    let manifests = Manifests::of(&reach.root);
+    let ca = reach.root.path(paths::CA);
+    let looks = Component::ALL.map(|component| {
+        let (manifests, ca) = (&manifests, &ca);
+        async move {
+            let manifest: Fact<Option<String>> = manifests.digest(component).into();
+            let readiness = match &manifest {
+                Fact::Known(None) => Readiness::NotReady("it has no manifest yet".to_owned()),
+                Fact::Known(Some(_)) | Fact::Unknown(_) => probe(reach, component, ca).await,
+            };
+            (
+                component,
+                ComponentObservation { manifest, rollout: manifests.rollout(component).into(), readiness },
+            )
+        }
+    });
+    futures_util::future::join_all(looks).await.into_iter().collect()
+}
+
+/// Asks a component whether it is ready, as its readiness probe does. What the API server shows must
+/// be a certificate of the cluster's; the others show one that they made themselves.
+async fn probe(reach: &Reach, component: Component, ca: &Path) -> Readiness {
+    let url = component.readiness_url(reach.identity.address);
+    let ca = match component {
+        Component::ApiServer => Some(ca),
+        Component::ControllerManager | Component::Scheduler => None,
+    };
+    match tokio::time::timeout(PROBE, crate::host::https::ask(&url, ca)).await {
+        Ok(Ok(answer)) if answer.is_success() => Readiness::Ready,
+        Ok(Ok(answer)) => Readiness::NotReady(answer.told()),
+        Ok(Err(error)) => Readiness::NotReady(chain(&error)),
+        Err(_) => Readiness::NotReady(format!("no answer within {} s", PROBE.as_secs())),
+    }
+}

@@ -1,0 +1,326 @@
+//! Kubernetes' control plane on this machine: its certificates, its files, and its static pods.
+//!
+//! etcd comes first: nothing is decided here before the etcd plan has nothing left to do. What was
+//! there before stays as it is while an answer is missing, so a control plane that runs goes on
+//! running.
+//!
+//! A manifest that is there is changed on one control-plane node at a time, under a lock in etcd,
+//! and one that does not get ready in time is replaced by the one before and not tried again.
+
+use crate::config::Settings;
+use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
+use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, Node, RenderedFile};
+use crate::model::fact::chain;
+use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
+use crate::model::load_balancer::TargetHealth;
+use crate::model::machine::{address_of, client_url};
+use crate::model::plan::Subject;
+use crate::model::{
+    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Step, WaitingOn, Warning,
+};
+
+use super::certificates::{past_half_life, synchronised};
+use super::course::{Course, Next};
+
+/// How long, in milliseconds, a component may take to be ready with a changed manifest. Its startup
+/// probe gives it 250 s.
+const READY_PATIENCE: i64 = 6 * 60_000;
+
+/// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
+pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
+    let settled = matches!(etcd.report.phase, Phase::Running | Phase::Standby);
+    let wanted = settings.kubernetes.control_plane == ControlPlaneKind::StaticPods;
+    if !wanted || !settled || !etcd.steps.is_empty() || etcd.report.halt.is_some() {
+        return etcd;
+    }
+    let mut course = Course::new(etcd.report.phase);
+    course.slot = etcd.report.slot;
+    course.warnings = etcd.report.warnings;
+    let mut plan = match decide(settings, seen, course) {
+        Ok(plan) => plan,
+        Err(plan) => *plan,
+    };
+    plan.report.waiting.splice(0..0, etcd.report.waiting);
+    plan
+}
+
+fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<Plan> {
+    let me = course.need(&seen.identity, Subject::Identity)?;
+    let version = *course.need(&seen.kubernetes.version, Subject::KubernetesVersion)?;
+    let Fact::Known(view) = &seen.etcd.cluster else {
+        return Err(course.wait(WaitingOn::Quorum));
+    };
+    let endpoint = endpoint(settings, seen, &mut course)?;
+    let authorities = authorities(seen, view, &mut course)?;
+    let Some(endpoint) = endpoint else {
+        return Err(course.wait(WaitingOn::LoadBalancer));
+    };
+    let inputs = inputs(settings, seen, me, view, version, endpoint.clone());
+    leaves(seen, &inputs, authorities, &mut course)?;
+    let impossible = |error: &dyn std::error::Error| Halt::Contradiction { what: chain(error) };
+    let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
+    let found = course.need(&seen.kubernetes.files, Subject::KubernetesFiles)?;
+    let wanted: Vec<RenderedFile> =
+        rendered.files.into_iter().filter(|file| found.get(&file.path) != Some(&file.digest())).collect();
+    if !wanted.is_empty() || seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
+        course.steps.push(Step::WriteKubernetesFiles { files: wanted, endpoint });
+    }
+    roll_out(seen, me, view, rendered.manifests.into_iter().collect(), &mut course)?;
+    for (component, found) in &seen.kubernetes.components {
+        if let Readiness::NotReady(why) = &found.readiness {
+            return Err(course.wait(WaitingOn::Component { component: *component, why: why.clone() }));
+        }
+    }
+    if view.control_plane.lock.as_ref() == Some(&me.instance) {
+        course.steps.push(Step::ReleaseControlPlaneLock { instance: me.instance.clone() });
+    }
+    register(seen, me, &mut course);
+    Ok(course.done())
+}
+
+/// Where the API is reached from outside, as far as that is known yet.
+fn endpoint(settings: &Settings, seen: &Observation, course: &mut Course) -> Next<Option<ApiEndpoint>> {
+    if let Some(endpoint) = &settings.kubernetes.endpoint {
+        return Ok(Some(endpoint.clone()));
+    }
+    let remembered = course.need(&seen.kubernetes.remembered_endpoint, Subject::KubernetesFiles)?;
+    let balancing = match (&seen.kubernetes.load_balancing, remembered) {
+        (Fact::Known(balancing), _) => balancing.as_ref(),
+        // What it was made for goes on while nobody answers.
+        (Fact::Unknown(why), Some(remembered)) => {
+            course.warn(Warning::Answer { subject: Subject::LoadBalancers, why: why.clone() });
+            return Ok(Some(remembered.clone()));
+        }
+        (Fact::Unknown(why), None) => {
+            let on = WaitingOn::Answer { about: Subject::LoadBalancers, why: why.clone() };
+            return Err(course.wait(on));
+        }
+    };
+    let fit = balancing.map(|balancing| balancing.found.fit.as_slice()).unwrap_or_default();
+    let endpoints = fit.iter().map(|found| (found.dns_name.as_str(), found.port));
+    match (endpoints.collect::<Vec<_>>().as_slice(), remembered) {
+        ([(host, port)], _) => match ApiEndpoint::new(&host.to_ascii_lowercase(), *port) {
+            Ok(endpoint) => Ok(Some(endpoint)),
+            Err(_) => Err(course.halt(Halt::Contradiction {
+                what: format!("the load balancer is reached by {host:?}, which is no host name"),
+            })),
+        },
+        ([], Some(remembered)) => {
+            course.warn(Warning::LoadBalancerGone { host: remembered.host().to_owned() });
+            Ok(Some(remembered.clone()))
+        }
+        ([], None) => Ok(None),
+        (several, _) => {
+            let found = several.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            Err(course.halt(Halt::AmbiguousLoadBalancers { found }))
+        }
+    }
+}
+
+/// The authorities, made once in a cluster's life. `None` when they can't be had at the moment and
+/// this machine lives on what it was given.
+fn authorities<'a>(
+    seen: &'a Observation,
+    view: &ClusterView,
+    course: &mut Course,
+) -> Next<Option<&'a Authority>> {
+    let usable = usable(seen);
+    let recorded = view.control_plane.authorities.as_ref();
+    match (&seen.kubernetes.authorities, recorded) {
+        (Fact::Known(Some(found)), Some(recorded)) if found.fingerprint == *recorded => Ok(Some(found)),
+        (Fact::Known(Some(found)), Some(recorded)) => Err(course.halt(Halt::Contradiction {
+            what: format!(
+                "the Kubernetes authorities in S3 ({}) are not those that this cluster was made with \
+                 ({recorded}): restore the object's earlier version",
+                found.fingerprint
+            ),
+        })),
+        (Fact::Known(Some(found)), None) => {
+            Err(course.act([Step::RecordClusterAuthorities { fingerprint: found.fingerprint.clone() }]))
+        }
+        (Fact::Known(None), Some(_)) if usable => {
+            course.warn(Warning::ClusterAuthoritiesLost);
+            Ok(None)
+        }
+        (Fact::Known(None), Some(_)) => Err(course.halt(Halt::ClusterAuthoritiesLost)),
+        (Fact::Known(None), None) => {
+            // Certificates of authorities that nobody wrote down: there was an earlier life.
+            if *course.need(&seen.kubernetes.leaves, Subject::ClusterLeaves)? != None {
+                return Err(course.halt(Halt::ClusterAuthoritiesLost));
+            }
+            synchronised(seen, course)?;
+            Err(course.act([Step::CreateClusterAuthorities]))
+        }
+        (Fact::Unknown(why), _) if usable => {
+            course.warn(Warning::Answer { subject: Subject::ClusterAuthorities, why: why.clone() });
+            Ok(None)
+        }
+        (Fact::Unknown(why), _) => {
+            Err(course.wait(WaitingOn::Answer { about: Subject::ClusterAuthorities, why: why.clone() }))
+        }
+    }
+}
+
+/// Whether the leaves on this machine can be lived on.
+fn usable(seen: &Observation) -> bool {
+    matches!(
+        &seen.kubernetes.leaves,
+        Fact::Known(Some(leaves)) if leaves.not_before <= seen.at && seen.at < leaves.not_after
+    )
+}
+
+/// Issues this machine's leaves when they are missing, ending, or name the wrong things.
+fn leaves(
+    seen: &Observation,
+    inputs: &ControlPlaneInputs,
+    authorities: Option<&Authority>,
+    course: &mut Course,
+) -> Next<()> {
+    let Some(authorities) = authorities else { return Ok(()) };
+    let etcd = match &seen.authority {
+        Fact::Known(Some(etcd)) => etcd,
+        Fact::Known(None) | Fact::Unknown(_) if usable(seen) => return Ok(()),
+        Fact::Known(None) => return Err(course.halt(Halt::AuthorityLost)),
+        Fact::Unknown(why) => {
+            return Err(course.wait(WaitingOn::Answer { about: Subject::Authority, why: why.clone() }));
+        }
+    };
+    let wrong = |error: &dyn std::error::Error| course.halt(Halt::Contradiction { what: chain(error) });
+    let request = inputs.leaf_request().map_err(|error| wrong(&error))?;
+    let names = request.names().map_err(|error| wrong(&error))?;
+    let found = course.need(&seen.kubernetes.leaves, Subject::ClusterLeaves)?.as_ref();
+    let fits = found.is_some_and(|found| {
+        found.authorities == authorities.fingerprint
+            && found.etcd_authority == etcd.fingerprint
+            && found.names == names
+    });
+    let renewal = found.is_some_and(|found| past_half_life(found.not_before, found.not_after, seen.at));
+    if fits && usable(seen) && !renewal {
+        return Ok(());
+    }
+    if seen.at >= authorities.not_after {
+        return Err(course.halt(Halt::ClusterAuthoritiesExpired));
+    }
+    let issue = Step::IssueClusterLeaves { request };
+    if fits && usable(seen) {
+        // They are read again while the components run: nothing waits for this.
+        if seen.clock_synchronised == Fact::Known(true) {
+            course.steps.push(issue);
+        }
+        return Ok(());
+    }
+    synchronised(seen, course)?;
+    Err(course.act([issue]))
+}
+
+fn inputs(
+    settings: &Settings,
+    seen: &Observation,
+    me: &Identity,
+    view: &ClusterView,
+    version: KubernetesVersion,
+    endpoint: ApiEndpoint,
+) -> ControlPlaneInputs {
+    let own = client_url(me.address);
+    let voter = seen.etcd.own.known().is_some();
+    let etcd_endpoints = if voter {
+        vec![own]
+    } else {
+        view.records.values().filter_map(|record| address_of(&record.peer_url).map(client_url)).collect()
+    };
+    ControlPlaneInputs {
+        cluster: settings.cluster.clone(),
+        settings: settings.kubernetes.clone(),
+        version,
+        node: Node {
+            instance: me.instance.clone(),
+            zone: me.zone.clone(),
+            region: me.region.clone(),
+            address: me.address,
+            instance_type: None,
+        },
+        endpoint,
+        etcd_endpoints,
+        authorities: view.control_plane.authorities.clone().unwrap_or_default(),
+    }
+}
+
+/// Puts the manifests in place that are not there, and changes those that differ, one after the
+/// other.
+fn roll_out(
+    seen: &Observation,
+    me: &Identity,
+    view: &ClusterView,
+    manifests: Vec<(Component, RenderedFile)>,
+    course: &mut Course,
+) -> Next<()> {
+    for (component, manifest) in manifests {
+        let Some(found) = seen.kubernetes.components.get(&component) else { continue };
+        let there = course.need(&found.manifest, Subject::KubernetesFiles)?.as_deref();
+        let last = course.need(&found.rollout, Subject::KubernetesFiles)?.as_ref();
+        let wanted = manifest.digest();
+        let Some(there) = there else {
+            // Nothing runs that could be interrupted.
+            course.steps.push(Step::RollOut { component, manifest });
+            continue;
+        };
+        if there == wanted {
+            settle(seen, component, found, last.filter(|last| last.digest == wanted), course)?;
+            continue;
+        }
+        if last.is_some_and(|last| last.failed.contains(&wanted)) {
+            course.warn(Warning::RolledBack { component });
+            continue;
+        }
+        if let Readiness::NotReady(why) = &found.readiness
+            && last.is_some_and(|last| last.digest == there && last.state == RolloutState::Pending)
+            && last.is_some_and(|last| seen.at.saturating_sub(last.since) < READY_PATIENCE)
+        {
+            return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
+        }
+        // One change at a time, on this machine as in the cluster.
+        return Err(match &view.control_plane.lock {
+            Some(holder) if *holder == me.instance => course.act([Step::RollOut { component, manifest }]),
+            Some(holder) => course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() }),
+            None => course.act([Step::TakeControlPlaneLock { instance: me.instance.clone() }]),
+        });
+    }
+    Ok(())
+}
+
+/// The manifest is in place: it has proven good, or is waited for, or goes.
+fn settle(
+    seen: &Observation,
+    component: Component,
+    found: &ComponentObservation,
+    last: Option<&Rollout>,
+    course: &mut Course,
+) -> Next<()> {
+    let Some(Rollout { state: RolloutState::Pending, since, previous, .. }) = last else {
+        return Ok(());
+    };
+    match (&found.readiness, previous) {
+        (Readiness::Ready, _) => course.steps.push(Step::KeepManifest { component }),
+        (Readiness::NotReady(_), Some(_)) if seen.at.saturating_sub(*since) >= READY_PATIENCE => {
+            return Err(course.act([Step::RollBack { component }]));
+        }
+        (Readiness::NotReady(why), Some(_)) => {
+            return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
+        }
+        // The first one there ever was; it is waited for with all others.
+        (Readiness::NotReady(_), None) => {}
+    }
+    Ok(())
+}
+
+/// Registers this machine, which is ready, where its group does not.
+fn register(seen: &Observation, me: &Identity, course: &mut Course) {
+    let Fact::Known(Some(LoadBalancing { found, by_group: false, target })) = &seen.kubernetes.load_balancing
+    else {
+        return;
+    };
+    if let ([balancer], Fact::Known(TargetHealth::NotRegistered)) = (found.fit.as_slice(), target) {
+        let target = balancer.target_of(me);
+        course.steps.push(Step::RegisterTarget { balancer: balancer.clone(), target });
+    }
+}

@@ -1,0 +1,386 @@
+//! Kubernetes' control plane: when it is made, changed, and left as it is.
+
+use quorate::config::Settings;
+use quorate::kubernetes::Component;
+use quorate::model::kubernetes::{
+    ComponentObservation, ControlPlaneRecords, KubernetesObservation, LoadBalancing, Readiness, Rollout,
+    RolloutState,
+};
+use quorate::model::load_balancer::{
+    FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth,
+};
+use quorate::model::plan::Subject;
+use quorate::model::*;
+use quorate::pki::ClusterLeaves;
+use quorate::plan::plan as plan_of;
+
+use super::scene::*;
+
+const MINUTE: i64 = 60_000;
+
+fn kubernetes() -> Settings {
+    settings_with("kubernetes: {version: v1.36.2}\n")
+}
+
+fn balancer(name: &str) -> LoadBalancer {
+    LoadBalancer {
+        name: name.to_owned(),
+        kind: LoadBalancerKind::Classic,
+        dns_name: format!("{name}.elb.amazonaws.com"),
+        port: 6443,
+        target_port: 6443,
+        scheme: Scheme::Internal,
+        health_check: HealthCheck {
+            protocol: "HTTPS".to_owned(),
+            path: Some("/readyz".to_owned()),
+            port: None,
+            interval_s: 10,
+            unhealthy_threshold: 2,
+        },
+        deregistration_delay_s: 30,
+        preserves_client_address: true,
+    }
+}
+
+fn balancing(names: &[&str]) -> Fact<Option<LoadBalancing>> {
+    Fact::Known(Some(LoadBalancing {
+        found: FoundLoadBalancers {
+            fit: names.iter().map(|name| balancer(name)).collect(),
+            unfit: Vec::new(),
+        },
+        by_group: true,
+        target: Fact::Known(TargetHealth::Healthy),
+    }))
+}
+
+fn component() -> ComponentObservation {
+    ComponentObservation {
+        manifest: Fact::Known(None),
+        rollout: Fact::Known(None),
+        readiness: Readiness::NotReady("connection refused".to_owned()),
+    }
+}
+
+/// A member that is whole, and nothing of Kubernetes yet but a load balancer.
+fn bare() -> Observation {
+    whole().but(|seen| {
+        seen.kubernetes = KubernetesObservation {
+            version: Fact::Known("v1.36.2".parse().unwrap()),
+            load_balancing: balancing(&["api"]),
+            remembered_endpoint: Fact::Known(None),
+            authorities: Fact::Known(None),
+            leaves: Fact::Known(None),
+            files: Fact::Known([].into()),
+            components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+        };
+    })
+}
+
+/// The same with the authorities made and written down.
+fn with_authorities() -> Observation {
+    bare().but(|seen| {
+        let not_after = NOW + 9000 * HOUR;
+        seen.kubernetes.authorities = Fact::Known(Some(Authority { fingerprint: "k".to_owned(), not_after }));
+        records(seen).authorities = Some("k".to_owned());
+    })
+}
+
+fn records(seen: &mut Observation) -> &mut ControlPlaneRecords {
+    match &mut seen.etcd.cluster {
+        Fact::Known(view) => &mut view.control_plane,
+        Fact::Unknown(why) => panic!("no cluster: {why}"),
+    }
+}
+
+/// What the plan does, one after the other, until it does nothing: each step has its effect.
+fn settle(mut seen: Observation) -> (Vec<String>, Observation) {
+    let mut done = Vec::new();
+    for _ in 0..20 {
+        let plan = plan_of(&kubernetes(), &seen);
+        if plan.steps.is_empty() {
+            return (done, seen);
+        }
+        for step in plan.steps {
+            done.push(step.name().to_owned());
+            apply(&mut seen, step);
+        }
+    }
+    panic!("it does not settle: {done:?}");
+}
+
+fn apply(seen: &mut Observation, step: Step) {
+    let at = seen.at;
+    match step {
+        Step::CreateClusterAuthorities => {
+            let not_after = NOW + 9000 * HOUR;
+            seen.kubernetes.authorities =
+                Fact::Known(Some(Authority { fingerprint: "k".to_owned(), not_after }));
+        }
+        Step::RecordClusterAuthorities { fingerprint } => records(seen).authorities = Some(fingerprint),
+        Step::IssueClusterLeaves { request } => {
+            seen.kubernetes.leaves = Fact::Known(Some(ClusterLeaves {
+                authorities: "k".to_owned(),
+                etcd_authority: "a".to_owned(),
+                names: request.names().unwrap(),
+                not_before: at - MINUTE,
+                not_after: at + 90 * 24 * HOUR,
+            }));
+        }
+        Step::WriteKubernetesFiles { files, endpoint } => {
+            seen.kubernetes.remembered_endpoint = Fact::Known(Some(endpoint));
+            if let Fact::Known(found) = &mut seen.kubernetes.files {
+                found.extend(files.iter().map(|file| (file.path.clone(), file.digest())));
+            }
+        }
+        Step::RollOut { component, manifest } => {
+            let found = seen.kubernetes.components.get_mut(&component).unwrap();
+            let previous = found.manifest.known().cloned().flatten();
+            found.manifest = Fact::Known(Some(manifest.digest()));
+            found.rollout = Fact::Known(Some(Rollout {
+                digest: manifest.digest(),
+                since: at,
+                state: RolloutState::Pending,
+                previous,
+                failed: Vec::new(),
+            }));
+            found.readiness = Readiness::NotReady("starting".to_owned());
+        }
+        Step::KeepManifest { component } => {
+            let found = seen.kubernetes.components.get_mut(&component).unwrap();
+            if let Fact::Known(Some(rollout)) = &mut found.rollout {
+                rollout.state = RolloutState::Good;
+                rollout.previous = None;
+            }
+        }
+        Step::TakeControlPlaneLock { instance } => records(seen).lock = Some(instance),
+        Step::ReleaseControlPlaneLock { .. } => records(seen).lock = None,
+        other => panic!("not the control plane's: {other:?}"),
+    }
+}
+
+fn all_ready(seen: &mut Observation) {
+    for found in seen.kubernetes.components.values_mut() {
+        found.readiness = Readiness::Ready;
+    }
+}
+
+/// A control plane that runs.
+fn running() -> Observation {
+    let (_, seen) = settle(with_authorities());
+    settle(seen.but(all_ready)).1
+}
+
+/// The same, with a setting changed that changes the API server's manifest.
+fn changed() -> Settings {
+    settings_with("kubernetes: {version: v1.36.2, apiServer: {shutdownDelay: 40s}}\n")
+}
+
+fn does_with(settings: &Settings, seen: &Observation, steps: &[&str]) -> Plan {
+    let plan = plan_of(settings, seen);
+    assert_eq!(names(&plan), steps, "{:#?}", plan.report);
+    plan
+}
+
+#[track_caller]
+fn waits_for(seen: &Observation) -> WaitingOn {
+    let plan = plan_of(&kubernetes(), seen);
+    assert_eq!(names(&plan), [""; 0], "{:#?}", plan.report);
+    plan.report.waiting.first().cloned().unwrap_or_else(|| panic!("{:#?}", plan.report))
+}
+
+#[track_caller]
+fn halts_at(seen: &Observation) -> Halt {
+    let plan = plan_of(&kubernetes(), seen);
+    assert_eq!(names(&plan), [""; 0]);
+    plan.report.halt.unwrap_or_else(|| panic!("{:#?}", plan.report.waiting))
+}
+
+#[test]
+fn it_is_made_in_order_and_then_nothing_is_left_to_do() {
+    let (done, seen) = settle(bare());
+    let expected = [
+        "createClusterAuthorities",
+        "recordClusterAuthorities",
+        "issueClusterLeaves",
+        "writeKubernetesFiles",
+        "rollOut",
+        "rollOut",
+        "rollOut",
+    ];
+    assert_eq!(done, expected);
+    assert!(matches!(waits_for(&seen), WaitingOn::Component { component: Component::ApiServer, .. }));
+    let (done, seen) = settle(seen.but(all_ready));
+    assert_eq!(done, ["keepManifest"; 3]);
+    let plan = plan_of(&kubernetes(), &seen);
+    assert_eq!((plan.report.phase, plan.report.waiting, plan.report.halt), (Phase::Running, vec![], None));
+}
+
+#[test]
+fn nothing_is_made_where_it_is_not_wanted_or_etcd_is_not_whole() {
+    assert_eq!(names(&plan_of(&settings(), &bare())), [""; 0]);
+    let joining = bare().but(|seen| seen.etcd.own = Fact::unknown("no answer"));
+    assert!(!names(&plan_of(&kubernetes(), &joining)).contains(&"createClusterAuthorities"));
+}
+
+#[test]
+fn authorities_are_made_once_and_never_where_there_was_a_life() {
+    // Written down by whoever made them, and gone since.
+    let lost = with_authorities().but(|seen| seen.kubernetes.authorities = Fact::Known(None));
+    assert_eq!(halts_at(&lost), Halt::ClusterAuthoritiesLost);
+    // Not written down, but this machine has certificates of some.
+    let unrecorded = running().but(|seen| {
+        seen.kubernetes.authorities = Fact::Known(None);
+        records(seen).authorities = None;
+    });
+    assert_eq!(halts_at(&unrecorded), Halt::ClusterAuthoritiesLost);
+    let unknown = bare().but(|seen| seen.kubernetes.authorities = Fact::unknown("throttled"));
+    assert!(matches!(waits_for(&unknown), WaitingOn::Answer { about: Subject::ClusterAuthorities, .. }));
+    let others = running().but(|seen| records(seen).authorities = Some("others".to_owned()));
+    assert!(matches!(halts_at(&others), Halt::Contradiction { .. }));
+    let unset = bare().but(|seen| seen.clock_synchronised = Fact::Known(false));
+    assert_eq!(waits_for(&unset), WaitingOn::Clock);
+}
+
+#[test]
+fn a_control_plane_that_runs_goes_on_when_answers_are_missing() {
+    let forgets: [fn(&mut Observation); 4] = [
+        |seen| seen.kubernetes.authorities = Fact::unknown("throttled"),
+        |seen| seen.kubernetes.authorities = Fact::Known(None),
+        |seen| seen.kubernetes.load_balancing = Fact::unknown("throttled"),
+        |seen| seen.kubernetes.load_balancing = balancing(&[]),
+    ];
+    for forget in forgets {
+        let plan = plan_of(&kubernetes(), &running().but(forget));
+        assert_eq!(names(&plan), [""; 0]);
+        assert_eq!((plan.report.waiting, plan.report.halt), (vec![], None));
+        assert_eq!(plan.report.warnings.len(), 1, "{:?}", plan.report.warnings);
+    }
+}
+
+#[test]
+fn a_load_balancer_is_waited_for_and_two_are_refused() {
+    let none = with_authorities().but(|seen| seen.kubernetes.load_balancing = balancing(&[]));
+    assert_eq!(waits_for(&none), WaitingOn::LoadBalancer);
+    let two = with_authorities().but(|seen| seen.kubernetes.load_balancing = balancing(&["a", "b"]));
+    assert!(matches!(halts_at(&two), Halt::AmbiguousLoadBalancers { found } if found.len() == 2));
+    let named = settings_with("kubernetes: {version: v1.36.2, endpoint: api.example.com}\n");
+    let seen = with_authorities().but(|seen| seen.kubernetes.load_balancing = Fact::Known(None));
+    does_with(&named, &seen, &["issueClusterLeaves"]);
+}
+
+#[test]
+fn another_load_balancer_goes_into_certificates_and_files() {
+    let moved = running().but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
+    let (done, seen) = settle(moved);
+    assert_eq!(done, ["issueClusterLeaves", "writeKubernetesFiles"]);
+    let endpoint = seen.kubernetes.remembered_endpoint.known().cloned().flatten().unwrap();
+    assert_eq!(endpoint.host(), "other.elb.amazonaws.com");
+}
+
+#[test]
+fn leaves_are_renewed_at_half_their_life_without_a_wait() {
+    let old = running().but(|seen| {
+        if let Fact::Known(Some(leaves)) = &mut seen.kubernetes.leaves {
+            leaves.not_before = seen.at - 50 * 24 * HOUR;
+            leaves.not_after = seen.at + 40 * 24 * HOUR;
+        }
+    });
+    let plan = does_with(&kubernetes(), &old, &["issueClusterLeaves"]);
+    assert_eq!(plan.report.waiting, []);
+    let unset = old.but(|seen| seen.clock_synchronised = Fact::Known(false));
+    does_with(&kubernetes(), &unset, &[]);
+}
+
+#[test]
+fn a_manifest_that_runs_is_changed_under_the_lock_only() {
+    let seen = running();
+    does_with(&changed(), &seen, &["takeControlPlaneLock"]);
+    let held = |holder: u8| running().but(|seen| records(seen).lock = Some(instance(holder)));
+    let plan = does_with(&changed(), &held(2), &[]);
+    assert_eq!(plan.report.waiting, [WaitingOn::ControlPlaneLock { holder: instance(2) }]);
+    does_with(&changed(), &held(1), &["rollOut"]);
+    // Nothing is left to change: the lock is given back.
+    does_with(&kubernetes(), &held(1), &["releaseControlPlaneLock"]);
+}
+
+/// The changed manifest is in place, since so many minutes, and the API server is not ready.
+fn rolled_out(minutes: i64) -> (Observation, String) {
+    let seen = running().but(|seen| records(seen).lock = Some(instance(1)));
+    let plan = plan_of(&changed(), &seen);
+    let mut digest = String::new();
+    let seen = seen.but(|seen| {
+        for step in plan.steps {
+            if let Step::RollOut { manifest, .. } = &step {
+                digest = manifest.digest();
+            }
+            apply(seen, step);
+        }
+        seen.at += minutes * MINUTE;
+    });
+    (seen, digest)
+}
+
+#[test]
+fn a_changed_manifest_that_does_not_get_ready_in_time_is_replaced_by_the_one_before() {
+    let (early, _) = rolled_out(5);
+    let plan = does_with(&changed(), &early, &[]);
+    assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
+    let (late, digest) = rolled_out(6);
+    does_with(&changed(), &late, &["rollBack"]);
+    let back = running().but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+        if let Fact::Known(Some(rollout)) = &mut found.rollout {
+            rollout.failed.push(digest);
+        }
+    });
+    let plan = does_with(&changed(), &back, &[]);
+    assert_eq!(plan.report.warnings, [Warning::RolledBack { component: Component::ApiServer }]);
+    let ready = rolled_out(1).0.but(all_ready);
+    does_with(&changed(), &ready, &["keepManifest", "releaseControlPlaneLock"]);
+}
+
+#[test]
+fn the_first_manifest_is_waited_for_however_long_it_takes() {
+    let (_, seen) = settle(with_authorities());
+    let late = seen.but(|seen| seen.at += HOUR);
+    assert!(matches!(waits_for(&late), WaitingOn::Component { .. }));
+}
+
+#[test]
+fn a_machine_that_its_group_does_not_register_registers_itself_when_it_is_ready() {
+    let alone = |seen: &mut Observation| {
+        if let Fact::Known(Some(balancing)) = &mut seen.kubernetes.load_balancing {
+            balancing.by_group = false;
+            balancing.target = Fact::Known(TargetHealth::NotRegistered);
+        }
+    };
+    does_with(&kubernetes(), &running().but(alone), &["registerTarget"]);
+    let not_ready = running().but(alone).but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+        found.readiness = Readiness::NotReady("500 not etcd".to_owned());
+    });
+    does_with(&kubernetes(), &not_ready, &[]);
+    let unknown = running().but(alone).but(|seen| {
+        if let Fact::Known(Some(balancing)) = &mut seen.kubernetes.load_balancing {
+            balancing.target = Fact::unknown("throttled");
+        }
+    });
+    does_with(&kubernetes(), &unknown, &[]);
+}
+
+#[test]
+fn a_member_talks_to_its_own_etcd() {
+    let mut seen = with_authorities();
+    let manifest = (0..20).find_map(|_| {
+        let mut manifest = None;
+        for step in plan_of(&kubernetes(), &seen).steps {
+            if let Step::RollOut { component: Component::ApiServer, manifest: found } = &step {
+                manifest = Some(found.content.clone());
+            }
+            apply(&mut seen, step);
+        }
+        manifest
+    });
+    let expected = format!("--etcd-servers=https://{}:2379\n", address(1));
+    assert!(manifest.unwrap().contains(&expected));
+}
