@@ -278,7 +278,7 @@ fn claimed() -> Observation {
 async fn a_plan_is_done_in_its_order_and_then_looked_at_at_once() {
     let mut rig = Rig::new(2, |look, _| Some(if look == 1 { blank_volume() } else { standby() }));
     assert_eq!(rig.run().await, Ended::Stopped);
-    assert_eq!(rig.done(), ["format", "mount"]);
+    assert_eq!(rig.done(), ["format", "mount", "writeStamp", "tagStamp"]);
     assert_eq!(rig.rests(), [Duration::ZERO]);
 }
 
@@ -319,6 +319,8 @@ async fn nothing_is_done_from_a_light_look() {
             Act::Looked(Depth::Full),
             Act::Did("format"),
             Act::Did("mount"),
+            Act::Did("writeStamp"),
+            Act::Did("tagStamp"),
             Act::Looked(Depth::Full),
         ]
     );

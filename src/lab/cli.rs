@@ -423,6 +423,7 @@ fn exec(place: &Place, command: &[String]) -> Result<u8, LabError> {
         .env("ETCDCTL_CACERT", pki("ca.crt"))
         .env("ETCDCTL_CERT", pki("client.crt"))
         .env("ETCDCTL_KEY", pki("client.key"))
+        .env("API", place.api.map(|api| format!("https://{api}")).unwrap_or_default())
         .env("KUBECONFIG", place.root.join("etc/kubernetes/admin.conf"))
         .current_dir(&place.root)
         .status()

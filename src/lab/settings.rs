@@ -53,6 +53,15 @@ impl Kubernetes {
         Programs::find().map(Self::Run)
     }
 
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Rendered(_) => "rendered",
+            Self::Run(_) => "running",
+        }
+    }
+
     fn fragment(&self) -> Value {
         match self {
             Self::Off => json!({ "controlPlane": "none" }),

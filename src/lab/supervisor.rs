@@ -24,7 +24,7 @@ use super::error::chain;
 use super::laboratory::Laboratory;
 use super::machine::Machine;
 use super::region::{FaultSpec, World};
-use super::settings::Settings;
+use super::settings::{Kubernetes, Settings};
 use super::status::Status;
 use super::{LabError, process};
 
@@ -118,6 +118,8 @@ pub struct Snapshot {
     pub faults: Vec<String>,
     /// From the last agent's start to the first write, in milliseconds, once there was one.
     pub form_ms: Option<u64>,
+    /// What of Kubernetes there is: `off`, `rendered`, or `running`.
+    pub kubernetes: String,
 }
 
 /// Where a node's programs run.
@@ -134,6 +136,8 @@ pub struct Place {
     pub pki: PathBuf,
     /// Programs of this laboratory.
     pub programs: Vec<PathBuf>,
+    /// Where the load balancer takes connections to the API.
+    pub api: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -417,7 +421,18 @@ fn place(lab: &Laboratory, node: &str) -> Result<Place, LabError> {
         environment: machine.environment().variables().clone(),
         client_url: machine.client_url(),
         pki: pki_of(&machine.root()),
-        programs: [beside(&settings.etcd), beside(&settings.agent)].into_iter().flatten().collect(),
+        programs: [
+            beside(&settings.etcd),
+            beside(&settings.agent),
+            match &settings.kubernetes {
+                Kubernetes::Run(programs) => Some(programs.dir.clone()),
+                Kubernetes::Rendered(_) | Kubernetes::Off => None,
+            },
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        api: lab.api(),
     })
 }
 
@@ -452,5 +467,6 @@ fn snapshot(lab: &Laboratory, desk: &Desk) -> Result<Snapshot, LabError> {
         (stopped, faults.collect())
     });
     let form_ms = *desk.formed.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Snapshot { nodes, stopped_zones, faults, form_ms })
+    let kubernetes = lab.settings().kubernetes.word().to_owned();
+    Ok(Snapshot { nodes, stopped_zones, faults, form_ms, kubernetes })
 }

@@ -1,7 +1,7 @@
 //! When the etcd authority is made, and when this machine's leaves are issued.
 
 use crate::model::plan::Subject;
-use crate::model::{Fact, Halt, Identity, Observation, Plan, StampState, Step, WaitingOn, Warning};
+use crate::model::{Fact, Halt, Identity, Observation, Phase, Plan, StampState, Step, WaitingOn, Warning};
 
 use super::course::{Course, Next};
 use super::disk::Held;
@@ -66,22 +66,31 @@ pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &m
     Ok(())
 }
 
-/// While EC2 or the kernel brings the volume: the certificates, where nothing that the volume may
-/// hold can forbid them.
+/// While EC2 or the kernel brings the volume, or there is none for a standby: the certificates, where
+/// nothing that the volume may hold can forbid them.
 pub(super) fn meanwhile(seen: &Observation, me: &Identity, mut plan: Box<Plan>) -> Box<Plan> {
-    let waits = |on: &WaitingOn| matches!(on, WaitingOn::Attachment { .. } | WaitingOn::Device { .. });
+    let standby = plan.report.phase == Phase::Standby;
+    let coming = |on: &WaitingOn| matches!(on, WaitingOn::Attachment { .. } | WaitingOn::Device { .. });
+    let waits =
+        |on: &WaitingOn| plan.report.slot.is_some() && coming(on) || standby && *on == WaitingOn::FreeSlot;
     let idle = plan.steps.is_empty() && plan.report.halt.is_none() && plan.report.waiting.iter().all(waits);
-    let (true, Some(slot), Fact::Known(None), Fact::Known(true)) =
-        (idle, plan.report.slot, &seen.leaves, &seen.clock_synchronised)
-    else {
-        return plan;
+    let missing = match &seen.leaves {
+        Fact::Known(None) => true,
+        Fact::Known(Some(found)) => {
+            standby
+                && (found.address != me.address || past_half_life(found.not_before, found.not_after, seen.at))
+        }
+        Fact::Unknown(_) => false,
     };
+    if !idle || !missing || seen.clock_synchronised != Fact::Known(true) {
+        return plan;
+    }
     match (&seen.authority, &seen.charter, &seen.volumes, &seen.backups) {
         (Fact::Known(Some(authority)), ..) if seen.at < authority.not_after => {
-            plan.steps.push(Step::IssueLeaves { slot: Some(slot), address: me.address });
+            plan.steps.push(Step::IssueLeaves { slot: plan.report.slot, address: me.address });
         }
         (Fact::Known(None), Fact::Known(None), Fact::Known(volumes), Fact::Known(backups))
-            if signs_of_life(volumes, *backups).is_empty() =>
+            if !standby && signs_of_life(volumes, *backups).is_empty() =>
         {
             plan.steps.push(Step::CreateAuthority);
         }

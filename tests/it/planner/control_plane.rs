@@ -172,7 +172,7 @@ fn running() -> Observation {
 
 /// The same, with a setting changed that changes the API server's manifest.
 fn changed() -> Settings {
-    settings_with("kubernetes: {version: v1.36.2, apiServer: {shutdownDelay: 40s}}\n")
+    settings_with("kubernetes: {version: v1.36.2, apiServer: {goawayChance: 0.01}}\n")
 }
 
 fn does_with(settings: &Settings, seen: &Observation, steps: &[&str]) -> Plan {
@@ -382,5 +382,38 @@ fn a_member_talks_to_its_own_etcd() {
         manifest
     });
     let expected = format!("--etcd-servers=https://{}:2379\n", address(1));
+    assert!(manifest.unwrap().contains(&expected));
+}
+
+#[test]
+fn a_standby_has_certificates_and_talks_to_all_members() {
+    let standby = whole().but(|seen| {
+        seen.disk = Fact::Known(None);
+        seen.volumes().retain(|id, _| *id != volume(1));
+        seen.leaves = Fact::Known(None);
+        seen.etcd.own = Fact::unknown("etcd does not run here");
+        seen.etcd.service = Fact::Known(ServiceState::Stopped);
+    });
+    let plan = does_with(&kubernetes(), &standby, &["issueLeaves"]);
+    assert_eq!((plan.report.phase, plan.report.waiting), (Phase::Standby, vec![WaitingOn::FreeSlot]));
+    let Some(Step::IssueLeaves { slot: None, .. }) = plan.steps.first() else { panic!("{:?}", plan.steps) };
+    let mut seen = with_authorities().but(|seen| {
+        seen.disk = Fact::Known(None);
+        seen.volumes().retain(|id, _| *id != volume(1));
+        seen.etcd.own = Fact::unknown("etcd does not run here");
+        seen.etcd.service = Fact::Known(ServiceState::Stopped);
+    });
+    let manifest = (0..20).find_map(|_| {
+        let mut manifest = None;
+        for step in plan_of(&kubernetes(), &seen).steps {
+            if let Step::RollOut { component: Component::ApiServer, manifest: found } = &step {
+                manifest = Some(found.content.clone());
+            }
+            apply(&mut seen, step);
+        }
+        manifest
+    });
+    let all: Vec<String> = (1..=3).map(|n| format!("https://{}:2379", address(n))).collect();
+    let expected = format!("--etcd-servers={}\n", all.join(","));
     assert!(manifest.unwrap().contains(&expected));
 }
