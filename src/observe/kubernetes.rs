@@ -12,6 +12,7 @@ use crate::host::manifests::Manifests;
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, LoadBalancing, Readiness};
+use crate::model::load_balancer::TargetHealth;
 use crate::model::{Authority, Fact, Role};
 use crate::pki::{self, ClusterAuthorities};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
@@ -89,7 +90,8 @@ async fn load_balancing(
         Err(why) => return Fact::Unknown(why),
     };
     // What is not there yet, and a machine that is not registered yet, are looked for at every look.
-    if found.found.fit.len() == 1 && found.target.is_known() {
+    let registered = matches!(&found.target, Fact::Known(health) if *health != TargetHealth::NotRegistered);
+    if found.found.fit.len() == 1 && registered {
         *memory = Some((Instant::now(), found.clone()));
     }
     Fact::Known(Some(found))

@@ -3,6 +3,7 @@
 //! The file is read without the agent, so it can be read when the agent is down; `at` says how old
 //! it is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::Settings;
 use crate::host::files::{FileError, create_dir, read_optional, write_durably};
 use crate::host::{Root, clock};
+use crate::kubernetes::Component;
+use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::{
     ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan, Role,
     Slot, StampState, Waiting, Warning, Zone,
@@ -61,6 +64,38 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// The members; empty when no quorum answered.
     pub members: Vec<MemberStatus>,
+    /// Kubernetes' control plane on this machine; `None` where there is none, or not yet.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesStatus>,
+}
+
+/// Kubernetes' control plane in the status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesStatus {
+    /// The version that it is to run.
+    pub version: String,
+    /// Where the API is reached from outside, as `HOST:PORT`.
+    pub endpoint: Option<String>,
+    /// The components: `null` for one that is ready, else what it answers instead.
+    pub components: BTreeMap<Component, Option<String>>,
+}
+
+impl KubernetesStatus {
+    fn of(seen: &KubernetesObservation) -> Option<Self> {
+        let not_ready = |found: &ComponentObservation| match &found.readiness {
+            Readiness::Ready => None,
+            Readiness::NotReady(why) => Some(why.clone()),
+        };
+        Some(Self {
+            version: seen.version.known()?.to_string(),
+            endpoint: seen
+                .remembered_endpoint
+                .known()
+                .and_then(|endpoint| Some(endpoint.as_ref()?.to_string())),
+            components: seen.components.iter().map(|(which, found)| (*which, not_ready(found))).collect(),
+        })
+    }
 }
 
 /// A member in the status.
@@ -103,6 +138,7 @@ impl Status {
             member: None,
             leader: None,
             members: Vec::new(),
+            kubernetes: None,
         };
         status.words = status.in_words();
         status
@@ -157,6 +193,7 @@ impl Status {
             member: seen.etcd.own.known().map(|own| own.member).or(stamped),
             leader: view.and_then(|view| view.leader),
             members: members.unwrap_or_default(),
+            kubernetes: KubernetesStatus::of(&seen.kubernetes),
         };
         status.words = status.in_words();
         status
@@ -213,6 +250,14 @@ impl Status {
             });
             let name = if member.name.is_empty() { "(not started)" } else { &member.name };
             row("member", format!("{:>16} {name:<13} {}", member.id, words.join(", ")));
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            let endpoint = known(kubernetes.endpoint.as_ref());
+            row("kubernetes", format!("{}  endpoint {endpoint}", kubernetes.version));
+            for (component, why) in &kubernetes.components {
+                let why = why.as_ref().map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}"));
+                row("", format!("{:<23} {why}", component.name()));
+            }
         }
         page
     }
@@ -322,6 +367,17 @@ mod tests {
     fn running() -> Status {
         let mut status = status(Phase::Running);
         status.warnings = vec![Warning::SharedZone { zones: 2, slots: 3 }];
+        let why = "500 not poststarthook/rbac/bootstrap-roles".to_owned();
+        status.kubernetes = Some(KubernetesStatus {
+            version: "v1.36.2".to_owned(),
+            endpoint: Some("api.example.com:6443".to_owned()),
+            components: [
+                (Component::ApiServer, Some(why)),
+                (Component::ControllerManager, None),
+                (Component::Scheduler, None),
+            ]
+            .into(),
+        });
         status.words = status.in_words();
         status
     }

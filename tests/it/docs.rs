@@ -1,13 +1,13 @@
 //! The documentation, held to the code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use quorate::exit::Exit;
 use quorate::lab::drill::Drill;
 use quorate::model::plan::Subject;
 use quorate::model::{Halt, WaitingOn, Warning};
-use quorate::telemetry::status::{MemberStatus, Status, VERSION};
+use quorate::telemetry::status::{KubernetesStatus, MemberStatus, Status, VERSION};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -112,7 +112,11 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         learner: false,
         healthy: None,
     };
+    let (member, kubernetes) = member.split_once("\nKubernetes' control plane:\n").unwrap();
     assert_eq!(set(&names(member)), set(&keys(&serde_json::to_value(one).unwrap())));
+    let plane =
+        KubernetesStatus { version: String::new(), endpoint: None, components: BTreeMap::default() };
+    assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
     assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));
     assert!(own.contains(&format!("the version of this form: {VERSION} ")));
 }
