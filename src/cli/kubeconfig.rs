@@ -215,7 +215,7 @@ fn balancer(reach: &Reach) -> Result<ServerUrl, VerbError> {
 
 /// The authorities in S3, which must be those that this machine's API server goes by, where it does.
 async fn authorities(reach: &Reach) -> Result<ClusterAuthorities, VerbError> {
-    let url = || reach.aws.objects.url(CLUSTER_AUTHORITIES).to_string();
+    let url = || reach.aws.objects.url(CLUSTER_AUTHORITIES);
     let stored = reach.aws.objects.get(CLUSTER_AUTHORITIES).await?;
     let stored = stored.ok_or_else(|| VerbError::NoAuthorities { url: url() })?;
     let authorities = ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster)?;
