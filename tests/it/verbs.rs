@@ -15,6 +15,7 @@ use quorate::cli::{CliError, kubeconfig, render};
 use quorate::exit::Exit;
 use quorate::host::clock;
 use quorate::kubernetes::paths;
+use quorate::lab::kubelet::Programs;
 use quorate::lab::region::{FaultKind, InstanceSpec, Service};
 use quorate::lab::settings::Kubernetes;
 use quorate::model::fact::chain;
@@ -31,7 +32,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::contract::endpoints::tags;
-use crate::weather::node::Node;
+use crate::weather::node::{Node, PATIENCE};
 use crate::weather::sky::{BUCKET, Sky, machine};
 
 const HOUR: i64 = 3_600_000;
@@ -290,20 +291,19 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A machine whose agent has made all of its control plane that can be made without the programs.
-async fn rendered(name: &str) -> Node {
-    let node = Node::with(name, |settings, _| {
-        settings.kubernetes = Kubernetes::Rendered("v1.36.2".to_owned());
-    })
-    .await;
+/// A machine whose agent has made all files of its control plane.
+async fn made(name: &str, kubernetes: Kubernetes) -> Node {
+    let node = Node::with(name, |settings, _| settings.kubernetes = kubernetes).await;
     node.machine.start();
-    node.until_said("kube-apiserver on this machine to be ready").await;
+    let root = node.root();
+    let last = [paths::API_SERVER_MANIFEST, paths::CONTROLLER_MANAGER_MANIFEST, paths::SCHEDULER_MANIFEST];
+    node.until("manifests", |_| last.iter().all(|path| root.join(&path[1..]).is_file())).await;
     node
 }
 
 #[tokio::test]
 async fn a_running_machine_prints_kubeconfigs_and_renders_what_its_agent_wrote() {
-    let node = rendered("verbs").await;
+    let node = made("verbs", Kubernetes::Rendered("v1.36.2".to_owned())).await;
     prints_kubeconfigs(&node).await;
     renders(&node).await;
 }
@@ -319,8 +319,8 @@ async fn prints_kubeconfigs(node: &Node) {
     let ca = CertificateDer::from_pem_slice(&fs::read(node.root().join(&paths::CA[1..])).unwrap()).unwrap();
     assert!(is_taken(&said, &ca, clock::now_ms()));
     // One line tells who got what, and it holds no key.
-    assert_eq!(noted.lines().count(), 1, "{noted}");
-    for part in ["made a kubeconfig", "ada", "ops", "30m", &said.not_after.to_string()] {
+    assert_eq!(noted.matches("made a kubeconfig").count(), 1, "{noted}");
+    for part in ["ada", "ops", "30m", &said.not_after.to_string()] {
         assert!(noted.contains(part), "{part:?} is not in {noted}");
     }
     assert!(!noted.contains("KEY"), "{noted}");
@@ -389,7 +389,11 @@ fn cannot_be_rendered(record: &Record, dir: &Path) {
         (Exit::of(&error), chain(&error))
     };
     let version = refusal(&|record| record.observation.kubernetes.version = Fact::unknown("no kubelet"));
-    ends(&version, Exit::NotThere, "the machine waits for an answer about Kubernetes' version: no kubelet");
+    ends(
+        &version,
+        Exit::NotThere,
+        "the machine waits for an answer about the version of Kubernetes: no kubelet",
+    );
     let endpoint = refusal(&|record| {
         record.observation.kubernetes.load_balancing = Fact::unknown("throttled");
         record.observation.kubernetes.remembered_endpoint = Fact::Known(None);
@@ -435,4 +439,53 @@ fn an_observation_that_is_not_there_or_is_none_is_said_by_its_exit_code() {
     assert_eq!(render("missing.json"), Some(4));
     fs::write(dir.path().join("damaged.json"), "{").unwrap();
     assert_eq!(render("damaged.json"), Some(1));
+}
+
+/// What the API says to `kubectl`, if it answers well.
+async fn kubectl(programs: &Programs, kubeconfig: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = tokio::process::Command::new(programs.dir.join("kubectl"))
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .args(arguments)
+        .env_clear()
+        .env("HOME", kubeconfig.parent().unwrap())
+        .output()
+        .await
+        .unwrap();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_is_let_in_as_whom_the_printed_kubeconfig_says() {
+    let programs = match Programs::find() {
+        Ok(programs) if programs.dir.join("kubectl").is_file() => programs,
+        Ok(programs) => return eprintln!("SKIPPED: no kubectl in {}", programs.dir.display()),
+        Err(why) => return eprintln!("SKIPPED: {why}"),
+    };
+    let node = made("kubectl", Kubernetes::Run(programs.clone())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let print = async |name: &str, arguments: &[&str]| {
+        let output = quorate(&node, &[&["kubeconfig"], arguments].concat()).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let path = dir.path().join(name);
+        fs::write(&path, &output.stdout).unwrap();
+        (path, text(&output.stderr))
+    };
+    let (own, _) = print("own", &[]).await;
+    let (ada, noted) = print("ada", &["--user", "ada", "--group", "ops", "--group", "developers"]).await;
+    // The load balancer takes a while to find the API server healthy.
+    let began = tokio::time::Instant::now();
+    while let Err(why) = kubectl(&programs, &own, &["get", "--raw", "/readyz"]).await {
+        assert!(began.elapsed() < PATIENCE, "{why}");
+    }
+    kubectl(&programs, &own, &["get", "secrets", "--all-namespaces"]).await.unwrap();
+    let who = kubectl(&programs, &ada, &["auth", "whoami", "--output=json"]).await.unwrap();
+    let who: serde_json::Value = serde_json::from_str(&who).unwrap();
+    let who = &who["status"]["userInfo"];
+    assert_eq!(who["username"], "ada");
+    assert_eq!(who["groups"], serde_json::json!(["ops", "developers", "system:authenticated"]));
+    let credential = who["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap();
+    assert!(noted.contains(credential.strip_prefix("X509SHA256=").unwrap()), "{credential}: {noted}");
+    let refused = kubectl(&programs, &ada, &["get", "secrets"]).await.unwrap_err();
+    assert!(refused.contains("User \"ada\" cannot list resource"), "{refused}");
 }
