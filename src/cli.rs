@@ -1,5 +1,8 @@
 //! The verbs.
 
+pub mod kubeconfig;
+pub mod render;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -61,6 +64,19 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Print a kubeconfig for a person, with a certificate that ends within a day; the journal keeps a
+    /// line of it. Only on a control-plane node.
+    Kubeconfig(kubeconfig::Wanted),
+    /// Render what a control-plane node would get from a recorded observation, offline, and name what
+    /// is left out because it is secret or made on the node.
+    Render {
+        /// The recorded observation, as `quorate plan --record` writes it.
+        #[arg(long, value_name = "FILE")]
+        observed: PathBuf,
+        /// The directory to write below; it must be empty, or not be there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -87,6 +103,12 @@ pub enum CliError {
     /// There is no status.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// There is no kubeconfig.
+    #[error(transparent)]
+    Kubeconfig(#[from] kubeconfig::VerbError),
+    /// Nothing was rendered.
+    #[error(transparent)]
+    Render(#[from] render::VerbError),
     /// A recorded observation can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -139,9 +161,7 @@ fn verb(
             if json { print_json(output, &status) } else { print(output, &status.page(clock::now_ms())) }
         }
         Verb::Plan { observed: Some(path), json, record: _ } => {
-            let bytes = read_optional(&path)?.ok_or_else(|| CliError::NoRecord { path: path.clone() })?;
-            let record: Record =
-                serde_json::from_slice(&bytes).map_err(|source| CliError::Record { path, source })?;
+            let record = recorded(path)?;
             show_plan(output, &plan(&record.settings, &record.observation), json)
         }
         Verb::Plan { observed: None, record, json } => {
@@ -151,6 +171,14 @@ fn verb(
             }
             show_plan(output, &plan(&seen.settings, &seen.observation), json)
         }
+        Verb::Kubeconfig(wanted) => {
+            let text = runtime.block_on(async {
+                let reach = reach(root).await?;
+                kubeconfig::make(&reach, &wanted).await.map_err(CliError::Kubeconfig)
+            })?;
+            print(output, text.expose())
+        }
+        Verb::Render { observed, out } => print(output, &render::run(&recorded(observed)?, &out)?),
         Verb::Config(command) => runtime.block_on(config(root, &command, output)),
     }
 }
@@ -262,12 +290,22 @@ async fn set_up(
     }
 }
 
-/// One full look at this machine's world.
-async fn look(root: &Root) -> Result<Record, CliError> {
+/// The ways to everything from this machine, learnt about once.
+async fn reach(root: &Root) -> Result<Reach, CliError> {
     let access = Access::from_environment().await.map_err(CliError::Access)?;
     let setup = learn(root, &access).await.map_err(CliError::Setup)?;
-    let settings = setup.loaded.settings;
-    let reach = Reach::new(root.clone(), &access, settings.clone(), setup.identity).await;
+    Ok(Reach::new(root.clone(), &access, setup.loaded.settings, setup.identity).await)
+}
+
+/// A recorded observation.
+fn recorded(path: PathBuf) -> Result<Record, CliError> {
+    let bytes = read_optional(&path)?.ok_or_else(|| CliError::NoRecord { path: path.clone() })?;
+    serde_json::from_slice(&bytes).map_err(|source| CliError::Record { path, source })
+}
+
+/// One full look at this machine's world.
+async fn look(root: &Root) -> Result<Record, CliError> {
+    let reach = reach(root).await?;
     // What the agent has waited for decides too, so its status is taken along.
     let waiting = match status::read(root) {
         Ok(status) => status.waiting,
@@ -278,7 +316,7 @@ async fn look(root: &Root) -> Result<Record, CliError> {
         }
     };
     let observation = observe(&reach, &mut Memory::default(), Depth::Full, waiting).await;
-    Ok(Record { settings, observation })
+    Ok(Record { settings: reach.settings, observation })
 }
 
 async fn config(root: &Root, command: &ConfigCommand, output: &mut dyn Write) -> Result<(), CliError> {

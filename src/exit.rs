@@ -4,7 +4,8 @@
 //! page to this table. A code that never happens does not stand here.
 
 use crate::agent::setup::SetupError;
-use crate::cli::CliError;
+use crate::cli::{CliError, kubeconfig, render};
+use crate::pki::PkiError;
 use crate::telemetry::status::StatusError;
 
 /// How a run of `quorate` ended.
@@ -22,12 +23,21 @@ pub enum Exit {
     NotThere,
     /// Without an answer from this machine's metadata service or from AWS.
     NoAnswer,
+    /// Not, since it should not be done here or now.
+    Refused,
 }
 
 impl Exit {
     /// All of them, by code.
-    pub const ALL: [Self; 6] =
-        [Self::Success, Self::Failed, Self::CommandLine, Self::Configuration, Self::NotThere, Self::NoAnswer];
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Failed,
+        Self::CommandLine,
+        Self::Configuration,
+        Self::NotThere,
+        Self::NoAnswer,
+        Self::Refused,
+    ];
 
     /// The code.
     pub fn code(self) -> u8 {
@@ -38,6 +48,7 @@ impl Exit {
             Self::Configuration => 3,
             Self::NotThere => 4,
             Self::NoAnswer => 5,
+            Self::Refused => 6,
         }
     }
 
@@ -50,8 +61,15 @@ impl Exit {
             Self::Configuration => {
                 "the configuration is wrong; every error is named with source, line and column"
             }
-            Self::NotThere => "what was asked for is not there: no status yet, no recorded observation",
+            Self::NotThere => {
+                "what was asked for, or what it is made from, is not there: no status yet, no recorded \
+                 observation, no control plane yet"
+            }
             Self::NoAnswer => "the metadata service or AWS gave no usable answer; trying again may help",
+            Self::Refused => {
+                "it is not done here or now: on a worker, with a clock that is not synchronised, into a \
+                 directory that is not empty"
+            }
         }
     }
 
@@ -64,6 +82,14 @@ impl Exit {
             CliError::Status(StatusError::None { .. }) | CliError::NoRecord { .. } => Self::NotThere,
             CliError::Setup(SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_))
             | CliError::Metadata(_) => Self::NoAnswer,
+            CliError::Kubeconfig(error) => Self::of_kubeconfig(error),
+            CliError::Render(error) => match error {
+                render::VerbError::Missing { .. } => Self::NotThere,
+                render::VerbError::Role { .. }
+                | render::VerbError::NoControlPlane
+                | render::VerbError::NotEmpty { .. } => Self::Refused,
+                render::VerbError::Render(_) | render::VerbError::File(_) => Self::Failed,
+            },
             CliError::Start(_)
             | CliError::Access(_)
             | CliError::Status(StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_))
@@ -71,6 +97,25 @@ impl Exit {
             | CliError::Record { .. }
             | CliError::Json(_)
             | CliError::Output(_) => Self::Failed,
+        }
+    }
+
+    fn of_kubeconfig(error: &kubeconfig::VerbError) -> Self {
+        use kubeconfig::VerbError as Error;
+        match error {
+            Error::Pki(PkiError::Name { .. }) | Error::NoCaller { .. } => Self::CommandLine,
+            Error::NoEndpoint | Error::NoAuthorities { .. } => Self::NotThere,
+            Error::Object(_) => Self::NoAnswer,
+            Error::Role { .. }
+            | Error::NoControlPlane
+            | Error::ClockNotSynchronised
+            | Error::OtherAuthority { .. } => Self::Refused,
+            Error::Caller { .. }
+            | Error::Clock(_)
+            | Error::File(_)
+            | Error::Endpoint { .. }
+            | Error::Pki(_)
+            | Error::Kubeconfig(_) => Self::Failed,
         }
     }
 }
@@ -92,7 +137,7 @@ mod tests {
     fn no_code_means_two_things() {
         let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use std::time::Duration;
 use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
 use crate::config::Settings;
-use crate::config::settings::{AutoCompaction, Filesystem};
+use crate::config::settings::{ApiEndpoint, AutoCompaction, Filesystem};
 use crate::etcd::config::{CompactionMode, Paths, Tuning};
 use crate::etcd::{ClusterClient, TlsFiles};
+use crate::host::files::{FileError, read_optional};
 use crate::host::filesystem::Kind;
 use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
@@ -107,6 +108,13 @@ impl Reach {
     /// The file that keeps which endpoint Kubernetes' files were last made for.
     pub fn remembered_endpoint(&self) -> PathBuf {
         self.root.path("/var/lib/quorate/endpoint")
+    }
+
+    /// The endpoint that Kubernetes' files were last made for; `None` when they never were, or when
+    /// the file is damaged: the agent alone writes it, and writes it anew.
+    pub fn last_endpoint(&self) -> Result<Option<ApiEndpoint>, FileError> {
+        let text = read_optional(&self.remembered_endpoint())?;
+        Ok(text.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
     }
 
     /// Whether files are given to the users of the components that read them: on a machine. Below

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
+use crate::config::settings::ControlPlaneKind;
 use crate::host::files;
 use crate::host::manifests::Manifests;
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
@@ -47,7 +47,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     KubernetesObservation {
         version,
         load_balancing,
-        remembered_endpoint: remembered_endpoint(reach),
+        remembered_endpoint: reach.last_endpoint().into(),
         authorities,
         leaves: pki::cluster_leaves::inspect(&reach.root.path(paths::KUBERNETES), reach.owners().as_ref())
             .into(),
@@ -148,17 +148,6 @@ async fn authorities(reach: &Reach, memory: &mut Option<(Instant, Authority)>) -
             Fact::unknown(format!("{}: {}", reach.aws.objects.url(CLUSTER_AUTHORITIES), chain(&error)))
         }
     }
-}
-
-fn remembered_endpoint(reach: &Reach) -> Fact<Option<ApiEndpoint>> {
-    let path = reach.remembered_endpoint();
-    let text = match files::read_optional(&path) {
-        Ok(None) => return Fact::Known(None),
-        Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-        Err(error) => return Err(error).into(),
-    };
-    // Written by the agent alone; damaged, it is made anew.
-    Fact::Known(text.parse().ok())
 }
 
 /// The digests of the files that are rendered; who wrote them is no matter.

@@ -75,6 +75,9 @@ pub struct ClientCertificate {
     pub certificate: String,
     /// Its key, in PEM.
     pub key: Secret,
+    /// SHA-256 of the certificate in DER, in hexadecimal. The API server's audit log has it as the
+    /// user's `authentication.kubernetes.io/credential-id`, after `X509SHA256=`.
+    pub fingerprint: String,
     /// The end of its validity, in milliseconds since 1970.
     pub not_after: i64,
 }
@@ -263,9 +266,9 @@ impl ClusterAuthorities {
         let end = certificate::moment(now)?.checked_add(lifetime);
         params.not_after = end.ok_or_else(|| bad("no certificate can name its end"))?;
         let signed = authority.sign_in_groups(WHAT, params, groups)?;
-        let (_, not_after) =
-            certificate::Certificate::from_pem(WHAT, signed.certificate.as_bytes())?.validity()?;
-        Ok(ClientCertificate { certificate: signed.certificate, key: signed.key, not_after })
+        let own = certificate::Certificate::from_pem(WHAT, signed.certificate.as_bytes())?;
+        let (fingerprint, (_, not_after)) = (own.fingerprint(), own.validity()?);
+        Ok(ClientCertificate { certificate: signed.certificate, key: signed.key, fingerprint, not_after })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::load_balancer::TargetHealth;
 use crate::model::machine::{address_of, client_url};
 use crate::model::plan::Subject;
 use crate::model::{
-    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Step, WaitingOn, Warning,
+    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
 };
 
 use super::certificates::{past_half_life, synchronised};
@@ -44,18 +44,25 @@ pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Pla
     plan
 }
 
+/// What this machine's files are rendered from, and what is to be known about it; or else the report
+/// that says what is missing.
+pub fn control_plane_inputs(
+    settings: &Settings,
+    seen: &Observation,
+) -> Result<(ControlPlaneInputs, Vec<Warning>), Box<Report>> {
+    let mut course = Course::new(Phase::Preparing);
+    match ground(settings, seen, &mut course).and_then(|ground| ground.inputs(settings, seen, &course)) {
+        Ok(inputs) => Ok((inputs, course.warnings)),
+        Err(plan) => Err(Box::new(plan.report)),
+    }
+}
+
 fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<Plan> {
-    let me = course.need(&seen.identity, Subject::Identity)?;
-    let version = *course.need(&seen.kubernetes.version, Subject::KubernetesVersion)?;
-    let Fact::Known(view) = &seen.etcd.cluster else {
-        return Err(course.wait(WaitingOn::Quorum));
-    };
-    let endpoint = endpoint(settings, seen, &mut course)?;
+    let ground = ground(settings, seen, &mut course)?;
+    let (me, view) = (ground.me, ground.view);
     let authorities = authorities(seen, view, &mut course)?;
-    let Some(endpoint) = endpoint else {
-        return Err(course.wait(WaitingOn::LoadBalancer));
-    };
-    let inputs = inputs(settings, seen, me, view, version, endpoint.clone());
+    let inputs = ground.inputs(settings, seen, &course)?;
+    let endpoint = inputs.endpoint.clone();
     leaves(seen, &inputs, authorities, &mut course)?;
     let impossible = |error: &dyn std::error::Error| Halt::Contradiction { what: chain(error) };
     let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
@@ -213,35 +220,57 @@ fn leaves(
     Err(course.act([issue]))
 }
 
-fn inputs(
-    settings: &Settings,
-    seen: &Observation,
-    me: &Identity,
-    view: &ClusterView,
+/// What everything here stands on.
+struct Ground<'a> {
+    me: &'a Identity,
     version: KubernetesVersion,
-    endpoint: ApiEndpoint,
-) -> ControlPlaneInputs {
-    let own = client_url(me.address);
-    let voter = seen.etcd.own.known().is_some();
-    let etcd_endpoints = if voter {
-        vec![own]
-    } else {
-        view.records.values().filter_map(|record| address_of(&record.peer_url).map(client_url)).collect()
+    view: &'a ClusterView,
+    endpoint: Option<ApiEndpoint>,
+}
+
+fn ground<'a>(settings: &Settings, seen: &'a Observation, course: &mut Course) -> Next<Ground<'a>> {
+    let me = course.need(&seen.identity, Subject::Identity)?;
+    let version = *course.need(&seen.kubernetes.version, Subject::KubernetesVersion)?;
+    let Fact::Known(view) = &seen.etcd.cluster else {
+        return Err(course.wait(WaitingOn::Quorum));
     };
-    ControlPlaneInputs {
-        cluster: settings.cluster.clone(),
-        settings: settings.kubernetes.clone(),
-        version,
-        node: Node {
-            instance: me.instance.clone(),
-            zone: me.zone.clone(),
-            region: me.region.clone(),
-            address: me.address,
-            instance_type: None,
-        },
-        endpoint,
-        etcd_endpoints,
-        authorities: view.control_plane.authorities.clone().unwrap_or_default(),
+    let endpoint = endpoint(settings, seen, course)?;
+    Ok(Ground { me, version, view, endpoint })
+}
+
+impl Ground<'_> {
+    fn inputs(self, settings: &Settings, seen: &Observation, course: &Course) -> Next<ControlPlaneInputs> {
+        let Self { me, version, view, endpoint } = self;
+        let Some(endpoint) = endpoint else {
+            return Err(course.wait(WaitingOn::LoadBalancer));
+        };
+        // Their digest is in the manifests: without it there would be others.
+        let Some(authorities) = view.control_plane.authorities.clone() else {
+            let why = "they are not recorded in etcd yet".to_owned();
+            return Err(course.wait(WaitingOn::Answer { about: Subject::ClusterAuthorities, why }));
+        };
+        let own = client_url(me.address);
+        let voter = seen.etcd.own.known().is_some();
+        let etcd_endpoints = if voter {
+            vec![own]
+        } else {
+            view.records.values().filter_map(|record| address_of(&record.peer_url).map(client_url)).collect()
+        };
+        Ok(ControlPlaneInputs {
+            cluster: settings.cluster.clone(),
+            settings: settings.kubernetes.clone(),
+            version,
+            node: Node {
+                instance: me.instance.clone(),
+                zone: me.zone.clone(),
+                region: me.region.clone(),
+                address: me.address,
+                instance_type: None,
+            },
+            endpoint,
+            etcd_endpoints,
+            authorities,
+        })
     }
 }
 

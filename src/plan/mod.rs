@@ -36,6 +36,8 @@ use crate::model::{Fact, Halt, Observation, Phase, Plan, Role};
 
 use course::{Course, Next};
 
+pub use control_plane::control_plane_inputs;
+
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
     let etcd = match decide(settings, seen) {

@@ -9,12 +9,16 @@ use log::kv::{Error, Key, Source, Value, VisitSource};
 use systemd_journal_logger::JournalLog;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+/// The target of events that are kept wherever there is a journal, even when a person runs the
+/// program in a terminal: who was given what.
+pub const NOTED: &str = "quorate::noted";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +70,21 @@ pub fn install() -> Result<LogLevel, JournalError> {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false);
-        registry.with(lines).try_init().map_err(JournalError::Install)?;
+        let (journal, none) = match JournalLog::new() {
+            Ok(journal) => (Some(JournalLayer { journal }.with_filter(filter_fn(is_noted))), None),
+            Err(error) => (None, Some(error)),
+        };
+        registry.with(lines).with(journal).try_init().map_err(JournalError::Install)?;
+        if let Some(error) = none {
+            // In a container, or where the system's manager is another one.
+            tracing::debug!(%error, "there is no journal beside standard error");
+        }
     }
     Ok(LogLevel(handle))
+}
+
+fn is_noted(event: &Metadata<'_>) -> bool {
+    event.target() == NOTED
 }
 
 /// Sends tracing's events to the journal, their fields and those of the spans around them as
@@ -207,6 +223,20 @@ mod tests {
         assert_eq!(kept[0].fields["QUORATE_STEP"], "format");
         assert_eq!(kept[0].fields["QUORATE_ATTEMPT"], "2");
         assert_eq!(readable(&kept[0]), "done attempt=2 step=format");
+    }
+
+    #[test]
+    fn what_is_noted_is_kept_at_every_level_that_a_verb_logs_at_and_nothing_else_is() {
+        let kept = Kept::default();
+        let subscriber = tracing_subscriber::registry()
+            .with(up_to(LevelFilter::INFO))
+            .with(kept.clone().with_filter(filter_fn(is_noted)));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: NOTED, user = "ada", "noted");
+            tracing::error!("not noted");
+        });
+        let kept = kept.0.lock().unwrap();
+        assert_eq!(kept.iter().map(readable).collect::<Vec<_>>(), ["noted user=ada"]);
     }
 
     #[test]

@@ -13,4 +13,5 @@ mod model;
 mod planner;
 mod service;
 mod units;
+mod verbs;
 mod weather;

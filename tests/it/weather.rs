@@ -8,8 +8,8 @@
 mod aws;
 mod etcd;
 mod metadata;
-mod node;
-mod sky;
+pub mod node;
+pub mod sky;
 mod volumes;
 
 /// A misfortune, and where it is covered: a source file, and in it a test.

@@ -219,6 +219,7 @@ fn a_person_gets_a_certificate_with_every_group_and_for_no_longer_than_asked() {
         assert_eq!(user, "ada@example.org");
         assert_eq!(dates, (NOW - 300_000, NOW + 3_600_000));
         assert_eq!(client.not_after, NOW + 3_600_000);
+        assert_eq!(client.fingerprint.len(), 64);
         let own = certificate::Certificate::from_pem("a person", client.certificate.as_bytes()).unwrap();
         own.must_match(&certificate::key_from_pem("a person", client.key.expose()).unwrap()).unwrap();
     }
