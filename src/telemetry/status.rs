@@ -416,6 +416,10 @@ mod tests {
         member                   a1 etcd-1        voter, healthy
         member                   b2 etcd-2        voter, leader, healthy
         member                   c3 (not started) learner, does not answer
+        kubernetes v1.36.2  endpoint api.example.com:6443
+                   kube-apiserver          not ready: 500 not poststarthook/rbac/bootstrap-roles
+                   kube-controller-manager ready
+                   kube-scheduler          ready
         "#);
     }
 
