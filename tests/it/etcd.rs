@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use quorate::etcd::{ClusterClient, EtcdError, Paths, TlsFiles, Tuning, launch, render};
+use quorate::etcd::{ClusterClient, EtcdError, LockName, Paths, TlsFiles, Tuning, launch, render};
 use quorate::model::machine::{client_url, peer_url};
 use quorate::model::{
     Charter, ClusterName, ClusterUuid, ClusterView, EtcdLaunch, EtcdVersion, Fact, Founder, Generation,
