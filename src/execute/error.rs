@@ -79,6 +79,21 @@ pub enum StepError {
     /// Static pods' manifests.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The authority's certificate is not on this machine any more.
+    #[error("there is no {path}")]
+    NoCertificate {
+        /// Where it should be.
+        path: &'static str,
+    },
+    /// An endpoint that no URL can be made of.
+    #[error(transparent)]
+    Endpoint(#[from] crate::pki::NotAServerUrl),
+    /// An object for the API.
+    #[error(transparent)]
+    FirstThing(#[from] crate::kubernetes::objects::ObjectError),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] crate::kubernetes::api::ApiError),
     /// Load balancers.
     #[error(transparent)]
     LoadBalancer(#[from] LoadBalancerError),

@@ -8,7 +8,10 @@ use crate::aws::Written;
 use crate::config::settings::ApiEndpoint;
 use crate::host::clock;
 use crate::host::files::{self, NewFile};
-use crate::kubernetes::{Owner, RenderedFile, paths};
+use crate::kubernetes::api::ApiClient;
+use crate::kubernetes::{Owner, RenderedFile, objects, paths};
+use crate::model::InstanceId;
+use crate::model::fact::chain;
 use crate::pki::{ClusterAuthorities, ClusterLeafRequest, cluster_leaves};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
 
@@ -64,6 +67,38 @@ pub(super) fn write_files(
         files::create_dir(parent, 0o755)?;
     }
     Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
+}
+
+async fn api(reach: &Reach) -> Result<ApiClient, StepError> {
+    Ok(ApiClient::connect(&reach.root.path(paths::ADMIN_KUBECONFIG)).await?)
+}
+
+pub(super) async fn take_lease(
+    reach: &Reach,
+    instance: &InstanceId,
+    duration_s: i32,
+    version: Option<&str>,
+) -> Result<(), StepError> {
+    let taken = api(reach).await?.take_lease(instance, version, clock::now_ms(), duration_s).await?;
+    if taken { Ok(()) } else { Err(StepError::Overtaken) }
+}
+
+/// Applies those of the first things that are named; one that is refused does not stop the others.
+pub(super) async fn apply(reach: &Reach, titles: &[String], endpoint: &ApiEndpoint) -> Result<(), StepError> {
+    let authority = files::read_optional(&reach.root.path(paths::CA))?;
+    let authority = authority.ok_or(StepError::NoCertificate { path: paths::CA })?;
+    let authority = String::from_utf8_lossy(&authority);
+    let all = objects::first_things(&reach.settings.cluster, &endpoint.url().parse()?, &authority)?;
+    let api = api(reach).await?;
+    let mut first = Ok(());
+    for object in all.iter().filter(|object| titles.contains(&object.title())) {
+        match api.apply(object).await {
+            Ok(()) => tracing::info!(object = object.title(), "applied an object to the API"),
+            Err(error) if first.is_ok() => first = Err(error),
+            Err(error) => tracing::warn!(why = chain(&error), "an object was not applied to the API"),
+        }
+    }
+    Ok(first?)
 }
 
 fn owner(reach: &Reach, of: Owner) -> Option<u32> {

@@ -130,6 +130,10 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::RegisterTarget { balancer, target } => {
             Ok(reach.aws.load_balancers.register_target(balancer, target, balancer.target_port).await?)
         }
+        Step::TakeApiLease { instance, duration_s, version } => {
+            kubernetes::take_lease(reach, instance, *duration_s, version.as_deref()).await
+        }
+        Step::ApplyObjects { objects, endpoint } => kubernetes::apply(reach, objects, endpoint).await,
     }
 }
 

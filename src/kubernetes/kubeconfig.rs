@@ -122,6 +122,30 @@ impl Kubeconfig<'_> {
     }
 }
 
+/// A kubeconfig that says where the API is and who vouches for it, and nothing of who comes: the
+/// form of the ConfigMap `cluster-info`.
+///
+/// # Errors
+/// [`KubeconfigError::Render`] alone.
+pub fn without_user(cluster: &str, server: &ServerUrl, authority: &str) -> Result<String, KubeconfigError> {
+    let file = kube::config::Kubeconfig {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Config".to_owned()),
+        clusters: vec![NamedCluster {
+            name: cluster.to_owned(),
+            cluster: Some(Cluster {
+                server: Some(server.to_string()),
+                certificate_authority_data: Some(BASE64.encode(authority)),
+                ..Cluster::default()
+            }),
+            ..NamedCluster::default()
+        }],
+        ..kube::config::Kubeconfig::default()
+    };
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(&file, options).map_err(KubeconfigError::Render)
+}
+
 /// What a kubeconfig's current context says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

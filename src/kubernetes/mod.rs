@@ -1,17 +1,19 @@
 //! What a control-plane node's Kubernetes is made of: manifests and configuration files, as texts.
 //!
 //! Rendering is pure: the same [`ControlPlaneInputs`] give the same bytes, so that whoever plans can compare what
-//! should lie on the disk with what lies there. Nothing here reads, writes, asks the time or draws a number; keys
+//! should lie on the disk with what lies there. Nothing in rendering reads, writes, asks the time or draws a number; keys
 //! and certificates are made elsewhere, and only their places ([`paths`]) are known here.
 //!
 //! - [`control_plane`] renders everything but secrets;
 //! - [`encryption`] renders the one file that is a secret itself;
 //! - [`version`] knows what differs between versions of Kubernetes;
-//! - flags come from [`flags`], pods from `static_pods`, and the other files from modules of their own.
+//! - flags come from [`flags`], pods from `static_pods`, and the other files from modules of their own;
+//! - [`objects`] are what quorate keeps in the API, and [`api`], which alone is not pure, is the way there.
 //!
 //! A static pod is restarted by the kubelet when its manifest changes, and by nothing else. So each manifest carries
 //! the annotation [`CONFIGURATION_DIGEST`]: the digest of the files that its program reads only when it starts.
 
+pub mod api;
 pub mod component;
 pub mod encryption;
 pub mod flags;
@@ -19,6 +21,7 @@ pub mod inputs;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod objects;
 pub mod paths;
 pub mod version;
 

@@ -33,6 +33,8 @@ pub const FRONT_PROXY_CA: &str = "/etc/kubernetes/pki/front-proxy-ca.crt";
 pub const ETCD_CA: &str = "/etc/kubernetes/pki/etcd-ca.crt";
 /// The kubelet's kubeconfig; kube-proxy's too.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The administrator's kubeconfig on this machine.
+pub const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 /// The kubelet's configuration.
 pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// kube-proxy's configuration.

@@ -90,6 +90,33 @@ pub struct KubernetesObservation {
     pub files: Fact<BTreeMap<String, String>>,
     /// The components.
     pub components: BTreeMap<Component, ComponentObservation>,
+    /// What quorate keeps in the API; asked for when this machine's API server is ready.
+    pub first_things: Fact<FirstThings>,
+}
+
+/// What quorate keeps in the API, and who looks after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstThings {
+    /// Who changes it at the moment; `None` when there is no such lease.
+    pub lease: Option<ApiLease>,
+    /// The objects that are absent, or do not say what they should for the endpoint that this
+    /// machine's files were last made for: as `ConfigMap kube-public/cluster-info`.
+    pub unfit: Vec<String>,
+}
+
+/// A lease in the API.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiLease {
+    /// Who holds it, as it is written there.
+    pub holder: Option<String>,
+    /// When the holder last said so, in milliseconds since 1970 by the holder's clock.
+    pub renewed: Option<i64>,
+    /// For how long that holds, in seconds.
+    pub duration_s: i32,
+    /// Its version, the condition of the next write.
+    pub version: String,
 }
 
 impl KubernetesObservation {
@@ -108,6 +135,7 @@ impl KubernetesObservation {
             leaves: Fact::unknown(why),
             files: Fact::unknown(why),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+            first_things: Fact::unknown(why),
         }
     }
 }

@@ -257,6 +257,8 @@ pub enum Subject {
     ClusterLeaves,
     /// Kubernetes' files on this machine.
     KubernetesFiles,
+    /// What quorate keeps in the API.
+    FirstThings,
 }
 
 impl fmt::Display for Subject {
@@ -281,6 +283,7 @@ impl fmt::Display for Subject {
             Self::ClusterAuthorities => "Kubernetes' authorities",
             Self::ClusterLeaves => "Kubernetes' certificates on this machine",
             Self::KubernetesFiles => "Kubernetes' files on this machine",
+            Self::FirstThings => "what is kept in the API",
         })
     }
 }

@@ -223,6 +223,22 @@ pub enum Step {
         /// What this machine is registered as.
         target: TargetId,
     },
+    /// Take, or keep, the lease on what quorate keeps in the API.
+    TakeApiLease {
+        /// This instance.
+        instance: InstanceId,
+        /// For how long, in seconds.
+        duration_s: i32,
+        /// The version of the lease that is replaced; `None` when there must be none.
+        version: Option<String>,
+    },
+    /// Make objects in the API what they should be.
+    ApplyObjects {
+        /// Which, as [`FirstThings`](super::kubernetes::FirstThings) names them.
+        objects: Vec<String>,
+        /// The endpoint that they are made for.
+        endpoint: ApiEndpoint,
+    },
 }
 
 /// What an amendment of the charter changes.
@@ -277,6 +293,8 @@ impl Step {
             Self::TakeControlPlaneLock { .. } => "takeControlPlaneLock",
             Self::ReleaseControlPlaneLock { .. } => "releaseControlPlaneLock",
             Self::RegisterTarget { .. } => "registerTarget",
+            Self::TakeApiLease { .. } => "takeApiLease",
+            Self::ApplyObjects { .. } => "applyObjects",
         }
     }
 
@@ -319,7 +337,9 @@ impl Step {
             | Self::KeepManifest { .. }
             | Self::TakeControlPlaneLock { .. }
             | Self::ReleaseControlPlaneLock { .. }
-            | Self::RegisterTarget { .. } => false,
+            | Self::RegisterTarget { .. }
+            | Self::TakeApiLease { .. }
+            | Self::ApplyObjects { .. } => false,
         }
     }
 }

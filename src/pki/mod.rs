@@ -34,7 +34,7 @@ pub use cluster::{ClusterAuthorities, EncryptionKey};
 pub use cluster_leaves::ClusterLeafRequest;
 pub use files::Owners;
 pub use leaves::{LeafRequest, inspect, issue};
-pub use names::{ClusterLeafNames, ClusterLeaves, HostName, NotAHostName, ServerUrl};
+pub use names::{ClusterLeafNames, ClusterLeaves, HostName, NotAHostName, NotAServerUrl, ServerUrl};
 
 /// A text that shows itself to nobody but who asks for it by name: a private key in PEM, or a file
 /// that holds one.

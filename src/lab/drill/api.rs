@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -18,9 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
 use super::{Options, Report, Stage, Unmet};
+use crate::kubernetes::api::ApiClient;
+use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
 use crate::lab::laboratory::Laboratory;
-use crate::lab::settings::Kubernetes;
+use crate::lab::settings::{CLUSTER, Kubernetes};
+use crate::pki::NotAServerUrl;
 
 /// How long three API servers, and all that elects a leader, may take to be ready.
 const READY: Duration = Duration::from_mins(2);
@@ -45,6 +49,7 @@ pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Res
         ("apiReadyMs", told.ready),
         ("apiLongestGapMs", told.longest_gap),
         ("leasesMovedMs", told.leases_moved),
+        ("firstThingsBackMs", told.repaired),
     ] {
         if let Some(time) = value {
             report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -61,6 +66,7 @@ struct Told {
     ready: Option<Duration>,
     longest_gap: Option<Duration>,
     leases_moved: Option<Duration>,
+    repaired: Option<Duration>,
     writes: u64,
 }
 
@@ -85,6 +91,7 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
 
 async fn misfortunes(stage: &mut Stage, admin: &Config, told: &mut Told) -> Result<(), Unmet> {
     secrets_are_encrypted(stage, admin).await?;
+    told.repaired = Some(first_things(stage, admin).await?);
     let before = holders(admin).await?;
     let leader = stage
         .lab
@@ -181,6 +188,53 @@ async fn secrets_are_encrypted(stage: &Stage, config: &Config) -> Result<(), Unm
     } else {
         Err(Unmet::Broken("a secret lies in etcd unencrypted".to_owned()))
     }
+}
+
+/// What quorate keeps in the API is there, and comes back when it is taken away or changed: a
+/// ConfigMap that is deleted, and a binding that is made anew to another role. How long that took.
+async fn first_things(stage: &Stage, config: &Config) -> Result<Duration, Unmet> {
+    const THERE: Duration = Duration::from_secs(30);
+    const BACK: Duration = Duration::from_secs(90);
+    let told = |error: &(dyn std::error::Error + 'static)| Unmet::Broken(crate::lab::error::chain(error));
+    let root = stage.lab.control_plane().first().map(|machine| machine.root());
+    let root = root.ok_or_else(|| Unmet::Broken("there is no machine".to_owned()))?;
+    let authority = std::fs::read_to_string(root.join("etc/kubernetes/pki/ca.crt"));
+    let authority = authority.map_err(|error| told(&error))?;
+    // As the machine's files have it.
+    let endpoint = std::fs::read_to_string(root.join("var/lib/quorate/endpoint"));
+    let endpoint = endpoint.map_err(|error| told(&error))?;
+    let server = format!("https://{}", endpoint.trim());
+    let server = server.parse().map_err(|error: NotAServerUrl| told(&error))?;
+    let cluster = CLUSTER.parse().map_err(|_| Unmet::Broken(format!("{CLUSTER:?} names no cluster")))?;
+    let wanted = first_things_of(&cluster, &server, &authority).map_err(|error| told(&error))?;
+    let look = ApiClient::of(client(config)?);
+    let complete = async |patience: Duration| {
+        let began = Instant::now();
+        loop {
+            let unfit = look.unfit(&wanted).await;
+            match unfit {
+                Ok(unfit) if unfit.is_empty() => return Ok(began.elapsed()),
+                unfit if began.elapsed() > patience => {
+                    return Err(Unmet::Broken(format!("not in the API as it should be: {unfit:?}")));
+                }
+                Ok(_) | Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    };
+    complete(THERE).await?;
+    let client = client(config)?;
+    let gone = DeleteParams::default();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
+    maps.delete("cluster-info", &gone).await.map_err(|error| told(&error))?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(client);
+    let name = "quorate:node-proxier";
+    let mut binding = bindings.get(name).await.map_err(|error| told(&error))?;
+    bindings.delete(name, &gone).await.map_err(|error| told(&error))?;
+    binding.metadata.resource_version = None;
+    binding.metadata.uid = None;
+    binding.role_ref.name = "view".to_owned();
+    bindings.create(&PostParams::default(), &binding).await.map_err(|error| told(&error))?;
+    complete(BACK).await
 }
 
 /// No program says that it was started with what is deprecated or not known.

@@ -131,7 +131,9 @@ impl Planner {
             | Step::RollBack { .. }
             | Step::TakeControlPlaneLock { .. }
             | Step::ReleaseControlPlaneLock { .. }
-            | Step::RegisterTarget { .. } => unreachable!("there is no Kubernetes"),
+            | Step::RegisterTarget { .. }
+            | Step::TakeApiLease { .. }
+            | Step::ApplyObjects { .. } => unreachable!("there is no Kubernetes"),
         }
     }
 

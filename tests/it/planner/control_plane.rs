@@ -3,8 +3,8 @@
 use quorate::config::Settings;
 use quorate::kubernetes::Component;
 use quorate::model::kubernetes::{
-    ComponentObservation, ControlPlaneRecords, KubernetesObservation, LoadBalancing, Readiness, Rollout,
-    RolloutState,
+    ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
+    Readiness, Rollout, RolloutState,
 };
 use quorate::model::load_balancer::{
     FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth,
@@ -72,6 +72,7 @@ fn bare() -> Observation {
             leaves: Fact::Known(None),
             files: Fact::Known([].into()),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+            first_things: Fact::Known(FirstThings::default()),
         };
     })
 }
@@ -154,7 +155,31 @@ fn apply(seen: &mut Observation, step: Step) {
         }
         Step::TakeControlPlaneLock { instance } => records(seen).lock = Some(instance),
         Step::ReleaseControlPlaneLock { .. } => records(seen).lock = None,
+        Step::TakeApiLease { instance, duration_s, version } => {
+            let found = first_things(seen);
+            assert_eq!(found.lease.as_ref().map(|lease| lease.version.clone()), version);
+            found.lease = Some(lease(instance.as_str(), at, duration_s));
+        }
+        Step::ApplyObjects { objects, .. } => {
+            first_things(seen).unfit.retain(|object| !objects.contains(object));
+        }
         other => panic!("not the control plane's: {other:?}"),
+    }
+}
+
+fn first_things(seen: &mut Observation) -> &mut FirstThings {
+    match &mut seen.kubernetes.first_things {
+        Fact::Known(found) => found,
+        Fact::Unknown(why) => panic!("not known: {why}"),
+    }
+}
+
+fn lease(holder: &str, renewed: i64, duration_s: i32) -> ApiLease {
+    ApiLease {
+        holder: Some(holder.to_owned()),
+        renewed: Some(renewed),
+        duration_s,
+        version: format!("{renewed} by {holder}"),
     }
 }
 
@@ -366,6 +391,71 @@ fn a_machine_that_its_group_does_not_register_registers_itself_when_it_is_ready(
         }
     });
     does_with(&kubernetes(), &unknown, &[]);
+}
+
+const INFO: &str = "ConfigMap kube-public/cluster-info";
+
+/// A control plane that runs, with something missing in the API and this lease there.
+fn lacking(lease: Option<ApiLease>) -> Observation {
+    running().but(|seen| *first_things(seen) = FirstThings { lease, unfit: vec![INFO.to_owned()] })
+}
+
+#[test]
+fn what_is_missing_in_the_api_is_put_there_by_who_holds_the_lease() {
+    let at = running().at;
+    let me = instance(1);
+    let other = instance(2);
+    let free = [
+        None,
+        Some(lease(other.as_str(), at - 31_000, 30)),
+        Some(lease("", at, 30)),
+        Some(ApiLease { holder: None, ..lease("", at, 30) }),
+        Some(ApiLease { renewed: None, ..lease(other.as_str(), at, 30) }),
+        Some(lease(me.as_str(), at - 31_000, 30)),
+        // Taken by a clock that was wrong: it would not end for an hour.
+        Some(lease(other.as_str(), at + HOUR, 30)),
+    ];
+    for lease in free {
+        let seen = lacking(lease);
+        let plan = does_with(&kubernetes(), &seen, &["takeApiLease", "applyObjects"]);
+        let Step::ApplyObjects { objects, endpoint } = &plan.steps[1] else { panic!("{:?}", plan.steps) };
+        assert_eq!(
+            (objects.as_slice(), endpoint.host()),
+            ([INFO.to_owned()].as_slice(), "api.elb.amazonaws.com")
+        );
+        assert_eq!(settle(seen).0, ["takeApiLease", "applyObjects"]);
+    }
+    does_with(&kubernetes(), &lacking(Some(lease(me.as_str(), at - 29_000, 30))), &["applyObjects"]);
+    let held = lacking(Some(lease(other.as_str(), at - 29_000, 30)));
+    let plan = does_with(&kubernetes(), &held, &[]);
+    assert_eq!((plan.report.waiting, plan.report.warnings), (vec![], vec![]));
+}
+
+#[test]
+fn a_lease_is_not_taken_when_nothing_is_missing() {
+    let ended = running().but(|seen| first_things(seen).lease = Some(lease(instance(2).as_str(), 0, 30)));
+    does_with(&kubernetes(), &ended, &[]);
+}
+
+#[test]
+fn nothing_is_put_into_an_api_that_is_not_ready_or_does_not_tell() {
+    let unknown = running().but(|seen| seen.kubernetes.first_things = Fact::unknown("500 from etcd"));
+    let plan = does_with(&kubernetes(), &unknown, &[]);
+    let subject = Subject::FirstThings;
+    assert_eq!(plan.report.warnings, [Warning::Answer { subject, why: "500 from etcd".to_owned() }]);
+    let starting = lacking(None).but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+        found.readiness = Readiness::NotReady("500".to_owned());
+    });
+    does_with(&kubernetes(), &starting, &[]);
+}
+
+#[test]
+fn what_is_kept_in_the_api_follows_the_endpoint_after_the_files() {
+    let moved = lacking(None).but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
+    let (done, _) = settle(moved);
+    let expected = ["issueClusterLeaves", "writeKubernetesFiles", "takeApiLease", "applyObjects"];
+    assert_eq!(done, expected);
 }
 
 #[test]
