@@ -96,11 +96,10 @@ impl Kind {
     /// How a value is written.
     pub fn example(&self) -> Option<&'static str> {
         match self {
-            Self::Text(rule) => Some(rule.example),
+            Self::Text(rule) | Self::Document(rule) => Some(rule.example),
             Self::Duration { .. } => Some("1m30s"),
             Self::Size { .. } => Some("8GiB"),
             Self::Fraction { .. } => Some("0.001"),
-            Self::Document(rule) => Some(rule.example),
             Self::List(_) | Self::Choice(_) | Self::Count(_) | Self::Integer { .. } | Self::Retention => None,
         }
     }

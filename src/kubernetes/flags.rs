@@ -17,7 +17,7 @@ pub fn flags(inputs: &ControlPlaneInputs, component: Component) -> Vec<String> {
     match component {
         Component::ApiServer => flags.extend(texts(&settings.api_server.additions.extra_args)),
         Component::ControllerManager => {
-            flags.extend(texts(&settings.controller_manager.additions.extra_args))
+            flags.extend(texts(&settings.controller_manager.additions.extra_args));
         }
         Component::Scheduler => flags.extend(texts(&settings.scheduler.additions.extra_args)),
     }

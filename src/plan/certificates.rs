@@ -29,6 +29,8 @@ pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &m
         }
         Fact::Known(None) => {
             let charter = course.need(&seen.charter, Subject::Charter)?;
+            // A tag that a crash left out is written first, and only EC2 tells that it is missing.
+            course.need(&seen.volumes, Subject::Volumes)?;
             return Err(if charter.is_some() || lived {
                 course.halt(Halt::AuthorityLost)
             } else {

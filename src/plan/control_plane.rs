@@ -159,7 +159,7 @@ fn authorities<'a>(
         (Fact::Known(None), Some(_)) => Err(course.halt(Halt::ClusterAuthoritiesLost)),
         (Fact::Known(None), None) => {
             // Certificates of authorities that nobody wrote down: there was an earlier life.
-            if *course.need(&seen.kubernetes.leaves, Subject::ClusterLeaves)? != None {
+            if course.need(&seen.kubernetes.leaves, Subject::ClusterLeaves)?.is_some() {
                 return Err(course.halt(Halt::ClusterAuthoritiesLost));
             }
             synchronised(seen, course)?;

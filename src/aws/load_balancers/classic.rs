@@ -31,11 +31,11 @@ impl Classic {
         let mut described = Vec::new();
         // One by one: of many, AWS does not say which is not there.
         for name in names {
-            let named = self.named(name).await?;
-            if named.is_empty() {
+            let found_by_it = self.named(name).await?;
+            if found_by_it.is_empty() {
                 found.unfit.push(UnfitLoadBalancer { what: name.clone(), why: Unfit::NotThere });
             }
-            described.extend(named);
+            described.extend(found_by_it);
         }
         self.resolve(described, found).await
     }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Listener, LoadBalancer as Described, LoadBalancerSchemeEnum, LoadBalancerStateEnum, LoadBalancerTypeEnum,
-    ProtocolEnum, TargetDescription, TargetGroup, TargetHealthStateEnum, TargetTypeEnum,
+    ForwardActionConfig, Listener, LoadBalancer as Described, LoadBalancerSchemeEnum, LoadBalancerStateEnum,
+    LoadBalancerTypeEnum, ProtocolEnum, TargetDescription, TargetGroup, TargetHealthStateEnum,
+    TargetTypeEnum,
 };
 
 use super::super::Cause;
@@ -392,7 +393,7 @@ fn unfit(lb: &Described) -> Option<Unfit> {
 
 fn leads_to(listener: &Listener, group: &TargetGroupArn) -> bool {
     listener.default_actions().iter().any(|action| {
-        let forwarded = action.forward_config().map(|config| config.target_groups()).unwrap_or_default();
+        let forwarded = action.forward_config().map(ForwardActionConfig::target_groups).unwrap_or_default();
         let more = forwarded.iter().filter_map(|tuple| tuple.target_group_arn());
         action.target_group_arn().into_iter().chain(more).any(|arn| arn == group.as_str())
     })

@@ -23,6 +23,7 @@ use crate::kubernetes::api::ApiClient;
 use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
 use crate::lab::laboratory::Laboratory;
+use crate::lab::machine::Machine;
 use crate::lab::settings::{CLUSTER, Kubernetes};
 use crate::pki::NotAServerUrl;
 
@@ -80,8 +81,8 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
     wait_healthy(&stage.lab, READY).await?;
     told.ready = Some(began.elapsed());
     let result = misfortunes(stage, &admin, told).await;
-    let (writes, gap) = writer.end();
-    (told.writes, told.longest_gap) = (writes, Some(gap));
+    let (count, gap) = writer.end();
+    (told.writes, told.longest_gap) = (count, Some(gap));
     result?;
     if gap > LONGEST_GAP {
         return Err(Unmet::Broken(format!("the API failed for {} ms", gap.as_millis())));
@@ -196,7 +197,7 @@ async fn first_things(stage: &Stage, config: &Config) -> Result<Duration, Unmet>
     const THERE: Duration = Duration::from_secs(30);
     const BACK: Duration = Duration::from_secs(90);
     let told = |error: &(dyn std::error::Error + 'static)| Unmet::Broken(crate::lab::error::chain(error));
-    let root = stage.lab.control_plane().first().map(|machine| machine.root());
+    let root = stage.lab.control_plane().first().map(Machine::root);
     let root = root.ok_or_else(|| Unmet::Broken("there is no machine".to_owned()))?;
     let authority = std::fs::read_to_string(root.join("etc/kubernetes/pki/ca.crt"));
     let authority = authority.map_err(|error| told(&error))?;
@@ -232,7 +233,7 @@ async fn first_things(stage: &Stage, config: &Config) -> Result<Duration, Unmet>
     bindings.delete(name, &gone).await.map_err(|error| told(&error))?;
     binding.metadata.resource_version = None;
     binding.metadata.uid = None;
-    binding.role_ref.name = "view".to_owned();
+    "view".clone_into(&mut binding.role_ref.name);
     bindings.create(&PostParams::default(), &binding).await.map_err(|error| told(&error))?;
     complete(BACK).await
 }

@@ -117,13 +117,13 @@ impl Keeper {
 
     /// Probes a container that has just started, until it has to be ended; says why.
     async fn probe(&self, container: &Container) -> String {
-        let prober = |probe: &Option<_>| probe.as_ref().map(Prober::new).transpose();
-        let probes = (
-            prober(&container.startup_probe),
-            prober(&container.liveness_probe),
-            prober(&container.readiness_probe),
+        let made = |probe: &Option<_>| probe.as_ref().map(Prober::new).transpose();
+        let all = (
+            made(&container.startup_probe),
+            made(&container.liveness_probe),
+            made(&container.readiness_probe),
         );
-        let (startup, liveness, readiness) = match probes {
+        let (startup, liveness, readiness) = match all {
             (Ok(startup), Ok(liveness), Ok(readiness)) => (startup, liveness, readiness),
             (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return why,
         };

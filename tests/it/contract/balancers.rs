@@ -44,6 +44,7 @@ async fn until(e: &Endpoints, pool: &str, id: &str, fits: impl Fn(Option<PoolHea
     assert!(fitting, "{:?}", e.region().with(|w| health(w, pool, id)));
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "passed as a predicate of what is looked up")]
 fn is_unhealthy(health: Option<PoolHealth>) -> bool {
     matches!(health, Some(PoolHealth::Unhealthy { .. }))
 }
@@ -124,10 +125,8 @@ async fn a_target_is_healthy_by_what_readyz_answers_over_tls() {
             while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|n| n > 0)
             {
             }
-            let status = match request.starts_with(b"GET /readyz HTTP/1.1\r\n") {
-                true => answers.load(Ordering::Relaxed),
-                false => 404,
-            };
+            let asked = request.starts_with(b"GET /readyz HTTP/1.1\r\n");
+            let status = if asked { answers.load(Ordering::Relaxed) } else { 404 };
             let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.ok();
             stream.shutdown().await.ok();

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 
 use quorate::lab::region::{BalancerKind, BalancerSpec, CheckSpec, PoolSpec};
 use quorate::model::{
-    FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth, TargetId, Unfit,
+    FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Scheme, TargetGroupArn, TargetHealth, TargetId, Unfit,
 };
 
 use super::endpoints::{Endpoints, ZONES, tags};
@@ -630,7 +630,7 @@ async fn groups_tell_their_target_groups(e: &Endpoints) {
     let role = quorate::model::Role::ControlPlane;
     let groups = clients.autoscaling.groups(&"of-group".parse().unwrap(), role, &[]).await.unwrap();
     let [group] = &groups[..] else { panic!("{groups:?}") };
-    let told: Vec<&str> = group.target_groups.iter().map(|arn| arn.as_str()).collect();
+    let told: Vec<&str> = group.target_groups.iter().map(TargetGroupArn::as_str).collect();
     assert_eq!((told, group.classic_load_balancers.len()), (vec![arn.as_str()], 0));
     let lb = only(&clients.load_balancers.target_groups(&group.target_groups).await.unwrap());
     let targets = clients.load_balancers.targets(&lb).await.unwrap();

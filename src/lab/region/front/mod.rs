@@ -40,7 +40,7 @@ struct Front {
 pub(super) async fn run(shared: Shared) {
     let Some(prober) = Prober::new() else { return };
     let mut tasks = JoinSet::new();
-    let (mut fronts, mut probes) = (BTreeMap::new(), BTreeMap::new());
+    let (mut fronts, mut checks) = (BTreeMap::new(), BTreeMap::new());
     let mut changes = shared.changes();
     loop {
         changes.mark_unchanged();
@@ -53,7 +53,7 @@ pub(super) async fn run(shared: Shared) {
             (world.view().balancers.iter().map(front).collect::<Vec<_>>(), world.probes())
         });
         keep(&mut fronts, listening, |front| tasks.spawn(listen(shared.clone(), front)));
-        keep(&mut probes, probing, |probe| tasks.spawn(prober.clone().run(shared.clone(), probe)));
+        keep(&mut checks, probing, |probe| tasks.spawn(prober.clone().run(shared.clone(), probe)));
         // Those that were ended; none ends by itself.
         while tasks.try_join_next().is_some() {}
         if changes.changed().await.is_err() {
