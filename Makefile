@@ -18,8 +18,9 @@ export PROTOC := $(CURDIR)/.tools/bin/protoc
 endif
 endif
 
-# demo and bench use the build that `make test` uses; `PROFILE=release` for that of `make build`.
+# demo uses the build that `make test` uses, bench that of `make build`, which is what ships.
 PROFILE ?= dev
+bench: PROFILE = release
 PROGRAMS = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 LINTS = cargo clippy --all-targets
 
