@@ -37,6 +37,14 @@ pub enum StepError {
     /// Kubernetes' authorities are not in S3 any more.
     #[error("there are no Kubernetes authorities in S3")]
     NoClusterAuthorities,
+    /// Kubernetes' authorities in S3 are others than those that were decided on.
+    #[error("Kubernetes' authorities in S3 are {found}, expected {expected}: nothing was signed")]
+    OtherAuthorities {
+        /// The fingerprint of what is in S3.
+        found: String,
+        /// The fingerprint of what was decided on.
+        expected: String,
+    },
     /// A record could not be written down.
     #[error("writing a record as JSON")]
     Json(#[source] serde_json::Error),

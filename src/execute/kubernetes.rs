@@ -30,8 +30,19 @@ pub(super) async fn cluster_authorities(reach: &Reach) -> Result<ClusterAuthorit
     Ok(ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster)?)
 }
 
-pub(super) async fn issue(reach: &Reach, request: &ClusterLeafRequest) -> Result<(), StepError> {
+pub(super) async fn issue(
+    reach: &Reach,
+    request: &ClusterLeafRequest,
+    expected: &str,
+) -> Result<(), StepError> {
     let (authorities, etcd) = tokio::try_join!(cluster_authorities(reach), authority(reach))?;
+    // The object can have been replaced since it was looked at.
+    if authorities.fingerprint() != expected {
+        return Err(StepError::OtherAuthorities {
+            found: authorities.fingerprint().to_owned(),
+            expected: expected.to_owned(),
+        });
+    }
     let dir = reach.root.path(paths::KUBERNETES);
     cluster_leaves::issue(&authorities, &etcd, &dir, request, clock::now_ms(), reach.owners().as_ref())?;
     Ok(())

@@ -113,7 +113,9 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::RecordClusterAuthorities { fingerprint } => {
             Ok(reach.etcd.record_authorities(fingerprint).await?)
         }
-        Step::IssueClusterLeaves { request } => kubernetes::issue(reach, request).await,
+        Step::IssueClusterLeaves { request, authorities } => {
+            kubernetes::issue(reach, request, authorities).await
+        }
         Step::WriteKubernetesFiles { files, endpoint } => kubernetes::write_files(reach, files, endpoint),
         Step::RollOut { component, manifest } => {
             Ok(Manifests::of(&reach.root).roll_out(*component, manifest, clock::now_ms())?)

@@ -181,6 +181,8 @@ pub enum Step {
     IssueClusterLeaves {
         /// What they name.
         request: ClusterLeafRequest,
+        /// The fingerprint of the authorities that sign them: no others do.
+        authorities: String,
     },
     /// Write files of Kubernetes' that are no manifests and hold no secret.
     WriteKubernetesFiles {

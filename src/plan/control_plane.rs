@@ -215,7 +215,7 @@ fn leaves(
     if seen.at >= authorities.not_after {
         return Err(course.halt(Halt::ClusterAuthoritiesExpired));
     }
-    let issue = Step::IssueClusterLeaves { request };
+    let issue = Step::IssueClusterLeaves { request, authorities: authorities.fingerprint.clone() };
     if fits && usable(seen) {
         // They are read again while the components run: nothing waits for this.
         if seen.clock_synchronised == Fact::Known(true) {
@@ -314,11 +314,16 @@ fn roll_out(
         {
             return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
         }
-        // One change at a time, on this machine as in the cluster.
+        // One change at a time, on this machine as in the cluster. The lock is taken, or kept for its
+        // whole lease, right before each: where another machine has it now, the plan ends there.
         return Err(match &view.control_plane.lock {
-            Some(holder) if *holder == me.instance => course.act([Step::RollOut { component, manifest }]),
-            Some(holder) => course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() }),
-            None => course.act([Step::TakeControlPlaneLock { instance: me.instance.clone() }]),
+            Some(holder) if *holder != me.instance => {
+                course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() })
+            }
+            Some(_) | None => course.act([
+                Step::TakeControlPlaneLock { instance: me.instance.clone() },
+                Step::RollOut { component, manifest },
+            ]),
         });
     }
     Ok(())

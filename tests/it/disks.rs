@@ -9,7 +9,9 @@ use std::process::Command;
 
 use quorate::host::files;
 use quorate::host::filesystem::{self, FilesystemError, Kind};
-use quorate::host::volume;
+use quorate::host::manifests::{ManifestError, Manifests};
+use quorate::host::{Root, volume};
+use quorate::kubernetes::{Component, Owner, RenderedFile, digest};
 use quorate::model::{Content, DataDir, Slot, Stamp, StampState};
 
 const MIB: u64 = 1024 * 1024;
@@ -351,6 +353,15 @@ async fn a_full_disk_is_named_and_leaves_the_old_files_whole() {
     volume::write_stamp(&disk.dir(), &stamp(StampState::Formatted)).unwrap();
     let key = disk.dir().join("key.pem");
     files::write_durably(&key, b"old", 0o600).unwrap();
+    let manifests = Manifests::of(&Root::new(disk.dir()));
+    let manifest = |content: Vec<u8>| RenderedFile {
+        path: Component::Scheduler.manifest().to_owned(),
+        mode: 0o600,
+        owner: Owner::Root,
+        content: String::from_utf8(content).unwrap(),
+    };
+    fs::create_dir_all(disk.dir().join("etc/kubernetes")).unwrap();
+    manifests.roll_out(Component::Scheduler, &manifest(b"old".to_vec()), 1).unwrap();
 
     // Fill it to the last block.
     let filler = File::create(disk.dir().join("filler")).unwrap();
@@ -369,6 +380,12 @@ async fn a_full_disk_is_named_and_leaves_the_old_files_whole() {
     assert!(error.is_disk_full() && !error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains(key.to_str().unwrap()), "{error}");
     assert_eq!(fs::read(&key).unwrap(), b"old");
+    let changed = manifest(vec![b'n'; 65536]);
+    let error = manifests.roll_out(Component::Scheduler, &changed, 2).unwrap_err();
+    assert!(matches!(&error, ManifestError::File(error) if error.is_disk_full()), "{error:?}");
+    assert_eq!(manifests.digest(Component::Scheduler).unwrap(), Some(digest(b"old")));
+    let names = files::list_optional(&disk.dir().join("etc/kubernetes/manifests")).unwrap();
+    assert_eq!(names.unwrap(), ["kube-scheduler.yaml"]);
     let error = volume::write_stamp(&disk.dir(), &stamp(later)).unwrap_err();
     assert!(error.is_disk_full(), "{error:?}");
     let contents = volume::contents(&disk.dir()).unwrap();

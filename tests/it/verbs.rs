@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::config::Kubeconfig;
 use quorate::agent::setup::Record;
 use quorate::cli::{CliError, kubeconfig, render};
+use quorate::execute::{StepError, execute};
 use quorate::exit::Exit;
 use quorate::host::clock;
 use quorate::kubernetes::paths;
@@ -19,10 +20,10 @@ use quorate::lab::kubelet::Programs;
 use quorate::lab::region::{FaultKind, InstanceSpec, Service};
 use quorate::lab::settings::Kubernetes;
 use quorate::model::fact::chain;
-use quorate::model::{Fact, Role};
-use quorate::pki::ClusterAuthorities;
+use quorate::model::{Fact, Role, Step};
 use quorate::pki::files::FILES;
-use quorate::reach::{CLUSTER_AUTHORITIES, Reach};
+use quorate::pki::{ClusterAuthorities, ClusterLeafRequest, EtcdAuthority};
+use quorate::reach::{AUTHORITY, CLUSTER_AUTHORITIES, Reach};
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -299,6 +300,35 @@ async fn made(name: &str, kubernetes: Kubernetes) -> Node {
     let last = [paths::API_SERVER_MANIFEST, paths::CONTROLLER_MANAGER_MANIFEST, paths::SCHEDULER_MANIFEST];
     node.until("manifests", |_| last.iter().all(|path| root.join(&path[1..]).is_file())).await;
     node
+}
+
+#[tokio::test]
+async fn authorities_that_were_replaced_since_they_were_looked_at_sign_nothing() {
+    let scene = Scene::new().await;
+    let reach = scene.sky.reach().await;
+    let etcd = EtcdAuthority::create(&"demo".parse().unwrap(), clock::now_ms()).unwrap();
+    reach.aws.objects.put(AUTHORITY, etcd.bundle().unwrap()).await.unwrap();
+    let request = ClusterLeafRequest {
+        node: reach.identity.instance.clone(),
+        address: reach.identity.address,
+        endpoint: "api.example.com".parse().unwrap(),
+        service_address: "10.96.0.1".parse().unwrap(),
+        cluster_domain: "cluster.local".parse().unwrap(),
+        extra_names: Vec::new(),
+        local_server: "https://127.0.0.1:6443".parse().unwrap(),
+        component_server: "https://127.0.0.1:6443".parse().unwrap(),
+    };
+    let step = |authorities: &ClusterAuthorities| Step::IssueClusterLeaves {
+        request: request.clone(),
+        authorities: authorities.fingerprint().to_owned(),
+    };
+    let dir = reach.root.path(paths::KUBERNETES);
+    let others = ClusterAuthorities::create(&"demo".parse().unwrap(), clock::now_ms()).unwrap();
+    let error = execute(&reach, &step(&others)).await.unwrap_err();
+    assert!(matches!(error, StepError::OtherAuthorities { .. }), "{error:?}");
+    assert!(!dir.join("pki").exists(), "something was signed");
+    execute(&reach, &step(&scene.authorities)).await.unwrap();
+    assert!(dir.join("pki/ca.crt").is_file());
 }
 
 #[tokio::test]

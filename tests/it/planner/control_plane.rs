@@ -118,9 +118,9 @@ fn apply(seen: &mut Observation, step: Step) {
                 Fact::Known(Some(Authority { fingerprint: "k".to_owned(), not_after }));
         }
         Step::RecordClusterAuthorities { fingerprint } => records(seen).authorities = Some(fingerprint),
-        Step::IssueClusterLeaves { request } => {
+        Step::IssueClusterLeaves { request, authorities } => {
             seen.kubernetes.leaves = Fact::Known(Some(ClusterLeaves {
-                authorities: "k".to_owned(),
+                authorities,
                 etcd_authority: "a".to_owned(),
                 names: request.names().unwrap(),
                 not_before: at - MINUTE,
@@ -319,11 +319,12 @@ fn leaves_are_renewed_at_half_their_life_without_a_wait() {
 #[test]
 fn a_manifest_that_runs_is_changed_under_the_lock_only() {
     let seen = running();
-    does_with(&changed(), &seen, &["takeControlPlaneLock"]);
+    does_with(&changed(), &seen, &["takeControlPlaneLock", "rollOut"]);
     let held = |holder: u8| running().but(|seen| records(seen).lock = Some(instance(holder)));
     let plan = does_with(&changed(), &held(2), &[]);
     assert_eq!(plan.report.waiting, [WaitingOn::ControlPlaneLock { holder: instance(2) }]);
-    does_with(&changed(), &held(1), &["rollOut"]);
+    // Its own lock is kept for its whole lease again, right before the change.
+    does_with(&changed(), &held(1), &["takeControlPlaneLock", "rollOut"]);
     // Nothing is left to change: the lock is given back.
     does_with(&kubernetes(), &held(1), &["releaseControlPlaneLock"]);
 }
