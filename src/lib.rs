@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod aws;
 pub mod cli;
+pub mod cluster_api;
 pub mod config;
 pub mod etcd;
 pub mod execute;

@@ -20,8 +20,9 @@ use crate::host::files::{FileError, read_optional};
 use crate::kubernetes::kubeconfig::{Credential, Kubeconfig, KubeconfigError};
 use crate::kubernetes::paths;
 use crate::model::Role;
+use crate::model::names::ServerUrl;
 use crate::pki::cluster::MASTERS;
-use crate::pki::{ClusterAuthorities, PkiError, Secret, ServerUrl};
+use crate::pki::{ClusterAuthorities, PkiError, Secret};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
 use crate::telemetry::journal::NOTED;
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::units::text_serde;
 use super::values::InvalidValue;
 
 const FORM: &str = "`--flag=value` in printable ASCII, the flag in lower case and written out, like `--v=2`";
@@ -201,18 +202,7 @@ macro_rules! extra_argument {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidValue;
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(argument: $name) -> Self {
-                argument.0
-            }
-        }
+        text_serde!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::units::text_serde;
 use super::values::{InvalidValue, choice, is_absolute, text_value};
 use crate::kubernetes::version::{InvalidVersion, KubernetesVersion};
 
@@ -299,18 +300,7 @@ macro_rules! subnet {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidValue;
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(subnet: $name) -> Self {
-                subnet.to_string()
-            }
-        }
+        text_serde!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -400,19 +390,7 @@ impl FromStr for ApiEndpoint {
     }
 }
 
-impl TryFrom<String> for ApiEndpoint {
-    type Error = InvalidValue;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<ApiEndpoint> for String {
-    fn from(endpoint: ApiEndpoint) -> Self {
-        endpoint.to_string()
-    }
-}
+text_serde!(ApiEndpoint);
 
 /// `host:port`.
 impl fmt::Display for ApiEndpoint {

@@ -156,10 +156,12 @@ fn split_number(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
+/// A type that is read and shown as text is that text wherever it is written down: what serde's `try_from` and
+/// `into` ask for.
 macro_rules! text_serde {
     ($name:ident) => {
         impl TryFrom<String> for $name {
-            type Error = InvalidUnit;
+            type Error = <$name as std::str::FromStr>::Err;
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 text.parse()
             }
@@ -172,6 +174,8 @@ macro_rules! text_serde {
         }
     };
 }
+pub(super) use text_serde;
+
 text_serde!(TimeSpan);
 text_serde!(ByteSize);
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::units::text_serde;
+
 use crate::model::ids::ParseIdError;
 
 /// A text that breaks the rule of its type.
@@ -43,18 +45,7 @@ macro_rules! text_value {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidValue;
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> Self {
-                value.0
-            }
-        }
+        text_serde!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -380,18 +371,7 @@ impl FromStr for Chance {
     }
 }
 
-impl TryFrom<String> for Chance {
-    type Error = InvalidValue;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Chance> for String {
-    fn from(chance: Chance) -> Self {
-        chance.to_string()
-    }
-}
+text_serde!(Chance);
 
 impl fmt::Display for Chance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,9 +37,11 @@ pub enum StepError {
     /// Kubernetes' authorities are not in S3 any more.
     #[error("there are no Kubernetes authorities in S3")]
     NoClusterAuthorities,
-    /// Kubernetes' authorities in S3 are others than those that were decided on.
-    #[error("Kubernetes' authorities in S3 are {found}, expected {expected}: nothing was signed")]
-    OtherAuthorities {
+    /// An authority in S3 is another than the one that was decided on.
+    #[error("{key} in S3 is now {found}, expected {expected}: nothing was signed")]
+    OtherAuthority {
+        /// The object.
+        key: &'static str,
         /// The fingerprint of what is in S3.
         found: String,
         /// The fingerprint of what was decided on.
@@ -95,13 +97,13 @@ pub enum StepError {
     },
     /// An endpoint that no URL can be made of.
     #[error(transparent)]
-    Endpoint(#[from] crate::pki::NotAServerUrl),
+    Endpoint(#[from] crate::model::names::NotAServerUrl),
     /// An object for the API.
     #[error(transparent)]
     FirstThing(#[from] crate::kubernetes::objects::ObjectError),
     /// The API.
     #[error(transparent)]
-    Api(#[from] crate::kubernetes::api::ApiError),
+    Api(#[from] crate::cluster_api::ApiError),
     /// Load balancers.
     #[error(transparent)]
     LoadBalancer(#[from] LoadBalancerError),

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{StepError, authority};
+use super::{StepError, authority, must_be_expected};
 use crate::aws::Written;
+use crate::cluster_api::ApiClient;
 use crate::config::settings::ApiEndpoint;
 use crate::host::clock;
 use crate::host::files::{self, NewFile};
-use crate::kubernetes::api::ApiClient;
 use crate::kubernetes::{Owner, RenderedFile, objects, paths};
 use crate::model::InstanceId;
 use crate::model::fact::chain;
-use crate::pki::{ClusterAuthorities, ClusterLeafRequest, cluster_leaves};
+use crate::model::names::ClusterLeafRequest;
+use crate::pki::{ClusterAuthorities, cluster_leaves};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
 
 pub(super) async fn create_authorities(reach: &Reach) -> Result<(), StepError> {
@@ -25,24 +26,22 @@ pub(super) async fn create_authorities(reach: &Reach) -> Result<(), StepError> {
     Ok(())
 }
 
-pub(super) async fn cluster_authorities(reach: &Reach) -> Result<ClusterAuthorities, StepError> {
+/// The authorities in S3, if they are those that were decided on.
+async fn cluster_authorities(reach: &Reach, expected: &str) -> Result<ClusterAuthorities, StepError> {
     let stored = reach.aws.objects.get(CLUSTER_AUTHORITIES).await?.ok_or(StepError::NoClusterAuthorities)?;
-    Ok(ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster)?)
+    let authorities = ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster)?;
+    must_be_expected(CLUSTER_AUTHORITIES, authorities.fingerprint().to_owned(), expected)?;
+    Ok(authorities)
 }
 
 pub(super) async fn issue(
     reach: &Reach,
     request: &ClusterLeafRequest,
     expected: &str,
+    etcd_expected: &str,
 ) -> Result<(), StepError> {
-    let (authorities, etcd) = tokio::try_join!(cluster_authorities(reach), authority(reach))?;
-    // The object can have been replaced since it was looked at.
-    if authorities.fingerprint() != expected {
-        return Err(StepError::OtherAuthorities {
-            found: authorities.fingerprint().to_owned(),
-            expected: expected.to_owned(),
-        });
-    }
+    let (authorities, etcd) =
+        tokio::try_join!(cluster_authorities(reach, expected), authority(reach, etcd_expected))?;
     let dir = reach.root.path(paths::KUBERNETES);
     cluster_leaves::issue(&authorities, &etcd, &dir, request, clock::now_ms(), reach.owners().as_ref())?;
     Ok(())

@@ -74,8 +74,8 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
             Ok(())
         }
         Step::CreateAuthority => create_authority(reach).await,
-        Step::IssueLeaves { slot, address } => {
-            let authority = authority(reach).await?;
+        Step::IssueLeaves { slot, address, authority: expected } => {
+            let authority = authority(reach, expected).await?;
             let request = LeafRequest { slot: *slot, address: *address, now: clock::now_ms() };
             leaves::issue(&authority, &reach.pki(), request)?;
             Ok(())
@@ -113,8 +113,8 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::RecordClusterAuthorities { fingerprint } => {
             Ok(reach.etcd.record_authorities(fingerprint).await?)
         }
-        Step::IssueClusterLeaves { request, authorities } => {
-            kubernetes::issue(reach, request, authorities).await
+        Step::IssueClusterLeaves { request, authorities, etcd_authority } => {
+            kubernetes::issue(reach, request, authorities, etcd_authority).await
         }
         Step::WriteKubernetesFiles { files, endpoint } => kubernetes::write_files(reach, files, endpoint),
         Step::RollOut { component, manifest } => {
@@ -206,9 +206,20 @@ async fn create_authority(reach: &Reach) -> Result<(), StepError> {
     Ok(())
 }
 
-async fn authority(reach: &Reach) -> Result<EtcdAuthority, StepError> {
+/// The etcd authority in S3, if it is the one that was decided on.
+async fn authority(reach: &Reach, expected: &str) -> Result<EtcdAuthority, StepError> {
     let stored = reach.aws.objects.get(AUTHORITY).await?.ok_or(StepError::NoAuthority)?;
-    Ok(EtcdAuthority::parse(&stored.bytes, &reach.settings.cluster)?)
+    let authority = EtcdAuthority::parse(&stored.bytes, &reach.settings.cluster)?;
+    must_be_expected(AUTHORITY, authority.summary().fingerprint, expected)?;
+    Ok(authority)
+}
+
+/// What is known of an authority may be some minutes old, and the object was replaced since.
+fn must_be_expected(key: &'static str, found: String, expected: &str) -> Result<(), StepError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(StepError::OtherAuthority { key, found, expected: expected.to_owned() })
 }
 
 async fn configure(reach: &Reach, wanted: &EtcdLaunch) -> Result<(), StepError> {

@@ -8,7 +8,7 @@ use super::component::Component;
 use super::version::KubernetesVersion;
 use crate::config::settings::{ApiEndpoint, ComponentEndpoint, ImageName, KubernetesSettings};
 use crate::model::ids::{ClusterName, InstanceId, Region, Zone};
-use crate::pki::{ClusterLeafRequest, NotAHostName, ServerUrl};
+use crate::model::names::{ClusterLeafRequest, NotAHostName, ServerUrl};
 
 /// The machine that the files are for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

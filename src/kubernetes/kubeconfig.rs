@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::config::{AuthInfo, Cluster, Context, NamedAuthInfo, NamedCluster, NamedContext};
 use secrecy::ExposeSecret as _;
 
+use crate::model::names::ServerUrl;
 use crate::pki::Secret;
-use crate::pki::names::ServerUrl;
 
 /// What went wrong with a kubeconfig. No variant quotes it: it may hold a key.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,6 @@
 //! A static pod is restarted by the kubelet when its manifest changes, and by nothing else. So each manifest carries
 //! the annotation [`CONFIGURATION_DIGEST`]: the digest of the files that its program reads only when it starts.
 
-pub mod api;
 pub mod component;
 pub mod encryption;
 pub mod flags;

@@ -16,7 +16,7 @@
 //! joining machines have what is in it from S3 before they have the API.
 //!
 //! The values are plain and made of what is given. What must not live here: asking the API, and
-//! changing it ([`super::api`]); whether something is to be done ([`crate::plan`]).
+//! changing it ([`crate::cluster_api`]); whether something is to be done ([`crate::plan`]).
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use super::kubeconfig::{self, KubeconfigError};
 use crate::model::ids::ClusterName;
-use crate::pki::ServerUrl;
+use crate::model::names::ServerUrl;
 use crate::pki::cluster_leaves::KUBELET_CLIENT_USER;
 
 /// The label of everything that quorate keeps in the API, and its value.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::fact::Fact;
 use super::load_balancer::{FoundLoadBalancers, TargetHealth};
+use super::names::ClusterLeaves;
 use super::observation::Authority;
 use crate::config::settings::ApiEndpoint;
 use crate::kubernetes::{Component, KubernetesVersion};
-use crate::pki::ClusterLeaves;
 
 /// Whether a component answers that it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod kubernetes;
 pub mod load_balancer;
 pub mod machine;
+pub mod names;
 pub mod observation;
 pub mod plan;
 pub mod stamp;

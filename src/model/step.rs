@@ -9,11 +9,11 @@ use super::charter::Charter;
 use super::cluster::{EtcdLaunch, SlotRecord};
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
+use super::names::ClusterLeafRequest;
 use super::observation::PublishedMembers;
 use super::stamp::{Stamp, StampState};
 use crate::config::settings::ApiEndpoint;
 use crate::kubernetes::{Component, RenderedFile};
-use crate::pki::ClusterLeafRequest;
 
 /// One order to the executor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ pub enum Step {
         slot: Option<Slot>,
         /// The address that they name.
         address: std::net::Ipv4Addr,
+        /// The fingerprint of the authority that signs them: no other does.
+        authority: String,
     },
     /// Write the first charter, if there is none.
     CreateCharter {
@@ -183,6 +185,8 @@ pub enum Step {
         request: ClusterLeafRequest,
         /// The fingerprint of the authorities that sign them: no others do.
         authorities: String,
+        /// The fingerprint of the etcd authority that signs the API server's way to etcd.
+        etcd_authority: String,
     },
     /// Write files of Kubernetes' that are no manifests and hold no secret.
     WriteKubernetesFiles {

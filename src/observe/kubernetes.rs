@@ -5,25 +5,25 @@ use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
+use crate::cluster_api::ApiClient;
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
 use crate::host::files;
 use crate::host::manifests::Manifests;
-use crate::kubernetes::api::ApiClient;
-use crate::kubernetes::{Component, KubernetesVersion, digest, objects, paths};
+use crate::kubernetes::objects::{WantedObject, first_things as wanted_things};
+use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{
     ComponentObservation, FirstThings, KubernetesObservation, LoadBalancing, Readiness,
 };
 use crate::model::load_balancer::TargetHealth;
-use crate::model::{Authority, Fact, Role};
-use crate::pki::{self, ClusterAuthorities};
-use crate::reach::{CLUSTER_AUTHORITIES, Reach};
+use crate::model::names::NotAServerUrl;
+use crate::model::{Fact, Role};
+use crate::pki;
+use crate::reach::Reach;
 
-use super::Memory;
+use super::{Memory, objects};
 
-/// The authorities are made once and change only by rotation.
-const AUTHORITIES_FOR: Duration = Duration::from_mins(10);
 /// Load balancers that were found are asked for again so often.
 const BALANCERS_FOR: Duration = Duration::from_mins(1);
 /// How long a component on this machine is waited for.
@@ -45,7 +45,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     }
     let (load_balancing, authorities, version, components) = tokio::join!(
         load_balancing(reach, &mut memory.balancing),
-        authorities(reach, &mut memory.cluster_authorities),
+        objects::authority(reach, &mut memory.cluster_authorities, objects::CLUSTER),
         version(reach),
         components(reach),
     );
@@ -139,29 +139,6 @@ async fn find(reach: &Reach) -> Result<LoadBalancing, String> {
     Ok(LoadBalancing { found, by_group, target })
 }
 
-async fn authorities(reach: &Reach, memory: &mut Option<(Instant, Authority)>) -> Fact<Option<Authority>> {
-    if let Some((at, authority)) = memory
-        && at.elapsed() < AUTHORITIES_FOR
-    {
-        return Fact::Known(Some(authority.clone()));
-    }
-    let stored = match reach.aws.objects.get(CLUSTER_AUTHORITIES).await {
-        Ok(Some(stored)) => stored,
-        Ok(None) => return Fact::Known(None),
-        Err(error) => return Err(error).into(),
-    };
-    match ClusterAuthorities::parse(&stored.bytes, &reach.settings.cluster) {
-        Ok(authorities) => {
-            let summary = authorities.summary();
-            *memory = Some((Instant::now(), summary.clone()));
-            Fact::Known(Some(summary))
-        }
-        Err(error) => {
-            Fact::unknown(format!("{}: {}", reach.aws.objects.url(CLUSTER_AUTHORITIES), chain(&error)))
-        }
-    }
-}
-
 /// The digests of the files that are rendered; who wrote them is no matter.
 fn written(reach: &Reach) -> Fact<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
@@ -227,13 +204,13 @@ async fn first_things(
     }
 }
 
-fn wanted(reach: &Reach, endpoint: &ApiEndpoint) -> Result<Vec<objects::WantedObject>, String> {
+fn wanted(reach: &Reach, endpoint: &ApiEndpoint) -> Result<Vec<WantedObject>, String> {
     let path = reach.root.path(paths::CA);
     let authority = files::read_optional(&path).map_err(|error| chain(&error))?;
     let authority = authority.ok_or_else(|| format!("there is no {}", path.display()))?;
     let authority = String::from_utf8_lossy(&authority);
-    let server = endpoint.url().parse().map_err(|error: pki::NotAServerUrl| chain(&error))?;
-    objects::first_things(&reach.settings.cluster, &server, &authority).map_err(|error| chain(&error))
+    let server = endpoint.url().parse().map_err(|error: NotAServerUrl| chain(&error))?;
+    wanted_things(&reach.settings.cluster, &server, &authority).map_err(|error| chain(&error))
 }
 
 /// Asks a component whether it is ready, as its readiness probe does. What the API server shows must

@@ -45,7 +45,7 @@ const RECENT: Duration = Duration::from_mins(1);
 #[derive(Debug, Default)]
 pub struct Memory {
     full: Option<(Instant, Observation)>,
-    authority: Option<(Instant, Option<Authority>)>,
+    authority: Option<(Instant, Authority)>,
     charter: Option<Versioned<Charter>>,
     #[expect(clippy::option_option, reason = "whether it was asked for, and whether it is there")]
     published: Option<Option<PublishedMembers>>,
@@ -90,8 +90,11 @@ pub fn entropy() -> Nonce {
 
 async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> Observation {
     let me = &reach.identity;
-    let (ec2, clock_synchronised, authority) =
-        tokio::join!(ec2::look(reach), clock::synchronised(&reach.root), objects::authority(reach, memory));
+    let (ec2, clock_synchronised, authority) = tokio::join!(
+        ec2::look(reach),
+        clock::synchronised(&reach.root),
+        objects::authority(reach, &mut memory.authority, objects::ETCD)
+    );
     // The charter is read after the volumes: who sees another's mark on a volume sees the charter
     // that the mark came after.
     let charter = objects::charter(reach, memory).await;

@@ -6,9 +6,9 @@ use tokio::time::{Duration, Instant};
 use crate::aws::{Changed, Stored};
 use crate::model::fact::chain;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
-use crate::model::{Authority, Charter, Fact, Versioned};
-use crate::pki::EtcdAuthority;
-use crate::reach::{AUTHORITY, BACKUPS, CHARTER, MEMBERS, Reach};
+use crate::model::{Authority, Charter, ClusterName, Fact, Versioned};
+use crate::pki::{ClusterAuthorities, EtcdAuthority, PkiError};
+use crate::reach::{AUTHORITY, BACKUPS, CHARTER, CLUSTER_AUTHORITIES, MEMBERS, Reach};
 
 use super::{Depth, Memory};
 
@@ -52,28 +52,46 @@ pub(super) async fn backups(reach: &Reach) -> Fact<bool> {
     reach.aws.objects.any(BACKUPS).await.into()
 }
 
-/// The authority's certificate. Its key is not kept in memory.
-pub(super) async fn authority(reach: &Reach, memory: &mut Memory) -> Fact<Option<Authority>> {
-    if let Some((at, Some(authority))) = &memory.authority
+/// What lies in S3 of an authority, and how it is read.
+pub(super) struct AuthorityObject {
+    key: &'static str,
+    summary: fn(&[u8], &ClusterName) -> Result<Authority, PkiError>,
+}
+
+/// etcd's.
+pub(super) const ETCD: AuthorityObject = AuthorityObject {
+    key: AUTHORITY,
+    summary: |bytes, cluster| EtcdAuthority::parse(bytes, cluster).map(|authority| authority.summary()),
+};
+/// Kubernetes'.
+pub(super) const CLUSTER: AuthorityObject = AuthorityObject {
+    key: CLUSTER_AUTHORITIES,
+    summary: |bytes, cluster| ClusterAuthorities::parse(bytes, cluster).map(|all| all.summary()),
+};
+
+/// An authority without its key, which is not kept in memory.
+pub(super) async fn authority(
+    reach: &Reach,
+    memory: &mut Option<(Instant, Authority)>,
+    of: AuthorityObject,
+) -> Fact<Option<Authority>> {
+    if let Some((at, authority)) = memory
         && at.elapsed() < AUTHORITY_FOR
     {
         return Fact::Known(Some(authority.clone()));
     }
-    let stored = match reach.aws.objects.get(AUTHORITY).await {
-        Ok(stored) => stored,
+    let stored = match reach.aws.objects.get(of.key).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => return Fact::Known(None),
         Err(error) => return Err(error).into(),
     };
-    let authority = match stored {
-        None => None,
-        Some(stored) => match EtcdAuthority::parse(&stored.bytes, &reach.settings.cluster) {
-            Ok(authority) => Some(authority.summary()),
-            Err(error) => {
-                return Fact::unknown(format!("{}: {}", reach.aws.objects.url(AUTHORITY), chain(&error)));
-            }
-        },
-    };
-    memory.authority = Some((Instant::now(), authority.clone()));
-    Fact::Known(authority)
+    match (of.summary)(&stored.bytes, &reach.settings.cluster) {
+        Ok(authority) => {
+            *memory = Some((Instant::now(), authority.clone()));
+            Fact::Known(Some(authority))
+        }
+        Err(error) => Fact::unknown(format!("{}: {}", reach.aws.objects.url(of.key), chain(&error))),
+    }
 }
 
 /// The last-known members; only the leader's machine looks after them.

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, Pem, X509Certificate};
 
 use super::PkiError;
-use super::names::HostName;
+use crate::model::names::{HostName, NotAHostName};
 
 /// How far back a certificate begins, so that a machine whose clock is a little behind takes it.
 const BACKDATE: Duration = Duration::minutes(5);
@@ -260,4 +260,9 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     }
     pem.push_str(&format!("-----END {label}-----\n"));
     pem
+}
+
+/// What is wrong with the name `found` of `what`.
+pub(super) fn not_a_name(what: &'static str, found: String) -> impl FnOnce(NotAHostName) -> PkiError {
+    move |NotAHostName| PkiError::Name { what, found, why: "it is neither an IP address nor a DNS name" }
 }

@@ -21,10 +21,8 @@
 //! names. A crash in between leaves a mixture, which [`inspect`] takes for what it is: a set when
 //! every certificate has its key, its authority and its name and all agree, otherwise nothing.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -34,15 +32,13 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, PublicKeyData as _};
 use super::authority::EtcdAuthority;
 use super::certificate::{self, Certificate};
 use super::cluster::{ClusterAuthorities, MASTERS, fingerprint};
-use serde::{Deserialize, Serialize};
 
 use super::files::{self, ClusterFile, Owners};
-use super::names::{ClusterLeafNames, ClusterLeaves, HostName, ServerUrl};
 use super::{PkiError, Secret};
 use crate::host::files::{NewFile, create_dir, create_dir_as, write_set_as};
 use crate::kubernetes::kubeconfig::{self, Credential, FoundCredential, Kubeconfig};
 use crate::kubernetes::{Owner, encryption_config, is_encryption_config};
-use crate::model::InstanceId;
+use crate::model::names::{ClusterLeafNames, ClusterLeafRequest, ClusterLeaves, ServerUrl};
 
 /// As whom the API server asks kubelets. It is to be bound to the role `system:kubelet-api-admin`.
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
@@ -58,63 +54,6 @@ const NODE: &str = "system:node:";
 const NODES: &str = "system:nodes";
 
 const ASKS: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ClientAuth];
-
-/// What the leaves are to name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterLeafRequest {
-    /// The node's name.
-    pub node: InstanceId,
-    /// The node's address.
-    pub address: Ipv4Addr,
-    /// Where the API is reached from outside.
-    pub endpoint: HostName,
-    /// The address of the service `kubernetes`: the first of the services' range.
-    pub service_address: Ipv4Addr,
-    /// The domain of the cluster's services, as `cluster.local`.
-    pub cluster_domain: HostName,
-    /// What else the API server is called.
-    pub extra_names: Vec<HostName>,
-    /// Where the kubelet and the administrator on this node reach the API.
-    pub local_server: ServerUrl,
-    /// Where the scheduler and the controller-manager on this node reach the API.
-    pub component_server: ServerUrl,
-}
-
-impl ClusterLeafRequest {
-    /// What [`inspect`] finds when the leaves are those that are requested here.
-    ///
-    /// # Errors
-    /// A cluster domain that is none.
-    pub fn names(&self) -> Result<ClusterLeafNames, PkiError> {
-        let mut names = BTreeSet::from([
-            HostName::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            HostName::Address(self.address.into()),
-            HostName::Address(self.service_address.into()),
-            self.local_server.host.clone(),
-            self.component_server.host.clone(),
-        ]);
-        let service = format!("kubernetes.default.svc.{}", self.cluster_domain);
-        let node = self.node.as_str();
-        for name in [
-            node,
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            service.as_str(),
-        ] {
-            names.insert(HostName::parse("the API server", name)?);
-        }
-        names.extend(std::iter::once(&self.endpoint).chain(&self.extra_names).cloned());
-        Ok(ClusterLeafNames {
-            node: self.node.clone(),
-            api_server: names,
-            local_server: self.local_server.clone(),
-            component_server: self.component_server.clone(),
-        })
-    }
-}
 
 /// Issues a fresh set into `dir` (`/etc/kubernetes` under the root), whose directories are made when
 /// they are missing, and says what it is.
@@ -257,7 +196,10 @@ fn make(
 fn api_server(request: &ClusterLeafRequest, now: i64) -> Result<CertificateParams, PkiError> {
     let serves = [ExtendedKeyUsagePurpose::ServerAuth];
     let mut params = certificate::leaf(API_SERVER, None, now, &serves)?;
-    let names = request.names()?.api_server;
+    let names = request
+        .names()
+        .map_err(certificate::not_a_name("the API server", request.cluster_domain.to_string()))?
+        .api_server;
     params.subject_alt_names = names.iter().map(certificate::alternative_name).collect::<Result<_, _>>()?;
     Ok(params)
 }

@@ -28,8 +28,8 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use super::PkiError;
 use super::authority::EtcdAuthority;
 use super::certificate::{self, Certificate};
-use super::names::HostName;
 use crate::host::files::{NewFile, create_dir, write_set};
+use crate::model::names::HostName;
 use crate::model::{Leaves, Slot};
 
 /// The authority's certificate.
@@ -144,7 +144,8 @@ fn addresses(address: Ipv4Addr, loopback: bool) -> Result<Vec<SanType>, PkiError
 }
 
 fn dns_name(name: &str) -> Result<SanType, PkiError> {
-    let name = HostName::parse("etcd's server side", name)?;
+    let name: HostName =
+        name.parse().map_err(certificate::not_a_name("etcd's server side", name.to_owned()))?;
     certificate::alternative_name(&name)
 }
 

@@ -18,7 +18,6 @@ pub mod cluster;
 pub mod cluster_leaves;
 pub mod files;
 pub mod leaves;
-pub mod names;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,10 +30,8 @@ use crate::kubernetes::kubeconfig::KubeconfigError;
 
 pub use authority::EtcdAuthority;
 pub use cluster::{ClusterAuthorities, EncryptionKey};
-pub use cluster_leaves::ClusterLeafRequest;
 pub use files::Owners;
 pub use leaves::{LeafRequest, inspect, issue};
-pub use names::{ClusterLeafNames, ClusterLeaves, HostName, NotAHostName, NotAServerUrl, ServerUrl};
 
 /// A text that shows itself to nobody but who asks for it by name: a private key in PEM, or a file
 /// that holds one.

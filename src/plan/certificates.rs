@@ -1,7 +1,9 @@
 //! When the etcd authority is made, and when this machine's leaves are issued.
 
 use crate::model::plan::Subject;
-use crate::model::{Fact, Halt, Identity, Observation, Phase, Plan, StampState, Step, WaitingOn, Warning};
+use crate::model::{
+    Authority, Fact, Halt, Identity, Observation, Phase, Plan, Slot, StampState, Step, WaitingOn, Warning,
+};
 
 use super::course::{Course, Next};
 use super::disk::Held;
@@ -39,7 +41,7 @@ pub(super) fn prepare(seen: &Observation, me: &Identity, held: &Held, course: &m
             });
         }
     };
-    let issue = Step::IssueLeaves { slot: Some(held.slot), address: me.address };
+    let issue = issue(Some(held.slot), me, authority);
     let Some(leaves) = leaves else {
         check_authority(seen, authority.not_after, course)?;
         return Err(course.act([issue]));
@@ -89,7 +91,7 @@ pub(super) fn meanwhile(seen: &Observation, me: &Identity, mut plan: Box<Plan>) 
     }
     match (&seen.authority, &seen.charter, &seen.volumes, &seen.backups) {
         (Fact::Known(Some(authority)), ..) if seen.at < authority.not_after => {
-            plan.steps.push(Step::IssueLeaves { slot: plan.report.slot, address: me.address });
+            plan.steps.push(issue(plan.report.slot, me, authority));
         }
         (Fact::Known(None), Fact::Known(None), Fact::Known(volumes), Fact::Known(backups))
             if !standby && signs_of_life(volumes, *backups).is_empty() =>
@@ -99,6 +101,10 @@ pub(super) fn meanwhile(seen: &Observation, me: &Identity, mut plan: Box<Plan>) 
         _ => {}
     }
     plan
+}
+
+fn issue(slot: Option<Slot>, me: &Identity, authority: &Authority) -> Step {
+    Step::IssueLeaves { slot, address: me.address, authority: authority.fingerprint.clone() }
 }
 
 fn check_authority(seen: &Observation, not_after: i64, course: &Course) -> Next<()> {

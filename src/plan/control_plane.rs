@@ -215,7 +215,11 @@ fn leaves(
     if seen.at >= authorities.not_after {
         return Err(course.halt(Halt::ClusterAuthoritiesExpired));
     }
-    let issue = Step::IssueClusterLeaves { request, authorities: authorities.fingerprint.clone() };
+    let issue = Step::IssueClusterLeaves {
+        request,
+        authorities: authorities.fingerprint.clone(),
+        etcd_authority: etcd.fingerprint.clone(),
+    };
     if fits && usable(seen) {
         // They are read again while the components run: nothing waits for this.
         if seen.clock_synchronised == Fact::Known(true) {
@@ -256,13 +260,14 @@ impl Ground<'_> {
             let why = "they are not recorded in etcd yet".to_owned();
             return Err(course.wait(WaitingOn::Answer { about: Subject::ClusterAuthorities, why }));
         };
-        let own = client_url(me.address);
-        let voter = seen.etcd.own.known().is_some();
-        let etcd_endpoints = if voter {
-            vec![own]
+        let etcd_endpoints: Vec<String> = if seen.etcd.own.is_known() {
+            vec![client_url(me.address)]
         } else {
             view.records.values().filter_map(|record| address_of(&record.peer_url).map(client_url)).collect()
         };
+        if etcd_endpoints.is_empty() {
+            return Err(course.wait(WaitingOn::Quorum));
+        }
         Ok(ControlPlaneInputs {
             cluster: settings.cluster.clone(),
             settings: settings.kubernetes.clone(),

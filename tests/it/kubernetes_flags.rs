@@ -10,16 +10,16 @@ use quorate::kubernetes::component::Component;
 use quorate::kubernetes::{
     ControlPlaneInputs, KubernetesVersion, Node, control_plane, flags, kube_proxy, kubelet, paths,
 };
+use quorate::lab::kubelet::Programs;
 
 /// The program of this name, if it is there.
 fn program(name: &str) -> Option<PathBuf> {
-    let set = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let directories = set.into_iter().chain([PathBuf::from("/usr/local/kubebuilder/bin")]);
-    let found = directories.map(|directory| directory.join(name)).find(|path| path.is_file());
-    if found.is_none() {
-        eprintln!("SKIPPED: {name} is not in KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin");
+    let path = Programs::place().join(name);
+    if path.is_file() {
+        return Some(path);
     }
-    found
+    eprintln!("SKIPPED: there is no {}", path.display());
+    None
 }
 
 /// What a program says, on both of its outputs, and whether it ended well.

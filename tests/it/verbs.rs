@@ -20,9 +20,10 @@ use quorate::lab::kubelet::Programs;
 use quorate::lab::region::{FaultKind, InstanceSpec, Service};
 use quorate::lab::settings::Kubernetes;
 use quorate::model::fact::chain;
+use quorate::model::names::ClusterLeafRequest;
 use quorate::model::{Fact, Role, Step};
 use quorate::pki::files::FILES;
-use quorate::pki::{ClusterAuthorities, ClusterLeafRequest, EtcdAuthority};
+use quorate::pki::{ClusterAuthorities, EtcdAuthority};
 use quorate::reach::{AUTHORITY, CLUSTER_AUTHORITIES, Reach};
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::ring::default_provider;
@@ -318,16 +319,32 @@ async fn authorities_that_were_replaced_since_they_were_looked_at_sign_nothing()
         local_server: "https://127.0.0.1:6443".parse().unwrap(),
         component_server: "https://127.0.0.1:6443".parse().unwrap(),
     };
-    let step = |authorities: &ClusterAuthorities| Step::IssueClusterLeaves {
+    let step = |authorities: &ClusterAuthorities, etcd: &EtcdAuthority| Step::IssueClusterLeaves {
         request: request.clone(),
         authorities: authorities.fingerprint().to_owned(),
+        etcd_authority: etcd.summary().fingerprint,
     };
     let dir = reach.root.path(paths::KUBERNETES);
     let others = ClusterAuthorities::create(&"demo".parse().unwrap(), clock::now_ms()).unwrap();
-    let error = execute(&reach, &step(&others)).await.unwrap_err();
-    assert!(matches!(error, StepError::OtherAuthorities { .. }), "{error:?}");
-    assert!(!dir.join("pki").exists(), "something was signed");
-    execute(&reach, &step(&scene.authorities)).await.unwrap();
+    let other_etcd = EtcdAuthority::create(&"demo".parse().unwrap(), clock::now_ms()).unwrap();
+    let leaves = |etcd: &EtcdAuthority| Step::IssueLeaves {
+        slot: None,
+        address: reach.identity.address,
+        authority: etcd.summary().fingerprint,
+    };
+    for (step, key) in [
+        (step(&others, &etcd), CLUSTER_AUTHORITIES),
+        (step(&scene.authorities, &other_etcd), AUTHORITY),
+        (leaves(&other_etcd), AUTHORITY),
+    ] {
+        match execute(&reach, &step).await {
+            Err(StepError::OtherAuthority { key: named, .. }) => assert_eq!(named, key),
+            other => panic!("{}: {other:?}", step.name()),
+        }
+    }
+    assert!(!dir.join("pki").exists() && !reach.pki().exists(), "something was signed");
+    execute(&reach, &step(&scene.authorities, &etcd)).await.unwrap();
+    execute(&reach, &leaves(&etcd)).await.unwrap();
     assert!(dir.join("pki/ca.crt").is_file());
 }
 

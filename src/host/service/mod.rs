@@ -219,25 +219,23 @@ impl VersionError {
 
 /// The version of etcd's program.
 pub async fn version(program: &Path) -> Result<EtcdVersion, VersionError> {
-    let finished = command::run(program, [OsStr::new("--version")], VERSION_PATIENCE)
-        .await
-        .and_then(command::Finished::success)
-        .map_err(VersionError::Run)?;
-    parse_version(&finished.stdout).ok_or_else(|| VersionError::Unparsable {
-        program: program.to_owned(),
-        said: finished.stdout.chars().take(200).collect(),
-    })
+    told(program, parse_version).await
 }
 
 /// The version of a machine's kubelet.
 pub async fn kubelet_version(program: &Path) -> Result<KubernetesVersion, VersionError> {
+    told(program, |said| said.trim().strip_prefix("Kubernetes ")?.parse().ok()).await
+}
+
+/// What a program tells of its version.
+async fn told<T>(program: &Path, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, VersionError> {
     let finished = command::run(program, [OsStr::new("--version")], VERSION_PATIENCE)
         .await
         .and_then(command::Finished::success)
         .map_err(VersionError::Run)?;
-    let said = finished.stdout.trim();
-    said.strip_prefix("Kubernetes ").and_then(|version| version.parse().ok()).ok_or_else(|| {
-        VersionError::Unparsable { program: program.to_owned(), said: said.chars().take(200).collect() }
+    parse(&finished.stdout).ok_or_else(|| VersionError::Unparsable {
+        program: program.to_owned(),
+        said: finished.stdout.chars().take(200).collect(),
     })
 }
 

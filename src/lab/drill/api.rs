@@ -19,13 +19,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
 use super::{Options, Report, Stage, Unmet};
-use crate::kubernetes::api::ApiClient;
+use crate::cluster_api::ApiClient;
 use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
 use crate::lab::laboratory::Laboratory;
 use crate::lab::machine::Machine;
 use crate::lab::settings::{CLUSTER, Kubernetes};
-use crate::pki::NotAServerUrl;
+use crate::model::names::NotAServerUrl;
 
 /// How long three API servers, and all that elects a leader, may take to be ready.
 const READY: Duration = Duration::from_mins(2);

@@ -50,11 +50,16 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The programs in `KUBEBUILDER_ASSETS`, else where envtest keeps them; or what is missing.
-    pub fn find() -> Result<Self, String> {
-        let dir = std::env::var_os("KUBEBUILDER_ASSETS")
+    /// Where they are looked for: `KUBEBUILDER_ASSETS`, else where envtest keeps them.
+    pub fn place() -> PathBuf {
+        std::env::var_os("KUBEBUILDER_ASSETS")
             .filter(|dir| !dir.is_empty())
-            .map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+            .map_or_else(|| PathBuf::from(USUAL), PathBuf::from)
+    }
+
+    /// The programs that are there, or what is missing.
+    pub fn find() -> Result<Self, String> {
+        let dir = Self::place();
         let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !dir.join(name).is_file()).collect();
         if !missing.is_empty() {
             return Err(format!(

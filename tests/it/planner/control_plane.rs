@@ -9,9 +9,9 @@ use quorate::model::kubernetes::{
 use quorate::model::load_balancer::{
     FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth,
 };
+use quorate::model::names::ClusterLeaves;
 use quorate::model::plan::Subject;
 use quorate::model::*;
-use quorate::pki::ClusterLeaves;
 use quorate::plan::plan as plan_of;
 
 use super::scene::*;
@@ -118,10 +118,10 @@ fn apply(seen: &mut Observation, step: Step) {
                 Fact::Known(Some(Authority { fingerprint: "k".to_owned(), not_after }));
         }
         Step::RecordClusterAuthorities { fingerprint } => records(seen).authorities = Some(fingerprint),
-        Step::IssueClusterLeaves { request, authorities } => {
+        Step::IssueClusterLeaves { request, authorities, etcd_authority } => {
             seen.kubernetes.leaves = Fact::Known(Some(ClusterLeaves {
                 authorities,
-                etcd_authority: "a".to_owned(),
+                etcd_authority,
                 names: request.names().unwrap(),
                 not_before: at - MINUTE,
                 not_after: at + 90 * 24 * HOUR,
@@ -459,9 +459,8 @@ fn what_is_kept_in_the_api_follows_the_endpoint_after_the_files() {
     assert_eq!(done, expected);
 }
 
-#[test]
-fn a_member_talks_to_its_own_etcd() {
-    let mut seen = with_authorities();
+/// The API server's manifest that this machine comes to, and one flag's value in it.
+fn api_server_flag(mut seen: Observation, flag: &str) -> String {
     let manifest = (0..20).find_map(|_| {
         let mut manifest = None;
         for step in plan_of(&kubernetes(), &seen).steps {
@@ -472,39 +471,48 @@ fn a_member_talks_to_its_own_etcd() {
         }
         manifest
     });
-    let expected = format!("--etcd-servers=https://{}:2379\n", address(1));
-    assert!(manifest.unwrap().contains(&expected));
+    let manifest = manifest.unwrap();
+    let value = manifest.lines().find_map(|line| line.trim().strip_prefix(&format!("- --{flag}=")));
+    value.unwrap_or_else(|| panic!("no --{flag} in {manifest}")).to_owned()
+}
+
+fn standing_by(mut seen: Observation) -> Observation {
+    seen.disk = Fact::Known(None);
+    seen.volumes().retain(|id, _| *id != volume(1));
+    seen.etcd.own = Fact::unknown("etcd does not run here");
+    seen.etcd.service = Fact::Known(ServiceState::Stopped);
+    seen
 }
 
 #[test]
-fn a_standby_has_certificates_and_talks_to_all_members() {
-    let standby = whole().but(|seen| {
-        seen.disk = Fact::Known(None);
-        seen.volumes().retain(|id, _| *id != volume(1));
-        seen.leaves = Fact::Known(None);
-        seen.etcd.own = Fact::unknown("etcd does not run here");
-        seen.etcd.service = Fact::Known(ServiceState::Stopped);
+fn a_member_talks_to_its_own_etcd_and_a_standby_to_all() {
+    let own = format!("https://{}:2379", address(1));
+    assert_eq!(api_server_flag(with_authorities(), "etcd-servers"), own);
+    let all: Vec<String> = (1..=3).map(|n| format!("https://{}:2379", address(n))).collect();
+    assert_eq!(api_server_flag(standing_by(with_authorities()), "etcd-servers"), all.join(","));
+    let unrecorded = standing_by(with_authorities()).but(|seen| {
+        if let Fact::Known(view) = &mut seen.etcd.cluster {
+            view.records.clear();
+        }
     });
+    let plan = does_with(&kubernetes(), &unrecorded, &[]);
+    assert_eq!(plan.report.waiting, [WaitingOn::FreeSlot, WaitingOn::Quorum]);
+}
+
+#[test]
+fn a_standby_has_certificates_of_its_own() {
+    let standby = standing_by(whole()).but(|seen| seen.leaves = Fact::Known(None));
     let plan = does_with(&kubernetes(), &standby, &["issueLeaves"]);
     assert_eq!((plan.report.phase, plan.report.waiting), (Phase::Standby, vec![WaitingOn::FreeSlot]));
     let Some(Step::IssueLeaves { slot: None, .. }) = plan.steps.first() else { panic!("{:?}", plan.steps) };
-    let mut seen = with_authorities().but(|seen| {
-        seen.disk = Fact::Known(None);
-        seen.volumes().retain(|id, _| *id != volume(1));
-        seen.etcd.own = Fact::unknown("etcd does not run here");
-        seen.etcd.service = Fact::Known(ServiceState::Stopped);
+}
+
+#[test]
+fn nothing_is_rendered_while_nobody_knows_by_which_authorities() {
+    // Without their fingerprint every manifest would be another one, and be rolled out.
+    let unknown = running().but(|seen| {
+        seen.kubernetes.authorities = Fact::unknown("throttled");
+        records(seen).authorities = None;
     });
-    let manifest = (0..20).find_map(|_| {
-        let mut manifest = None;
-        for step in plan_of(&kubernetes(), &seen).steps {
-            if let Step::RollOut { component: Component::ApiServer, manifest: found } = &step {
-                manifest = Some(found.content.clone());
-            }
-            apply(&mut seen, step);
-        }
-        manifest
-    });
-    let all: Vec<String> = (1..=3).map(|n| format!("https://{}:2379", address(n))).collect();
-    let expected = format!("--etcd-servers={}\n", all.join(","));
-    assert!(manifest.unwrap().contains(&expected));
+    assert!(matches!(waits_for(&unknown), WaitingOn::Answer { about: Subject::ClusterAuthorities, .. }));
 }

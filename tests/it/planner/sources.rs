@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
-const FORBIDDEN: [&str; 18] = [
+/// The folders that are pure: the planner, its values, and what it renders to compare with.
+const FOLDERS: [&str; 3] = ["plan", "model", "kubernetes"];
+
+/// Keys and certificates are made elsewhere; what is rendered may hold their secrets, not decide on them.
+const FORBIDDEN_TO_DECIDE: &str = "crate::pki";
+
+const FORBIDDEN: [&str; 22] = [
     "tokio",
     "aws_config",
     "aws_sdk",
@@ -21,13 +27,17 @@ const FORBIDDEN: [&str; 18] = [
     "crate::etcd",
     "crate::observe",
     "crate::execute",
+    "crate::reach",
+    "crate::cluster_api",
+    "kube::Client",
+    "kube::{Api",
 ];
 
 #[test]
 fn the_planner_and_the_model_reach_nothing_outside() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = 0;
-    for folder in ["plan", "model"] {
+    for folder in FOLDERS {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|kind| kind != "rs") {
@@ -37,11 +47,12 @@ fn the_planner_and_the_model_reach_nothing_outside() {
             let text = std::fs::read_to_string(&path).unwrap();
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             for (number, line) in (1..).zip(code) {
-                for forbidden in FORBIDDEN {
+                let to_decide = (folder != "kubernetes").then_some(FORBIDDEN_TO_DECIDE);
+                for forbidden in FORBIDDEN.into_iter().chain(to_decide) {
                     assert!(!line.contains(forbidden), "{}:{number}: {forbidden}: {line}", path.display());
                 }
             }
         }
     }
-    assert!(files > 15, "only {files} files were found");
+    assert!(files > 40, "only {files} files were found");
 }

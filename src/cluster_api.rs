@@ -6,7 +6,7 @@
 //!
 //! A client is made for each look and each step: the certificate that it shows may have been renewed.
 //!
-//! What must not live here: what should be in the API ([`super::objects`]), and who puts it there and
+//! What must not live here: what should be in the API ([`crate::kubernetes::objects`]), and who puts it there and
 //! when ([`crate::plan`]).
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Pre
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-use super::objects::{MANAGED_BY, ObjectError, WantedObject};
+use crate::kubernetes::objects::{MANAGED_BY, ObjectError, WantedObject};
 use crate::model::ids::InstanceId;
 use crate::model::kubernetes::ApiLease;
 

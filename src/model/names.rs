@@ -1,14 +1,13 @@
-//! What Kubernetes' leaves on a node name, and what is found of them: plain values, for who decides.
+//! What Kubernetes' leaves on a node are to name, and what is found of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::PkiError;
-use crate::model::InstanceId;
+use super::ids::InstanceId;
 
 /// Who a server is to its clients: an address, or a DNS name in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,17 +22,6 @@ pub enum HostName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("neither an IP address nor a DNS name (RFC 1123)")]
 pub struct NotAHostName;
-
-impl HostName {
-    /// Parses the name of `what`.
-    pub(super) fn parse(what: &'static str, name: &str) -> Result<Self, PkiError> {
-        name.parse().map_err(|NotAHostName| PkiError::Name {
-            what,
-            found: name.to_owned(),
-            why: "it is neither an IP address nor a DNS name",
-        })
-    }
-}
 
 impl FromStr for HostName {
     type Err = NotAHostName;
@@ -124,6 +112,64 @@ macro_rules! as_text {
 }
 as_text!(HostName, ServerUrl);
 
+/// What the leaves are to name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterLeafRequest {
+    /// The node's name.
+    pub node: InstanceId,
+    /// The node's address.
+    pub address: Ipv4Addr,
+    /// Where the API is reached from outside.
+    pub endpoint: HostName,
+    /// The address of the service `kubernetes`: the first of the services' range.
+    pub service_address: Ipv4Addr,
+    /// The domain of the cluster's services, as `cluster.local`.
+    pub cluster_domain: HostName,
+    /// What else the API server is called.
+    pub extra_names: Vec<HostName>,
+    /// Where the kubelet and the administrator on this node reach the API.
+    pub local_server: ServerUrl,
+    /// Where the scheduler and the controller-manager on this node reach the API.
+    pub component_server: ServerUrl,
+}
+
+impl ClusterLeafRequest {
+    /// What [`inspect`](crate::pki::cluster_leaves::inspect) finds when the leaves are those that are
+    /// requested here.
+    ///
+    /// # Errors
+    /// A cluster domain that is none.
+    pub fn names(&self) -> Result<ClusterLeafNames, NotAHostName> {
+        let mut names = BTreeSet::from([
+            HostName::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            HostName::Address(self.address.into()),
+            HostName::Address(self.service_address.into()),
+            self.local_server.host.clone(),
+            self.component_server.host.clone(),
+        ]);
+        let service = format!("kubernetes.default.svc.{}", self.cluster_domain);
+        let node = self.node.as_str();
+        for name in [
+            node,
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            service.as_str(),
+        ] {
+            names.insert(name.parse()?);
+        }
+        names.extend(std::iter::once(&self.endpoint).chain(&self.extra_names).cloned());
+        Ok(ClusterLeafNames {
+            node: self.node.clone(),
+            api_server: names,
+            local_server: self.local_server.clone(),
+            component_server: self.component_server.clone(),
+        })
+    }
+}
+
 /// What the leaves and kubeconfigs of a node name. When it differs from what is wanted, they are
 /// made anew.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -144,7 +190,7 @@ pub struct ClusterLeafNames {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterLeaves {
     /// The fingerprint of Kubernetes' authorities and service-account keys, as
-    /// [`ClusterAuthorities::fingerprint`](super::ClusterAuthorities::fingerprint) has it.
+    /// [`ClusterAuthorities::fingerprint`](crate::pki::ClusterAuthorities::fingerprint) has it.
     pub authorities: String,
     /// The fingerprint of the etcd authority that signed the API server's client certificate.
     pub etcd_authority: String,
