@@ -82,7 +82,8 @@ pub(crate) const API_SERVER: &[Owned] = owned! {
     "service-cluster-ip-range": "comes from `kubernetes.serviceSubnet`",
     "shutdown-delay-duration": "comes from `kubernetes.apiServer.shutdownDelay`",
     "tls-cert-file": "names quorate's own certificate",
-    "tls-min-version": "is always VersionTLS13",
+    "tls-cipher-suites": "are those that fit the API server's own certificate",
+    "tls-min-version": "comes from `kubernetes.apiServer.tlsMinVersion`",
     "tls-private-key-file": "names quorate's own key",
     "token-auth-file": "is refused: tokens in a file never end",
 };

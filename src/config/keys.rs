@@ -12,7 +12,7 @@ use super::flags::{self, ApiServerArgument, ControllerManagerArgument, Scheduler
 use super::kinds::{duration, text};
 use super::kubernetes::{
     self, ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
-    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
+    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, TlsMinVersion,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
@@ -339,6 +339,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Fraction { min: Chance::from_millionths(0), max: Chance::from_millionths(20_000) },
         default: Default::Value("0.001"),
         doc: "Chance for each request that its connection is asked to start anew, so that clients spread.",
+    },
+    Key {
+        path: "kubernetes.apiServer.tlsMinVersion",
+        kind: Kind::Choice(TlsMinVersion::CHOICES),
+        default: Default::Value("VersionTLS12"),
+        doc: "Oldest TLS that the API server speaks; with `VersionTLS13` no HTTPS health check of a load balancer \
+              passes.",
     },
     Key {
         path: "kubernetes.apiServer.auditLog.maxAge",

@@ -39,6 +39,16 @@ choice!(
     }
 );
 
+choice!(
+    /// The oldest TLS that the API server speaks.
+    TlsMinVersion {
+        /// TLS 1.2, with forward secrecy and authenticated encryption only, and 1.3.
+        Tls12 = "VersionTLS12",
+        /// TLS 1.3 alone.
+        Tls13 = "VersionTLS13",
+    }
+);
+
 text_value!(
     /// What stands before a program's name in its image's.
     ImageRepository,

@@ -313,6 +313,7 @@ impl Effective {
             api_server: ApiServerSettings {
                 shutdown_delay: self.need("kubernetes.apiServer.shutdownDelay")?,
                 goaway_chance: self.need("kubernetes.apiServer.goawayChance")?,
+                tls_min_version: self.need("kubernetes.apiServer.tlsMinVersion")?,
                 audit_log: AuditLogSettings {
                     max_age: self.need("kubernetes.apiServer.auditLog.maxAge")?,
                     max_backups: self.need("kubernetes.apiServer.auditLog.maxBackups")?,

@@ -9,6 +9,7 @@ pub use super::flags::{ApiServerArgument, ControllerManagerArgument, SchedulerAr
 pub use super::kubernetes::{
     ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
     ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
+    TlsMinVersion,
 };
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
@@ -183,6 +184,8 @@ pub struct ApiServerSettings {
     pub shutdown_delay: TimeSpan,
     /// The chance for each request that its connection is asked to start anew.
     pub goaway_chance: Chance,
+    /// The oldest TLS that it speaks.
+    pub tls_min_version: TlsMinVersion,
     /// What is kept of the audit log.
     pub audit_log: AuditLogSettings,
     /// What the operator adds.

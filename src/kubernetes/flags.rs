@@ -9,6 +9,7 @@ use std::fmt::Display;
 use super::component::Component;
 use super::inputs::ControlPlaneInputs;
 use super::paths;
+use crate::config::settings::TlsMinVersion;
 
 /// A program's flags, `--name=value` each: quorate's, then the operator's.
 pub fn flags(inputs: &ControlPlaneInputs, component: Component) -> Vec<String> {
@@ -39,6 +40,19 @@ pub(super) fn own_flags(inputs: &ControlPlaneInputs, component: Component) -> Ve
 }
 
 type Flag = (&'static str, String);
+
+/// The suites of TLS 1.2 with forward secrecy and authenticated encryption. 1.3 has no others.
+///
+/// 1.2 is spoken for load balancers: a target of an HTTPS health check that only speaks 1.3 fails it.
+/// Source: "Health checks for Network Load Balancer target groups", user guide.
+const TLS12_SUITES: [&str; 6] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
 
 fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
     let settings = &inputs.settings;
@@ -90,7 +104,12 @@ fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         ("service-cluster-ip-range", settings.service_subnet.to_string()),
         ("shutdown-delay-duration", own.shutdown_delay.to_string()),
         ("tls-cert-file", text(paths::API_SERVER_CERTIFICATE)),
-        ("tls-min-version", text("VersionTLS13")),
+    ]);
+    if own.tls_min_version == TlsMinVersion::Tls12 {
+        flags.push(("tls-cipher-suites", TLS12_SUITES.join(",")));
+    }
+    flags.extend([
+        ("tls-min-version", own.tls_min_version.as_str().to_owned()),
         ("tls-private-key-file", text(paths::API_SERVER_KEY)),
     ]);
     flags

@@ -445,6 +445,13 @@ pub enum Warning {
         /// Its name.
         host: String,
     },
+    /// The load balancer checks its targets in a way that no API server here can pass.
+    HealthCheckNeverPasses {
+        /// The load balancer.
+        balancer: String,
+        /// How it checks: `SSL`, `HTTP` or `HTTPS`.
+        protocol: String,
+    },
     /// A changed manifest never got ready, and the one before is back.
     RolledBack {
         /// The component.

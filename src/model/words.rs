@@ -186,6 +186,12 @@ impl fmt::Display for Warning {
                 "the load balancer {host} is gone; certificates and kubeconfigs go on naming it until there is \
                  another"
             ),
+            Self::HealthCheckNeverPasses { balancer, protocol } => write!(
+                f,
+                "no API server passes the {protocol} health check of the load balancer {balancer}; let a network \
+                 load balancer ask HTTPS /readyz with `kubernetes.apiServer.tlsMinVersion: VersionTLS12`, and a \
+                 classic one TCP"
+            ),
             Self::RolledBack { component } => write!(
                 f,
                 "the changed manifest of {component} never got ready, and the one before is back; correct the \
@@ -367,6 +373,10 @@ mod tests {
             (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
             (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
+            (
+                Warning::HealthCheckNeverPasses { balancer: text("front"), protocol: text("SSL") },
+                vec![text("front"), text("SSL")],
+            ),
         ]
     }
 
@@ -435,6 +445,7 @@ mod tests {
             Warning::ClusterAuthoritiesLost => 4,
             Warning::LoadBalancerGone { .. } => 5,
             Warning::RolledBack { .. } => 6,
+            Warning::HealthCheckNeverPasses { .. } => 7,
         }
     }
 
@@ -469,6 +480,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 7, kind_of_warning);
+        check(&warnings(), 8, kind_of_warning);
     }
 }

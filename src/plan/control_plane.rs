@@ -8,13 +8,13 @@
 //! and one that does not get ready in time is replaced by the one before and not tried again.
 
 use crate::config::Settings;
-use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
+use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, Node, RenderedFile};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{
     ApiLease, ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState,
 };
-use crate::model::load_balancer::TargetHealth;
+use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
 use crate::model::plan::Subject;
 use crate::model::{
@@ -112,6 +112,12 @@ fn endpoint(settings: &Settings, seen: &Observation, course: &mut Course) -> Nex
     };
     let fit = balancing.map(|balancing| balancing.found.fit.as_slice()).unwrap_or_default();
     let endpoints = fit.iter().map(|found| (found.dns_name.as_str(), found.port));
+    for balancer in fit {
+        if !passes(settings, balancer) {
+            let (balancer, check) = (balancer.name.clone(), &balancer.health_check);
+            course.warn(Warning::HealthCheckNeverPasses { balancer, protocol: check.protocol.clone() });
+        }
+    }
     match (endpoints.collect::<Vec<_>>().as_slice(), remembered) {
         ([(host, port)], _) => match ApiEndpoint::new(&host.to_ascii_lowercase(), *port) {
             Ok(endpoint) => Ok(Some(endpoint)),
@@ -128,6 +134,19 @@ fn endpoint(settings: &Settings, seen: &Observation, course: &mut Course) -> Nex
             let found = several.iter().map(|(host, port)| format!("{host}:{port}")).collect();
             Err(course.halt(Halt::AmbiguousLoadBalancers { found }))
         }
+    }
+}
+
+/// Whether a healthy API server passes the load balancer's health check. Network load balancers ask
+/// by TLS 1.2; classic ones by an exchange of keys that ECDSA certificates, which all here are, do not
+/// do.
+fn passes(settings: &Settings, balancer: &LoadBalancer) -> bool {
+    match (&balancer.kind, balancer.health_check.protocol.as_str()) {
+        (_, "TCP") => true,
+        (LoadBalancerKind::Network { .. }, "HTTPS") => {
+            settings.kubernetes.api_server.tls_min_version == TlsMinVersion::Tls12
+        }
+        (LoadBalancerKind::Network { .. } | LoadBalancerKind::Classic, _) => false,
     }
 }
 

@@ -63,6 +63,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       apiServer:
         shutdownDelay: 30s              # default
         goawayChance: 0.001             # default
+        tlsMinVersion: VersionTLS12     # default
         auditLog:
           maxAge: 30                    # default
           maxBackups: 10                # default
@@ -116,6 +117,7 @@ fn without_origins_only_yaml_is_shown() {
       apiServer:
         shutdownDelay: 30s
         goawayChance: 0.001
+        tlsMinVersion: VersionTLS12
         auditLog:
           maxAge: 30
           maxBackups: 10
@@ -184,6 +186,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "apiServer": {
           "shutdownDelay": "30s",
           "goawayChance": "0.001",
+          "tlsMinVersion": "VersionTLS12",
           "auditLog": {
             "maxAge": 30,
             "maxBackups": 10,

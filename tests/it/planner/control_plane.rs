@@ -25,7 +25,13 @@ fn kubernetes() -> Settings {
 fn balancer(name: &str) -> LoadBalancer {
     LoadBalancer {
         name: name.to_owned(),
-        kind: LoadBalancerKind::Classic,
+        kind: LoadBalancerKind::Network {
+            arn: format!("arn:aws:elasticloadbalancing:eu-west-1:1:loadbalancer/net/{name}/1"),
+            target_group: format!("arn:aws:elasticloadbalancing:eu-west-1:1:targetgroup/{name}/1")
+                .parse()
+                .unwrap(),
+            by_address: false,
+        },
         dns_name: format!("{name}.elb.amazonaws.com"),
         port: 6443,
         target_port: 6443,
@@ -291,6 +297,32 @@ fn a_load_balancer_is_waited_for_and_two_are_refused() {
     let named = settings_with("kubernetes: {version: v1.36.2, endpoint: api.example.com}\n");
     let seen = with_authorities().but(|seen| seen.kubernetes.load_balancing = Fact::Known(None));
     does_with(&named, &seen, &["issueClusterLeaves"]);
+}
+
+#[test]
+fn a_health_check_that_can_never_pass_is_told() {
+    let checked = |kind: LoadBalancerKind, protocol: &str| {
+        running().but(|seen| {
+            let Fact::Known(Some(balancing)) = &mut seen.kubernetes.load_balancing else { panic!("known") };
+            balancing.found.fit[0].kind = kind;
+            balancing.found.fit[0].health_check.protocol = protocol.to_owned();
+        })
+    };
+    let network = || balancer("front").kind;
+    let strict = settings_with("kubernetes: {version: v1.36.2, apiServer: {tlsMinVersion: VersionTLS13}}\n");
+    for (settings, kind, protocol, passes) in [
+        (kubernetes(), network(), "HTTPS", true),
+        (strict.clone(), network(), "HTTPS", false),
+        (strict.clone(), network(), "TCP", true),
+        (kubernetes(), network(), "HTTP", false),
+        (kubernetes(), LoadBalancerKind::Classic, "TCP", true),
+        (kubernetes(), LoadBalancerKind::Classic, "SSL", false),
+        (kubernetes(), LoadBalancerKind::Classic, "HTTPS", false),
+    ] {
+        let warnings = plan_of(&settings, &checked(kind, protocol)).report.warnings;
+        let told = warnings.iter().any(|warning| matches!(warning, Warning::HealthCheckNeverPasses { .. }));
+        assert_eq!(told, !passes, "{protocol}: {warnings:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Health checks, made as load balancers make them.
 //!
-//! The certificate of a target is not verified: a load balancer has no authority to do it by.
-//! Source: "Health checks for Network Load Balancer target groups", user guide.
+//! The certificate of a target is not verified: a load balancer has no authority to do it by. HTTPS is
+//! asked by TLS 1.2, and a classic load balancer, which exchanges keys by RSA alone, can't ask a target
+//! with an ECDSA certificate at all.
+//! Sources: "Health checks for Network Load Balancer target groups", user guide; "Cipher suite for
+//! back-end connections", user guide of classic load balancers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +16,12 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::version::TLS12;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::connect;
 use crate::lab::region::server::Shared;
-use crate::lab::region::world::{CheckProtocol, CheckSpec, Probe};
+use crate::lab::region::world::{BalancerKind, CheckProtocol, CheckSpec, Probe};
 
 /// The longest first line of an answer.
 const LONGEST: u64 = 1024;
@@ -30,7 +34,7 @@ impl Prober {
     pub(super) fn new() -> Option<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let any = Arc::new(AnyCertificate(Arc::clone(&provider)));
-        match ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions() {
+        match ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS12]) {
             Ok(builder) => {
                 let config = builder.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
                 Some(Self(TlsConnector::from(Arc::new(config))))
@@ -47,27 +51,37 @@ impl Prober {
         let plan = shared.with(|world| {
             let pool = world.view().pools.get(&probe.pool)?;
             let balancer = world.view().balancers.values().find(|b| b.pool_key == probe.pool)?;
-            Some((pool.spec.check.clone(), balancer.address))
+            Some((pool.spec.check.clone(), pool.kind, balancer.address))
         });
         // It went away; so does this task.
-        let Some((check, source)) = plan else { return };
+        let Some((check, kind, source)) = plan else { return };
         let mut ticks = tokio::time::interval(Duration::from_millis(check.interval_ms.max(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let patience = Duration::from_millis(check.timeout_ms);
-            let outcome = tokio::time::timeout(patience, self.check(&check, source.into(), &probe)).await;
+            let outcome =
+                tokio::time::timeout(patience, self.check(&check, kind, source.into(), &probe)).await;
             let outcome = outcome.unwrap_or_else(|_| Err("Request timed out".to_owned()));
             shared.change(|world| world.probed(&probe, outcome));
         }
     }
 
-    async fn check(&self, check: &CheckSpec, source: std::net::IpAddr, probe: &Probe) -> Result<(), String> {
+    async fn check(
+        &self,
+        check: &CheckSpec,
+        kind: BalancerKind,
+        source: std::net::IpAddr,
+        probe: &Probe,
+    ) -> Result<(), String> {
         let words = |error: std::io::Error| format!("Health checks failed: {error}");
         let stream = connect(source, probe.address).await.map_err(words)?;
         let status = match check.protocol {
             CheckProtocol::Tcp => return Ok(()),
             CheckProtocol::Http => status(stream, check, probe).await,
+            CheckProtocol::Https if kind == BalancerKind::Classic => {
+                return Err("Health checks failed: no cipher suite in common".to_owned());
+            }
             CheckProtocol::Https => {
                 let name = ServerName::from(probe.address.ip());
                 let stream = self.0.connect(name, stream).await.map_err(words)?;
