@@ -4,10 +4,14 @@
 //! server-side, as the field manager `quorate`, by force: the fields that are ours are ours, and all
 //! others stay with whoever set them.
 //!
+//! What add-ons need of it is in [`addons`].
+//!
 //! A client is made for each look and each step: the certificate that it shows may have been renewed.
 //!
 //! What must not live here: what should be in the API ([`crate::kubernetes::objects`]), and who puts it there and
 //! when ([`crate::plan`]).
+
+pub mod addons;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +23,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Pre
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
+use crate::kubernetes::addons::inventory::InventoryError;
 use crate::kubernetes::objects::{MANAGED_BY, ObjectError, WantedObject};
 use crate::model::ids::InstanceId;
 use crate::model::kubernetes::ApiLease;
@@ -74,9 +79,54 @@ pub enum ApiError {
         #[source]
         source: ApiCause,
     },
+    /// A kind was not looked up.
+    #[error("asking the API whether it serves {kind} of {api_version}")]
+    Discover {
+        /// The group and version.
+        api_version: String,
+        /// The kind.
+        kind: String,
+        /// Why not.
+        #[source]
+        source: ApiCause,
+    },
+    /// A kind that the API does not serve.
+    #[error("the API does not serve {object}, of {api_version}, yet: tried again")]
+    NotServed {
+        /// The group and version.
+        api_version: String,
+        /// The object.
+        object: String,
+    },
+    /// An object was not taken away.
+    #[error("deleting {object} from the API")]
+    Delete {
+        /// The object.
+        object: String,
+        /// Why not.
+        #[source]
+        source: ApiCause,
+    },
+    /// The inventory of an add-on was not read or written.
+    #[error("{doing} the inventory of the add-on {addon} in the API")]
+    Inventory {
+        /// Reading, writing or deleting.
+        doing: &'static str,
+        /// The add-on.
+        addon: String,
+        /// Why not.
+        #[source]
+        source: ApiCause,
+    },
+    /// What is in an add-on's inventory can't be understood.
+    #[error(transparent)]
+    Damaged(#[from] InventoryError),
     /// The lease was not taken.
     #[error("taking the lease {NAMESPACE}/{LEASE} in the API")]
     TakeLease(#[source] ApiCause),
+    /// The lease was not kept.
+    #[error("renewing the lease {NAMESPACE}/{LEASE} in the API")]
+    RenewLease(#[source] ApiCause),
     /// An object is none.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -221,6 +271,25 @@ impl ApiClient {
         }
     }
 
+    /// Keeps the lease, at `now` (in milliseconds since 1970), if it still has that version. `false`: another
+    /// machine has taken it.
+    ///
+    /// # Errors
+    /// [`ApiError::RenewLease`].
+    pub async fn renew_lease(&self, version: &str, now: i64) -> Result<bool, ApiError> {
+        let at = Timestamp::from_millisecond(now).map_err(|_| ApiError::RenewLease(ApiCause::Time(now)))?;
+        let renewal = serde_json::json!({
+            "metadata": { "resourceVersion": version },
+            "spec": { "renewTime": MicroTime(at) },
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.leases().patch(LEASE, &params, &Patch::Merge(&renewal)).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+            Err(error) => Err(ApiError::RenewLease(error.into())),
+        }
+    }
+
     /// The titles of those objects that are absent or do not say what they should.
     ///
     /// # Errors
@@ -253,7 +322,8 @@ impl ApiClient {
     /// All but those of connecting and of the lease.
     pub async fn apply(&self, object: &WantedObject) -> Result<(), ApiError> {
         let api = self.api(object);
-        if let Some(found) = self.read(object).await?
+        if object.value.get("roleRef").is_some()
+            && let Some(found) = self.read(object).await?
             && object.is_bound_elsewhere(&found)
         {
             let seen =

@@ -19,6 +19,7 @@ use crate::host::filesystem::Kind;
 use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
 use crate::kubernetes::KubernetesVersion;
+use crate::kubernetes::addons::Variables;
 use crate::model::{EtcdVersion, Identity};
 use crate::pki::Owners;
 
@@ -115,6 +116,11 @@ impl Reach {
     pub fn last_endpoint(&self) -> Result<Option<ApiEndpoint>, FileError> {
         let text = read_optional(&self.remembered_endpoint())?;
         Ok(text.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
+    }
+
+    /// The variables of add-ons, in a cluster whose API is reached there.
+    pub fn variables(&self, endpoint: &ApiEndpoint) -> Variables {
+        Variables::of(&self.settings.cluster, &self.identity.region, &self.settings.kubernetes, endpoint)
     }
 
     /// Whether files are given to the users of the components that read them: on a machine. Below

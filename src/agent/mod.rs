@@ -127,8 +127,8 @@ impl<W: World> Agent<W> {
             };
             let outcome = if plan.steps.is_empty() {
                 pace::Outcome::Nothing
-            } else if depth == Depth::Light {
-                // What is done is decided from a full look.
+            } else if depth == Depth::Light && !plan.steps.iter().all(Step::is_routine) {
+                // What is done is decided from a full look; but what only goes on is kept going from any.
                 depth = Depth::Full;
                 continue;
             } else {
@@ -198,7 +198,11 @@ impl<W: World> Agent<W> {
             match done {
                 Ok(Ok(())) => {
                     failpoint::after(name);
-                    tracing::info!(step = name, took_ms, "step done");
+                    if step.is_routine() {
+                        tracing::debug!(step = name, took_ms, "step done");
+                    } else {
+                        tracing::info!(step = name, took_ms, "step done");
+                    }
                 }
                 Ok(Err(error)) if W::was_overtaken(&error) => {
                     tracing::info!(step = name, took_ms, why = chain(&error), "step overtaken");

@@ -62,13 +62,15 @@ impl Pace {
         if (1..=OVERTAKEN_AT_ONCE).contains(&self.overtaken) {
             return Next { after: Duration::ZERO, depth: Depth::Full };
         }
-        if outcome == Outcome::Nothing {
+        // What only keeps up what is changes nothing to look at, and has no end that it could get on to.
+        let news: Vec<Step> = plan.steps.iter().filter(|step| !step.is_routine()).cloned().collect();
+        if outcome == Outcome::Nothing || (outcome == Outcome::Done && news.is_empty()) {
             self.repeats = 0;
             self.last.clear();
             return self.at_rest(plan, waiting, now);
         }
-        let same = self.last == plan.steps;
-        self.last.clone_from(&plan.steps);
+        let same = self.last == news;
+        self.last = news;
         let failed = matches!(outcome, Outcome::Failed | Outcome::Overtaken);
         self.repeats = if same || failed { self.repeats.saturating_add(1) } else { 0 };
         // What was done once is looked at at once; what is done again and again is not getting on.
@@ -190,6 +192,48 @@ mod tests {
         let doing = plan(vec![Step::StopEtcd], Vec::new());
         pace.next(&doing, Outcome::Done, &[], 0);
         assert!(pace.next(&doing, Outcome::Done, &[], 0).after > Duration::ZERO);
+    }
+
+    fn renewal(version: u64) -> Step {
+        let instance = "i-0123456789abcdef0".parse().unwrap();
+        Step::RenewApiLease { instance, version: version.to_string() }
+    }
+
+    #[test]
+    fn what_is_renewed_again_and_again_is_a_rest_and_no_struggle() {
+        let mut pace = Pace::new(Duration::from_secs(10));
+        for version in 0..20 {
+            let next = pace.next(&plan(vec![renewal(version)], Vec::new()), Outcome::Done, &[], 0);
+            assert!(
+                next.after >= Duration::from_secs(7) && next.after <= Duration::from_secs(13),
+                "{next:?}"
+            );
+            assert_eq!(next.depth, Depth::Light);
+        }
+        let doing = plan(vec![renewal(20), Step::StopEtcd], Vec::new());
+        assert_eq!(
+            pace.next(&doing, Outcome::Done, &[], 0).after,
+            Duration::ZERO,
+            "what is new is looked at"
+        );
+    }
+
+    #[test]
+    fn a_renewal_beside_it_does_not_hide_that_a_step_changes_nothing() {
+        let mut pace = Pace::new(Duration::from_secs(10));
+        pace.next(&plan(vec![Step::StopEtcd], Vec::new()), Outcome::Done, &[], 0);
+        let again = plan(vec![renewal(1), Step::StopEtcd], Vec::new());
+        assert!(pace.next(&again, Outcome::Done, &[], 0).after > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_renewal_that_fails_is_tried_again_soon_and_ever_later() {
+        let mut pace = Pace::new(Duration::from_secs(10));
+        let renews = plan(vec![renewal(1)], Vec::new());
+        let first = pace.next(&renews, Outcome::Failed, &[], 0);
+        assert!(first.after > Duration::ZERO && first.after < Duration::from_secs(1), "{first:?}");
+        assert_eq!(first.depth, Depth::Full);
+        assert!(pace.next(&renews, Outcome::Failed, &[], 0).after > first.after);
     }
 
     #[test]

@@ -11,8 +11,9 @@ pub(super) use super::kinds::{Kind, TextRule};
 use super::flags::{self, ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
 use super::kinds::{duration, text};
 use super::kubernetes::{
-    self, ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
-    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, TlsMinVersion,
+    self, AddonName, ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume,
+    ImageName, ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
+    TlsMinVersion,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
@@ -283,6 +284,13 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Text(text::<ClusterDomain>(DOMAIN_PATTERN, "cluster.local")),
         default: Default::Value("cluster.local"),
         doc: "DNS domain of services.",
+    },
+    Key {
+        path: "kubernetes.addons",
+        kind: Kind::List(text::<AddonName>("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", "coredns")),
+        default: Default::Unset("none"),
+        doc: "Add-ons of those in `/usr/lib/quorate/addons` that are applied; those in `/etc/quorate/addons` always \
+              are.",
     },
     Key {
         path: "kubernetes.endpoint",

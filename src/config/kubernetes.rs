@@ -74,6 +74,12 @@ text_value!(
     is_issuer
 );
 text_value!(
+    /// The name of an add-on: its file's, without `.yaml`.
+    AddonName,
+    "a name of at most 63 lower-case letters, digits and dashes, no dash at either end, like `coredns`",
+    is_label
+);
+text_value!(
     /// A name or an address that a certificate is good for.
     SubjectName,
     "a DNS name in lower case, which may begin with `*.`, or an IP address",

@@ -301,6 +301,7 @@ impl Effective {
             service_subnet: self.need("kubernetes.serviceSubnet")?,
             pod_subnet: self.optional("kubernetes.podSubnet")?,
             cluster_domain: self.need("kubernetes.clusterDomain")?,
+            addons: self.all("kubernetes.addons")?,
             endpoint: self.optional("kubernetes.endpoint")?,
             extra_names: self.all("kubernetes.extraNames")?,
             component_endpoint: self.need("kubernetes.componentEndpoint")?,

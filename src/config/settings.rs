@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::flags::{ApiServerArgument, ControllerManagerArgument, SchedulerArgument};
 pub use super::kubernetes::{
-    ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume, ImageName,
-    ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
+    AddonName, ApiEndpoint, ClusterDomain, ComponentEndpoint, ControlPlaneKind, EnvVar, ExtraVolume,
+    ImageName, ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
     TlsMinVersion,
 };
 pub use super::units::{ByteSize, TimeSpan};
@@ -132,6 +132,8 @@ pub struct KubernetesSettings {
     pub pod_subnet: Option<PodSubnet>,
     /// The DNS domain of services.
     pub cluster_domain: ClusterDomain,
+    /// The shipped add-ons that are applied.
+    pub addons: Vec<AddonName>,
     /// Where the API is reached from outside; found when none.
     pub endpoint: Option<ApiEndpoint>,
     /// Further names in the API servers' certificates.

@@ -3,6 +3,7 @@
 use crate::aws::Ec2Error;
 use crate::aws::LoadBalancerError;
 use crate::aws::ObjectError;
+use crate::config::settings::AddonName;
 use crate::etcd::EtcdError;
 use crate::etcd::config::ConfigError;
 use crate::etcd::launch::LaunchError;
@@ -11,13 +12,14 @@ use crate::host::filesystem::{FilesystemError, ParseKindError};
 use crate::host::manifests::ManifestError;
 use crate::host::service::{ServiceError, VersionError};
 use crate::host::volume::VolumeError;
+use crate::kubernetes::addons::AddonError;
 use crate::pki::PkiError;
 
 /// A step that was not done, or of which that is not known. Whichever it is, the next look tells.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// Another machine wrote the charter first.
-    #[error("another machine changed the charter in the meantime")]
+    /// Another machine wrote first.
+    #[error("another machine was first")]
     Overtaken,
     /// The volume is not mounted any more.
     #[error("the etcd volume is not mounted")]
@@ -101,6 +103,15 @@ pub enum StepError {
     /// An object for the API.
     #[error(transparent)]
     FirstThing(#[from] crate::kubernetes::objects::ObjectError),
+    /// An add-on's file says something else than was decided on, or is gone.
+    #[error("the file of the add-on {name} was changed in the meantime")]
+    OtherAddon {
+        /// The add-on.
+        name: AddonName,
+    },
+    /// An add-on's file.
+    #[error(transparent)]
+    Addon(#[from] AddonError),
     /// The API.
     #[error(transparent)]
     Api(#[from] crate::cluster_api::ApiError),

@@ -79,7 +79,7 @@ pub(super) fn write_files(
     Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
 }
 
-async fn api(reach: &Reach) -> Result<ApiClient, StepError> {
+pub(super) async fn api(reach: &Reach) -> Result<ApiClient, StepError> {
     Ok(ApiClient::connect(&reach.root.path(paths::ADMIN_KUBECONFIG)).await?)
 }
 
@@ -91,6 +91,11 @@ pub(super) async fn take_lease(
 ) -> Result<(), StepError> {
     let taken = api(reach).await?.take_lease(instance, version, clock::now_ms(), duration_s).await?;
     if taken { Ok(()) } else { Err(StepError::Overtaken) }
+}
+
+pub(super) async fn renew_lease(reach: &Reach, version: &str) -> Result<(), StepError> {
+    let kept = api(reach).await?.renew_lease(version, clock::now_ms()).await?;
+    if kept { Ok(()) } else { Err(StepError::Overtaken) }
 }
 
 /// Applies those of the first things that are named; one that is refused does not stop the others.

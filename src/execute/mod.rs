@@ -9,6 +9,7 @@
 //! up must not take effect later, after another. A volume that hangs so costs the agent's life by the
 //! service manager's watchdog, and etcd's none.
 
+mod addons;
 mod error;
 mod kubernetes;
 
@@ -136,6 +137,11 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::TakeApiLease { instance, duration_s, version } => {
             kubernetes::take_lease(reach, instance, *duration_s, version.as_deref()).await
         }
+        Step::RenewApiLease { version, .. } => kubernetes::renew_lease(reach, version).await,
+        Step::ApplyAddon { name, place, digest, endpoint } => {
+            addons::apply(reach, name, *place, digest, endpoint).await
+        }
+        Step::PruneAddon { name } => addons::prune(reach, name).await,
         Step::ApplyObjects { objects, endpoint } => kubernetes::apply(reach, objects, endpoint).await,
     }
 }

@@ -8,11 +8,12 @@
 //! - [`encryption`] renders the one file that is a secret itself;
 //! - [`version`] knows what differs between versions of Kubernetes;
 //! - flags come from [`flags`], pods from `static_pods`, and the other files from modules of their own;
-//! - [`objects`] are what quorate keeps in the API, and [`api`], which alone is not pure, is the way there.
+//! - [`objects`] are what quorate keeps in the API whatever is set, and [`addons`] what it keeps there as well.
 //!
 //! A static pod is restarted by the kubelet when its manifest changes, and by nothing else. So each manifest carries
 //! the annotation [`CONFIGURATION_DIGEST`]: the digest of the files that its program reads only when it starts.
 
+pub mod addons;
 pub mod component;
 pub mod encryption;
 pub mod flags;

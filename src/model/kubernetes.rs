@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::addons::AddonsObservation;
 use super::fact::Fact;
 use super::load_balancer::{FoundLoadBalancers, TargetHealth};
 use super::names::ClusterLeaves;
@@ -90,16 +91,19 @@ pub struct KubernetesObservation {
     pub files: Fact<BTreeMap<String, String>>,
     /// The components.
     pub components: BTreeMap<Component, ComponentObservation>,
-    /// What quorate keeps in the API; asked for when this machine's API server is ready.
+    /// Who looks after what quorate keeps in the API; `Known(None)` when there is no such lease. This and
+    /// what follows is asked for when this machine's API server is ready.
+    pub api_lease: Fact<Option<ApiLease>>,
+    /// What quorate keeps in the API whatever is set.
     pub first_things: Fact<FirstThings>,
+    /// The add-ons.
+    pub addons: AddonsObservation,
 }
 
-/// What quorate keeps in the API, and who looks after it.
+/// What quorate keeps in the API whatever is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FirstThings {
-    /// Who changes it at the moment; `None` when there is no such lease.
-    pub lease: Option<ApiLease>,
     /// The objects that are absent, or do not say what they should for the endpoint that this
     /// machine's files were last made for: as `ConfigMap kube-public/cluster-info`.
     pub unfit: Vec<String>,
@@ -135,7 +139,9 @@ impl KubernetesObservation {
             leaves: Fact::unknown(why),
             files: Fact::unknown(why),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+            api_lease: Fact::unknown(why),
             first_things: Fact::unknown(why),
+            addons: AddonsObservation::unknown(why),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! the charter ([`charter`]) are the one exception to the last: they are the linearised state
 //! machine of founding, and belong to the value they change.
 
+pub mod addons;
 pub mod charter;
 pub mod cluster;
 pub mod disk;
@@ -23,6 +24,10 @@ pub mod step;
 pub mod tags;
 mod words;
 
+pub use addons::{
+    AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,
+    ObjectKey,
+};
 pub use charter::{Charter, Founder};
 pub use cluster::{
     ClusterView, EtcdLaunch, EtcdVersion, LaunchState, Member, OwnMember, ServiceState, SlotRecord,

@@ -259,6 +259,10 @@ pub enum Subject {
     KubernetesFiles,
     /// What quorate keeps in the API.
     FirstThings,
+    /// Who looks after what quorate keeps in the API.
+    ApiLease,
+    /// The add-ons.
+    Addons,
 }
 
 impl fmt::Display for Subject {
@@ -284,6 +288,8 @@ impl fmt::Display for Subject {
             Self::ClusterLeaves => "Kubernetes' certificates on this machine",
             Self::KubernetesFiles => "Kubernetes' files on this machine",
             Self::FirstThings => "what is kept in the API",
+            Self::ApiLease => "the lease on what is kept in the API",
+            Self::Addons => "the add-ons",
         })
     }
 }
@@ -456,5 +462,24 @@ pub enum Warning {
     RolledBack {
         /// The component.
         component: Component,
+    },
+    /// An add-on's file on this machine can't be used: it is neither applied nor taken away.
+    AddonUnfit {
+        /// What the add-on, or the file, is called.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An add-on is not in the API as its file has it.
+    AddonFailed {
+        /// The add-on.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// What add-ons had and have no more, and is not taken away, since it holds what others put there.
+    AddonLeftovers {
+        /// The objects.
+        objects: Vec<String>,
     },
 }

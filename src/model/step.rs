@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::addons::AddonPlace;
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, SlotRecord};
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
@@ -12,7 +13,7 @@ use super::load_balancer::{LoadBalancer, TargetId};
 use super::names::ClusterLeafRequest;
 use super::observation::PublishedMembers;
 use super::stamp::{Stamp, StampState};
-use crate::config::settings::ApiEndpoint;
+use crate::config::settings::{AddonName, ApiEndpoint};
 use crate::kubernetes::{Component, RenderedFile};
 
 /// One order to the executor.
@@ -229,7 +230,7 @@ pub enum Step {
         /// What this machine is registered as.
         target: TargetId,
     },
-    /// Take, or keep, the lease on what quorate keeps in the API.
+    /// Take the lease on what quorate keeps in the API, which nobody holds.
     TakeApiLease {
         /// This instance.
         instance: InstanceId,
@@ -237,6 +238,29 @@ pub enum Step {
         duration_s: i32,
         /// The version of the lease that is replaced; `None` when there must be none.
         version: Option<String>,
+    },
+    /// Keep the lease on what quorate keeps in the API, which this instance holds.
+    RenewApiLease {
+        /// This instance.
+        instance: InstanceId,
+        /// The version of the lease that was read.
+        version: String,
+    },
+    /// Apply an add-on, and take away what it had and has no more.
+    ApplyAddon {
+        /// The add-on.
+        name: AddonName,
+        /// Where its file is.
+        place: AddonPlace,
+        /// What the file says, as [`AddonFile::Fit`](super::addons::AddonFile::Fit) has it.
+        digest: String,
+        /// The endpoint that it is applied for.
+        endpoint: ApiEndpoint,
+    },
+    /// Take away all that an add-on had.
+    PruneAddon {
+        /// The add-on.
+        name: AddonName,
     },
     /// Make objects in the API what they should be.
     ApplyObjects {
@@ -300,7 +324,59 @@ impl Step {
             Self::ReleaseControlPlaneLock { .. } => "releaseControlPlaneLock",
             Self::RegisterTarget { .. } => "registerTarget",
             Self::TakeApiLease { .. } => "takeApiLease",
+            Self::RenewApiLease { .. } => "renewApiLease",
+            Self::ApplyAddon { .. } => "applyAddon",
+            Self::PruneAddon { .. } => "pruneAddon",
             Self::ApplyObjects { .. } => "applyObjects",
+        }
+    }
+
+    /// Whether the step only keeps up what is, as a lease: it is done from whatever look it was seen to be
+    /// due in, and when it is done there is nothing new to look at. What it does must be bound to the version
+    /// that was read.
+    pub fn is_routine(&self) -> bool {
+        match self {
+            Self::RenewApiLease { .. } => true,
+            Self::CreateVolume { .. }
+            | Self::AttachVolume { .. }
+            | Self::TagSlot { .. }
+            | Self::Format { .. }
+            | Self::Mount { .. }
+            | Self::GrowFilesystem { .. }
+            | Self::WriteStamp { .. }
+            | Self::TagStamp { .. }
+            | Self::SetDataAside { .. }
+            | Self::CreateAuthority
+            | Self::IssueLeaves { .. }
+            | Self::CreateCharter { .. }
+            | Self::AmendCharter { .. }
+            | Self::ConfigureEtcd { .. }
+            | Self::StartEtcd { .. }
+            | Self::StopEtcd
+            | Self::TakeMembershipLock { .. }
+            | Self::ReleaseMembershipLock { .. }
+            | Self::RemoveMember { .. }
+            | Self::AddLearner { .. }
+            | Self::PromoteMember { .. }
+            | Self::UpdatePeerUrl { .. }
+            | Self::RecordSlot { .. }
+            | Self::CopyCharterToEtcd { .. }
+            | Self::CopyCharterToVolume { .. }
+            | Self::PublishMembers { .. }
+            | Self::CreateClusterAuthorities
+            | Self::RecordClusterAuthorities { .. }
+            | Self::IssueClusterLeaves { .. }
+            | Self::WriteKubernetesFiles { .. }
+            | Self::RollOut { .. }
+            | Self::KeepManifest { .. }
+            | Self::RollBack { .. }
+            | Self::TakeControlPlaneLock { .. }
+            | Self::ReleaseControlPlaneLock { .. }
+            | Self::RegisterTarget { .. }
+            | Self::TakeApiLease { .. }
+            | Self::ApplyAddon { .. }
+            | Self::PruneAddon { .. }
+            | Self::ApplyObjects { .. } => false,
         }
     }
 
@@ -317,7 +393,9 @@ impl Step {
             | Self::RemoveMember { .. }
             | Self::CreateClusterAuthorities
             | Self::RecordClusterAuthorities { .. }
-            | Self::RollBack { .. } => true,
+            | Self::RollBack { .. }
+            | Self::ApplyAddon { .. }
+            | Self::PruneAddon { .. } => true,
             Self::ConfigureEtcd { launch } => launch.state == super::cluster::LaunchState::New,
             Self::CreateVolume { .. }
             | Self::AttachVolume { .. }
@@ -345,6 +423,7 @@ impl Step {
             | Self::ReleaseControlPlaneLock { .. }
             | Self::RegisterTarget { .. }
             | Self::TakeApiLease { .. }
+            | Self::RenewApiLease { .. }
             | Self::ApplyObjects { .. } => false,
         }
     }

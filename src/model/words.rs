@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::addons::ADDON_LABEL;
 use super::ids::{Slot, VolumeId};
 use super::plan::{Halt, WaitingOn, Warning};
 
@@ -197,6 +198,19 @@ impl fmt::Display for Warning {
                 "the changed manifest of {component} never got ready, and the one before is back; correct the \
                  settings that changed it"
             ),
+            Self::AddonUnfit { name, why } => write!(
+                f,
+                "the add-on {name} can't be used on this machine, and what the API has of it stays as it is: {why}"
+            ),
+            Self::AddonFailed { name, why } => {
+                write!(f, "the add-on {name} is not in the API as its file has it: {why}")
+            }
+            Self::AddonLeftovers { objects } => write!(
+                f,
+                "no add-on has {} any more, and others' data may be in there; delete what nobody needs, or take \
+                 the label {ADDON_LABEL} off it",
+                list(objects)
+            ),
         }
     }
 }
@@ -377,6 +391,18 @@ mod tests {
                 Warning::HealthCheckNeverPasses { balancer: text("front"), protocol: text("SSL") },
                 vec![text("front"), text("SSL")],
             ),
+            (
+                Warning::AddonUnfit { name: text("dns"), why: text("line 3") },
+                vec![text("dns"), text("line 3")],
+            ),
+            (
+                Warning::AddonFailed { name: text("dns"), why: text("422 Invalid") },
+                vec![text("dns"), text("422 Invalid")],
+            ),
+            (
+                Warning::AddonLeftovers { objects: vec![text("Namespace a"), text("Namespace b")] },
+                vec![text("Namespace a"), text("Namespace b"), text("quorate/addon")],
+            ),
         ]
     }
 
@@ -445,7 +471,10 @@ mod tests {
             Warning::ClusterAuthoritiesLost => 4,
             Warning::LoadBalancerGone { .. } => 5,
             Warning::RolledBack { .. } => 6,
-            Warning::HealthCheckNeverPasses { .. } => 7,
+            Warning::AddonUnfit { .. } => 7,
+            Warning::AddonFailed { .. } => 8,
+            Warning::AddonLeftovers { .. } => 9,
+            Warning::HealthCheckNeverPasses { .. } => 10,
         }
     }
 
@@ -480,6 +509,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 8, kind_of_warning);
+        check(&warnings(), 11, kind_of_warning);
     }
 }

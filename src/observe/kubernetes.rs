@@ -5,31 +5,24 @@ use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
-use crate::cluster_api::ApiClient;
 use crate::config::Settings;
-use crate::config::settings::{ApiEndpoint, ControlPlaneKind};
+use crate::config::settings::ControlPlaneKind;
 use crate::host::files;
 use crate::host::manifests::Manifests;
-use crate::kubernetes::objects::{WantedObject, first_things as wanted_things};
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
 use crate::model::fact::chain;
-use crate::model::kubernetes::{
-    ComponentObservation, FirstThings, KubernetesObservation, LoadBalancing, Readiness,
-};
+use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, LoadBalancing, Readiness};
 use crate::model::load_balancer::TargetHealth;
-use crate::model::names::NotAServerUrl;
 use crate::model::{Fact, Role};
 use crate::pki;
 use crate::reach::Reach;
 
-use super::{Memory, objects};
+use super::{Memory, api, objects};
 
 /// Load balancers that were found are asked for again so often.
 const BALANCERS_FOR: Duration = Duration::from_mins(1);
 /// How long a component on this machine is waited for.
 const PROBE: Duration = Duration::from_secs(5);
-/// How long this machine's API server is waited for.
-const ASK: Duration = Duration::from_secs(10);
 
 fn is_asked_for(settings: &Settings) -> bool {
     settings.role == Role::ControlPlane && settings.kubernetes.control_plane == ControlPlaneKind::StaticPods
@@ -50,7 +43,8 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         components(reach),
     );
     let remembered_endpoint = reach.last_endpoint().into();
-    let first_things = first_things(reach, &remembered_endpoint, &components).await;
+    let (api_lease, first_things, addons) =
+        api::look(reach, &mut memory.addons, &remembered_endpoint, &components).await;
     KubernetesObservation {
         version,
         load_balancing,
@@ -60,18 +54,21 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
             .into(),
         files: written(reach),
         components,
+        api_lease,
         first_things,
+        addons,
     }
 }
 
 /// Looks again at what changes from moment to moment.
-pub(super) async fn again(reach: &Reach, mut seen: KubernetesObservation) -> KubernetesObservation {
+pub(super) async fn again(
+    reach: &Reach,
+    memory: &mut Memory,
+    mut seen: KubernetesObservation,
+) -> KubernetesObservation {
     if seen.version.is_known() {
         seen.components = components(reach).await;
-        // Not asked for before this API server was ready; what is known is looked at again in a full look.
-        if !seen.first_things.is_known() {
-            seen.first_things = first_things(reach, &seen.remembered_endpoint, &seen.components).await;
-        }
+        api::again(reach, &mut memory.addons, &mut seen).await;
     }
     seen
 }
@@ -172,45 +169,6 @@ async fn components(reach: &Reach) -> BTreeMap<Component, ComponentObservation> 
         }
     });
     futures_util::future::join_all(looks).await.into_iter().collect()
-}
-
-/// What quorate keeps in the API, asked of this machine's API server.
-async fn first_things(
-    reach: &Reach,
-    endpoint: &Fact<Option<ApiEndpoint>>,
-    components: &BTreeMap<Component, ComponentObservation>,
-) -> Fact<FirstThings> {
-    let endpoint = match endpoint {
-        Fact::Known(Some(endpoint)) => endpoint,
-        Fact::Known(None) => return Fact::unknown("not asked for: there is no endpoint yet"),
-        Fact::Unknown(why) => return Fact::unknown(why.clone()),
-    };
-    let ready = components.get(&Component::ApiServer).is_some_and(|seen| seen.readiness == Readiness::Ready);
-    if !ready {
-        return Fact::unknown("not asked for: this machine's API server is not ready");
-    }
-    let ask = async {
-        let wanted = wanted(reach, endpoint)?;
-        let api = ApiClient::connect(&reach.root.path(paths::ADMIN_KUBECONFIG)).await;
-        let api = api.map_err(|error| chain(&error))?;
-        let (lease, unfit) =
-            tokio::try_join!(api.lease(), api.unfit(&wanted)).map_err(|error| chain(&error))?;
-        Ok(FirstThings { lease, unfit })
-    };
-    match tokio::time::timeout(ASK, ask).await {
-        Ok(Ok(found)) => Fact::Known(found),
-        Ok(Err(why)) => Fact::Unknown(why),
-        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
-    }
-}
-
-fn wanted(reach: &Reach, endpoint: &ApiEndpoint) -> Result<Vec<WantedObject>, String> {
-    let path = reach.root.path(paths::CA);
-    let authority = files::read_optional(&path).map_err(|error| chain(&error))?;
-    let authority = authority.ok_or_else(|| format!("there is no {}", path.display()))?;
-    let authority = String::from_utf8_lossy(&authority);
-    let server = endpoint.url().parse().map_err(|error: NotAServerUrl| chain(&error))?;
-    wanted_things(&reach.settings.cluster, &server, &authority).map_err(|error| chain(&error))
 }
 
 /// Asks a component whether it is ready, as its readiness probe does. What the API server shows must

@@ -3,10 +3,11 @@
 //! Every answer is `Known` or `Unknown(why)`: what failed, was throttled, timed out or is partial
 //! is unknown. How much is asked depends on what the last plan waits for ([`Depth`]); an answer
 //! that is used again is at most a minute old, and a plan with steps is only ever carried out when
-//! it was made from a full look.
+//! it was made from a full look, but for steps that only keep up what is, like a lease.
 //!
 //! What must not live here: decisions, and changes of anything.
 
+mod api;
 mod cluster;
 mod disk;
 mod ec2;
@@ -51,6 +52,7 @@ pub struct Memory {
     published: Option<Option<PublishedMembers>>,
     cluster_authorities: Option<(Instant, Authority)>,
     balancing: Option<(Instant, LoadBalancing)>,
+    addons: api::Parsed,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,
@@ -147,7 +149,7 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
     cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
     seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
-    seen.kubernetes = kubernetes::again(reach, seen.kubernetes).await;
+    seen.kubernetes = kubernetes::again(reach, memory, seen.kubernetes).await;
     seen
 }
 

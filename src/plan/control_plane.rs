@@ -11,9 +11,7 @@ use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, Node, RenderedFile};
 use crate::model::fact::chain;
-use crate::model::kubernetes::{
-    ApiLease, ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState,
-};
+use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
 use crate::model::plan::Subject;
@@ -21,16 +19,13 @@ use crate::model::{
     Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
 };
 
+use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
 
 /// How long, in milliseconds, a component may take to be ready with a changed manifest. Its startup
 /// probe gives it 250 s.
 const READY_PATIENCE: i64 = 6 * 60_000;
-
-/// For how long, in seconds, a machine that changes what is kept in the API has it for itself. Nothing
-/// breaks when two do it at once, since what each does is the same: this keeps them from doing it over.
-const LEASE_S: i32 = 30;
 
 /// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
 pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
@@ -88,7 +83,7 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
         course.steps.push(Step::ReleaseControlPlaneLock { instance: me.instance.clone() });
     }
     register(seen, me, &mut course);
-    first_things(seen, me, endpoint, &mut course);
+    api::keep(settings, seen, me, &endpoint, &mut course);
     Ok(course.done())
 }
 
@@ -388,42 +383,4 @@ fn register(seen: &Observation, me: &Identity, course: &mut Course) {
         let target = balancer.target_of(me);
         course.steps.push(Step::RegisterTarget { balancer: balancer.clone(), target });
     }
-}
-
-/// Puts what is missing in the API back, if nobody else is at it. The lease is only taken when there is
-/// something to do, so one whose holder died is in nobody's way for longer than it was taken for.
-fn first_things(seen: &Observation, me: &Identity, endpoint: ApiEndpoint, course: &mut Course) {
-    if seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
-        // What was found was compared with what belongs to another endpoint.
-        return;
-    }
-    let found = match &seen.kubernetes.first_things {
-        Fact::Known(found) => found,
-        Fact::Unknown(why) => {
-            course.warn(Warning::Answer { subject: Subject::FirstThings, why: why.clone() });
-            return;
-        }
-    };
-    if found.unfit.is_empty() {
-        return;
-    }
-    let held = found.lease.as_ref().filter(|lease| is_held(lease, seen.at));
-    match held.and_then(|lease| lease.holder.as_deref()) {
-        Some(holder) if holder == me.instance.as_str() => {}
-        Some(_) => return,
-        None => course.steps.push(Step::TakeApiLease {
-            instance: me.instance.clone(),
-            duration_s: LEASE_S,
-            version: found.lease.as_ref().map(|lease| lease.version.clone()),
-        }),
-    }
-    course.steps.push(Step::ApplyObjects { objects: found.unfit.clone(), endpoint });
-}
-
-/// Whether somebody holds the lease. One from the future was taken by a clock that is wrong, and would
-/// be held for as long as that is.
-fn is_held(lease: &ApiLease, at: i64) -> bool {
-    let holds = i64::from(lease.duration_s).saturating_mul(1000);
-    lease.holder.as_ref().is_some_and(|holder| !holder.is_empty())
-        && lease.renewed.is_some_and(|renewed| at.saturating_sub(renewed).saturating_abs() < holds)
 }

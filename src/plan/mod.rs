@@ -14,11 +14,13 @@
 //! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
 //! | [`upkeep`] | what a healthy member keeps in order |
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
+//! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
 //! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
 //! parts of the observation. A step that is not safe on an unknown answer is never planned on one.
 
+mod api;
 mod certificates;
 mod control_plane;
 mod course;

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::config::settings::AddonName;
 use crate::host::files::{FileError, create_dir, read_optional, write_durably};
 use crate::host::{Root, clock};
 use crate::kubernetes::Component;
+use crate::model::addons::AppliedAddon;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::{
     ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan, Role,
@@ -79,6 +81,12 @@ pub struct KubernetesStatus {
     pub endpoint: Option<String>,
     /// The components: `null` for one that is ready, else what it answers instead.
     pub components: BTreeMap<Component, Option<String>>,
+    /// The instance whose agent looks after what is kept in the API; `None` when none does, or it is not known.
+    #[serde(default)]
+    pub keeper: Option<String>,
+    /// The add-ons in the API: `null` for one that was applied as a whole, else why it was not.
+    #[serde(default)]
+    pub addons: BTreeMap<AddonName, Option<String>>,
 }
 
 impl KubernetesStatus {
@@ -94,8 +102,20 @@ impl KubernetesStatus {
                 .known()
                 .and_then(|endpoint| Some(endpoint.as_ref()?.to_string())),
             components: seen.components.iter().map(|(which, found)| (*which, not_ready(found))).collect(),
+            keeper: seen.api_lease.known().and_then(|lease| lease.as_ref()?.holder.clone()),
+            addons: seen.addons.applied.known().map(addons).unwrap_or_default(),
         })
     }
+}
+
+fn addons(applied: &BTreeMap<AddonName, Fact<AppliedAddon>>) -> BTreeMap<AddonName, Option<String>> {
+    let state = |found: &Fact<AppliedAddon>| match found {
+        Fact::Known(AppliedAddon { failure: Some(failure), .. }) => Some(failure.why.clone()),
+        Fact::Known(AppliedAddon { digest: None, .. }) => Some("it is being applied".to_owned()),
+        Fact::Known(_) => None,
+        Fact::Unknown(why) => Some(why.clone()),
+    };
+    applied.iter().map(|(name, found)| (name.clone(), state(found))).collect()
 }
 
 /// A member in the status.
@@ -258,6 +278,10 @@ impl Status {
                 let why = why.as_ref().map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}"));
                 row("", format!("{:<23} {why}", component.name()));
             }
+            for (addon, why) in &kubernetes.addons {
+                let why = why.as_deref().map_or("applied".to_owned(), |why| format!("not applied: {why}"));
+                row("add-on", format!("{:<23} {why}", addon.as_str()));
+            }
         }
         page
     }
@@ -377,6 +401,12 @@ mod tests {
                 (Component::Scheduler, None),
             ]
             .into(),
+            keeper: Some("i-0123456789abcdef0".to_owned()),
+            addons: [
+                ("coredns".parse().unwrap(), None),
+                ("monitors".parse().unwrap(), Some("the API does not serve it yet".to_owned())),
+            ]
+            .into(),
         });
         status.words = status.in_words();
         status
@@ -420,6 +450,8 @@ mod tests {
                    kube-apiserver          not ready: 500 not poststarthook/rbac/bootstrap-roles
                    kube-controller-manager ready
                    kube-scheduler          ready
+        add-on     coredns                 applied
+        add-on     monitors                not applied: the API does not serve it yet
         "#);
     }
 

@@ -114,7 +114,13 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
     };
     let (member, kubernetes) = member.split_once("\nKubernetes' control plane:\n").unwrap();
     assert_eq!(set(&names(member)), set(&keys(&serde_json::to_value(one).unwrap())));
-    let plane = KubernetesStatus { version: String::new(), endpoint: None, components: BTreeMap::default() };
+    let plane = KubernetesStatus {
+        version: String::new(),
+        endpoint: None,
+        components: BTreeMap::default(),
+        keeper: None,
+        addons: BTreeMap::default(),
+    };
     assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
     assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));
     assert!(own.contains(&format!("the version of this form: {VERSION} ")));

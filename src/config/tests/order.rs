@@ -174,6 +174,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "serviceSubnet": "10.96.0.0/12",
         "podSubnet": null,
         "clusterDomain": "cluster.local",
+        "addons": [],
         "endpoint": null,
         "extraNames": [],
         "componentEndpoint": "local",

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
-use super::{Options, Report, Stage, Unmet};
+use super::{Options, Report, Stage, Unmet, addons};
 use crate::cluster_api::ApiClient;
 use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
@@ -41,8 +41,11 @@ const ELECTED: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 /// Three machines serve one API; the machine that leads dies; a zone loses its power.
 pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Result<(), Unmet> {
     let kubernetes = Kubernetes::here().map_err(Unmet::Broken)?;
-    let mut stage =
-        Stage::build("control-plane", options, |settings| settings.kubernetes = kubernetes).await?;
+    let mut stage = Stage::build("control-plane", options, |settings| {
+        settings.kubernetes = kubernetes;
+        settings.configuration.extend(addons::configuration());
+    })
+    .await?;
     let mut told = Told::default();
     let result = shake(&mut stage, &mut told).await;
     for (name, value) in [
@@ -51,6 +54,7 @@ pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Res
         ("apiLongestGapMs", told.longest_gap),
         ("leasesMovedMs", told.leases_moved),
         ("firstThingsBackMs", told.repaired),
+        ("addonsAppliedMs", told.addons),
     ] {
         if let Some(time) = value {
             report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -68,6 +72,7 @@ struct Told {
     longest_gap: Option<Duration>,
     leases_moved: Option<Duration>,
     repaired: Option<Duration>,
+    addons: Option<Duration>,
     writes: u64,
 }
 
@@ -92,7 +97,13 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
 
 async fn misfortunes(stage: &mut Stage, admin: &Config, told: &mut Told) -> Result<(), Unmet> {
     secrets_are_encrypted(stage, admin).await?;
+    let mut drill = addons::Addons::of(stage, client(admin)?);
+    told.addons = Some(drill.are_applied().await?);
+    drill.change().await?;
+    drill.lose_one().await?;
     told.repaired = Some(first_things(stage, admin).await?);
+    drill.are_back().await?;
+    drill.are_taken_away().await?;
     let before = holders(admin).await?;
     let leader = stage
         .lab

@@ -8,6 +8,7 @@
 //! The seed decides everything that a drill chooses. The processes are real, so that their timing
 //! is not decided by it.
 
+mod addons;
 mod api;
 mod charter;
 mod crash;

@@ -133,6 +133,9 @@ impl Planner {
             | Step::ReleaseControlPlaneLock { .. }
             | Step::RegisterTarget { .. }
             | Step::TakeApiLease { .. }
+            | Step::RenewApiLease { .. }
+            | Step::ApplyAddon { .. }
+            | Step::PruneAddon { .. }
             | Step::ApplyObjects { .. } => unreachable!("there is no Kubernetes"),
         }
     }

@@ -1,6 +1,9 @@
 //! Kubernetes' control plane: when it is made, changed, and left as it is.
 
+use std::collections::BTreeMap;
+
 use quorate::config::Settings;
+use quorate::config::settings::AddonName;
 use quorate::kubernetes::Component;
 use quorate::model::kubernetes::{
     ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
@@ -18,7 +21,7 @@ use super::scene::*;
 
 const MINUTE: i64 = 60_000;
 
-fn kubernetes() -> Settings {
+pub fn kubernetes() -> Settings {
     settings_with("kubernetes: {version: v1.36.2}\n")
 }
 
@@ -48,7 +51,7 @@ fn balancer(name: &str) -> LoadBalancer {
     }
 }
 
-fn balancing(names: &[&str]) -> Fact<Option<LoadBalancing>> {
+pub fn balancing(names: &[&str]) -> Fact<Option<LoadBalancing>> {
     Fact::Known(Some(LoadBalancing {
         found: FoundLoadBalancers {
             fit: names.iter().map(|name| balancer(name)).collect(),
@@ -78,7 +81,14 @@ fn bare() -> Observation {
             leaves: Fact::Known(None),
             files: Fact::Known([].into()),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
+            api_lease: Fact::Known(Some(lease(instance(2).as_str(), NOW, i32::MAX))),
             first_things: Fact::Known(FirstThings::default()),
+            addons: AddonsObservation {
+                shipped: Fact::Known(AddonDirectory::default()),
+                operators: Fact::Known(AddonDirectory::default()),
+                applied: Fact::Known([].into()),
+                holding: Fact::Known(Vec::new()),
+            },
         };
     })
 }
@@ -100,10 +110,14 @@ fn records(seen: &mut Observation) -> &mut ControlPlaneRecords {
 }
 
 /// What the plan does, one after the other, until it does nothing: each step has its effect.
-fn settle(mut seen: Observation) -> (Vec<String>, Observation) {
+pub fn settle(seen: Observation) -> (Vec<String>, Observation) {
+    settle_with(&kubernetes(), seen)
+}
+
+pub fn settle_with(settings: &Settings, mut seen: Observation) -> (Vec<String>, Observation) {
     let mut done = Vec::new();
     for _ in 0..20 {
-        let plan = plan_of(&kubernetes(), &seen);
+        let plan = plan_of(settings, &seen);
         if plan.steps.is_empty() {
             return (done, seen);
         }
@@ -115,7 +129,7 @@ fn settle(mut seen: Observation) -> (Vec<String>, Observation) {
     panic!("it does not settle: {done:?}");
 }
 
-fn apply(seen: &mut Observation, step: Step) {
+pub fn apply(seen: &mut Observation, step: Step) {
     let at = seen.at;
     match step {
         Step::CreateClusterAuthorities => {
@@ -162,9 +176,25 @@ fn apply(seen: &mut Observation, step: Step) {
         Step::TakeControlPlaneLock { instance } => records(seen).lock = Some(instance),
         Step::ReleaseControlPlaneLock { .. } => records(seen).lock = None,
         Step::TakeApiLease { instance, duration_s, version } => {
-            let found = first_things(seen);
-            assert_eq!(found.lease.as_ref().map(|lease| lease.version.clone()), version);
-            found.lease = Some(lease(instance.as_str(), at, duration_s));
+            assert_eq!(lease_of(seen).map(|lease| lease.version), version);
+            seen.kubernetes.api_lease = Fact::Known(Some(lease(instance.as_str(), at, duration_s)));
+        }
+        Step::RenewApiLease { instance, version } => {
+            let held = lease_of(seen).unwrap();
+            assert_eq!((held.holder.as_deref(), held.version), (Some(instance.as_str()), version));
+            seen.kubernetes.api_lease = Fact::Known(Some(lease(instance.as_str(), at, held.duration_s)));
+        }
+        Step::ApplyAddon { name, digest, .. } => {
+            let applied = AppliedAddon {
+                digest: Some(digest),
+                objects: 1,
+                missing: Fact::Known(Vec::new()),
+                failure: None,
+            };
+            applied_addons(seen).insert(name, Fact::Known(applied));
+        }
+        Step::PruneAddon { name } => {
+            applied_addons(seen).remove(&name);
         }
         Step::ApplyObjects { objects, .. } => {
             first_things(seen).unfit.retain(|object| !objects.contains(object));
@@ -173,14 +203,25 @@ fn apply(seen: &mut Observation, step: Step) {
     }
 }
 
-fn first_things(seen: &mut Observation) -> &mut FirstThings {
+pub fn first_things(seen: &mut Observation) -> &mut FirstThings {
     match &mut seen.kubernetes.first_things {
         Fact::Known(found) => found,
         Fact::Unknown(why) => panic!("not known: {why}"),
     }
 }
 
-fn lease(holder: &str, renewed: i64, duration_s: i32) -> ApiLease {
+fn lease_of(seen: &Observation) -> Option<ApiLease> {
+    seen.kubernetes.api_lease.known().cloned().flatten()
+}
+
+pub fn applied_addons(seen: &mut Observation) -> &mut BTreeMap<AddonName, Fact<AppliedAddon>> {
+    match &mut seen.kubernetes.addons.applied {
+        Fact::Known(found) => found,
+        Fact::Unknown(why) => panic!("not known: {why}"),
+    }
+}
+
+pub fn lease(holder: &str, renewed: i64, duration_s: i32) -> ApiLease {
     ApiLease {
         holder: Some(holder.to_owned()),
         renewed: Some(renewed),
@@ -196,7 +237,7 @@ fn all_ready(seen: &mut Observation) {
 }
 
 /// A control plane that runs.
-fn running() -> Observation {
+pub fn running() -> Observation {
     let (_, seen) = settle(with_authorities());
     settle(seen.but(all_ready)).1
 }
@@ -206,7 +247,7 @@ fn changed() -> Settings {
     settings_with("kubernetes: {version: v1.36.2, apiServer: {goawayChance: 0.01}}\n")
 }
 
-fn does_with(settings: &Settings, seen: &Observation, steps: &[&str]) -> Plan {
+pub fn does_with(settings: &Settings, seen: &Observation, steps: &[&str]) -> Plan {
     let plan = plan_of(settings, seen);
     assert_eq!(names(&plan), steps, "{:#?}", plan.report);
     plan
@@ -424,71 +465,6 @@ fn a_machine_that_its_group_does_not_register_registers_itself_when_it_is_ready(
         }
     });
     does_with(&kubernetes(), &unknown, &[]);
-}
-
-const INFO: &str = "ConfigMap kube-public/cluster-info";
-
-/// A control plane that runs, with something missing in the API and this lease there.
-fn lacking(lease: Option<ApiLease>) -> Observation {
-    running().but(|seen| *first_things(seen) = FirstThings { lease, unfit: vec![INFO.to_owned()] })
-}
-
-#[test]
-fn what_is_missing_in_the_api_is_put_there_by_who_holds_the_lease() {
-    let at = running().at;
-    let me = instance(1);
-    let other = instance(2);
-    let free = [
-        None,
-        Some(lease(other.as_str(), at - 31_000, 30)),
-        Some(lease("", at, 30)),
-        Some(ApiLease { holder: None, ..lease("", at, 30) }),
-        Some(ApiLease { renewed: None, ..lease(other.as_str(), at, 30) }),
-        Some(lease(me.as_str(), at - 31_000, 30)),
-        // Taken by a clock that was wrong: it would not end for an hour.
-        Some(lease(other.as_str(), at + HOUR, 30)),
-    ];
-    for lease in free {
-        let seen = lacking(lease);
-        let plan = does_with(&kubernetes(), &seen, &["takeApiLease", "applyObjects"]);
-        let Step::ApplyObjects { objects, endpoint } = &plan.steps[1] else { panic!("{:?}", plan.steps) };
-        assert_eq!(
-            (objects.as_slice(), endpoint.host()),
-            ([INFO.to_owned()].as_slice(), "api.elb.amazonaws.com")
-        );
-        assert_eq!(settle(seen).0, ["takeApiLease", "applyObjects"]);
-    }
-    does_with(&kubernetes(), &lacking(Some(lease(me.as_str(), at - 29_000, 30))), &["applyObjects"]);
-    let held = lacking(Some(lease(other.as_str(), at - 29_000, 30)));
-    let plan = does_with(&kubernetes(), &held, &[]);
-    assert_eq!((plan.report.waiting, plan.report.warnings), (vec![], vec![]));
-}
-
-#[test]
-fn a_lease_is_not_taken_when_nothing_is_missing() {
-    let ended = running().but(|seen| first_things(seen).lease = Some(lease(instance(2).as_str(), 0, 30)));
-    does_with(&kubernetes(), &ended, &[]);
-}
-
-#[test]
-fn nothing_is_put_into_an_api_that_is_not_ready_or_does_not_tell() {
-    let unknown = running().but(|seen| seen.kubernetes.first_things = Fact::unknown("500 from etcd"));
-    let plan = does_with(&kubernetes(), &unknown, &[]);
-    let subject = Subject::FirstThings;
-    assert_eq!(plan.report.warnings, [Warning::Answer { subject, why: "500 from etcd".to_owned() }]);
-    let starting = lacking(None).but(|seen| {
-        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
-        found.readiness = Readiness::NotReady("500".to_owned());
-    });
-    does_with(&kubernetes(), &starting, &[]);
-}
-
-#[test]
-fn what_is_kept_in_the_api_follows_the_endpoint_after_the_files() {
-    let moved = lacking(None).but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
-    let (done, _) = settle(moved);
-    let expected = ["issueClusterLeaves", "writeKubernetesFiles", "takeApiLease", "applyObjects"];
-    assert_eq!(done, expected);
 }
 
 /// The API server's manifest that this machine comes to, and one flag's value in it.

@@ -10,6 +10,7 @@
 mod control_plane;
 mod founding;
 mod joining;
+mod keeping;
 mod member;
 mod properties;
 mod scene;
