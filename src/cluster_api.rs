@@ -12,6 +12,9 @@
 //! when ([`crate::plan`]).
 
 pub mod addons;
+mod nodes;
+mod requests;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,6 +130,15 @@ pub enum ApiError {
     /// The lease was not kept.
     #[error("renewing the lease {NAMESPACE}/{LEASE} in the API")]
     RenewLease(#[source] ApiCause),
+    /// A request for a certificate was not approved.
+    #[error("approving the request {request}")]
+    Approve {
+        /// The request.
+        request: String,
+        /// Why not.
+        #[source]
+        source: ApiCause,
+    },
     /// An object is none.
     #[error(transparent)]
     Object(#[from] ObjectError),

@@ -31,6 +31,8 @@ pub const AUTHORITY: &str = "pki/etcd.json";
 pub const CLUSTER_AUTHORITIES: &str = "pki/kubernetes.json";
 /// The last-known members' key in S3.
 pub const MEMBERS: &str = "members.json";
+/// The key in S3 of what workers may read: how they join.
+pub const JOIN: &str = "workers/join.json";
 /// What all backups' keys in S3 begin with.
 pub const BACKUPS: &str = "backups/";
 

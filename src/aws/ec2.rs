@@ -19,6 +19,7 @@ use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecificatio
 use super::Cause;
 use super::pages::{self, Broken, Page};
 use super::whole::WholeXml;
+use crate::model::enrolment::NodeInstance;
 use crate::model::tags;
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
 
@@ -352,6 +353,37 @@ impl Ec2 {
         cluster: &ClusterName,
         filter: Filter,
     ) -> Result<BTreeMap<InstanceId, Instance>, Ec2Error> {
+        let listed = self.listed(call, filter).await?;
+        let instances = listed.iter().flat_map(Reservation::instances);
+        instances.map(|i| decode::instance(i, cluster).map_err(|why| call.malformed(why))).collect()
+    }
+
+    /// The instances of these ids and of these private DNS names that EC2 lists, as nodes may be. One
+    /// that it does not list is left out: it may be gone, or new.
+    pub async fn node_instances(
+        &self,
+        cluster: &ClusterName,
+        ids: &[InstanceId],
+        private_dns_names: &[String],
+    ) -> Result<BTreeMap<InstanceId, NodeInstance>, Ec2Error> {
+        let ids: Vec<&str> = ids.iter().map(InstanceId::as_str).collect();
+        let names: Vec<&str> = private_dns_names.iter().map(String::as_str).collect();
+        let mut found = BTreeMap::new();
+        for (by, values) in [("instance-id", ids), ("private-dns-name", names)] {
+            for values in values.chunks(FILTER_VALUES) {
+                let call = Asked { operation: "DescribeInstances", what: joined(values) };
+                let listed = self.listed(&call, filter(by, values.iter().copied())).await?;
+                for instance in listed.iter().flat_map(Reservation::instances) {
+                    let (id, instance) =
+                        decode::node_instance(instance, cluster).map_err(|why| call.malformed(why))?;
+                    found.insert(id, instance);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn listed(&self, call: &Asked, filter: Filter) -> Result<Vec<Reservation>, Ec2Error> {
         let request = self.client.describe_instances().filters(filter).max_results(PAGE);
         let reservations = pages::all(|token| {
             let page = request.clone().set_next_token(token).send();
@@ -360,10 +392,8 @@ impl Ec2 {
                 Ok(Page { items: page.reservations, next: page.next_token })
             }
         })
-        .await
-        .map_err(|broken| call.broken(broken))?;
-        let instances = reservations.iter().flat_map(Reservation::instances);
-        instances.map(|i| decode::instance(i, cluster).map_err(|why| call.malformed(why))).collect()
+        .await;
+        reservations.map_err(|broken| call.broken(broken))
     }
 
     async fn volumes(

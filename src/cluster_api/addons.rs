@@ -391,6 +391,7 @@ impl ApiError {
             | Self::Apply { source, .. }
             | Self::Replace { source, .. }
             | Self::Delete { source, .. }
+            | Self::Approve { source, .. }
             | Self::Inventory { source, .. }
             | Self::TakeLease(source)
             | Self::RenewLease(source)

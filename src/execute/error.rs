@@ -49,6 +49,9 @@ pub enum StepError {
         /// The fingerprint of what was decided on.
         expected: String,
     },
+    /// No token could be made of what the machine's random numbers gave.
+    #[error("no bootstrap token could be made")]
+    NoToken,
     /// A record could not be written down.
     #[error("writing a record as JSON")]
     Json(#[source] serde_json::Error),

@@ -10,6 +10,7 @@
 //! service manager's watchdog, and etcd's none.
 
 mod addons;
+mod enrolment;
 mod error;
 mod kubernetes;
 
@@ -142,6 +143,10 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
             addons::apply(reach, name, *place, digest, endpoint).await
         }
         Step::PruneAddon { name } => addons::prune(reach, name).await,
+        Step::PublishJoin { terms, token_life_s } => enrolment::publish(reach, terms, *token_life_s).await,
+        Step::ApproveRequests { requests } => enrolment::approve(reach, requests).await,
+        Step::LeaveRequests { requests } => enrolment::leave(reach, requests).await,
+        Step::DeleteNode { node } => enrolment::delete_node(reach, node).await,
         Step::ApplyObjects { objects, endpoint } => kubernetes::apply(reach, objects, endpoint).await,
     }
 }

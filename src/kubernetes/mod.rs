@@ -18,6 +18,7 @@ pub mod component;
 pub mod encryption;
 pub mod flags;
 pub mod inputs;
+pub mod join;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod kubelet;

@@ -29,6 +29,14 @@ impl<T> Fact<T> {
         }
     }
 
+    /// Why there is no answer, if there is none. For reports.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Known(_) => None,
+            Self::Unknown(why) => Some(why),
+        }
+    }
+
     /// Whether there is an answer.
     pub fn is_known(&self) -> bool {
         self.known().is_some()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::addons::AddonsObservation;
+use super::enrolment::EnrolmentObservation;
 use super::fact::Fact;
 use super::load_balancer::{FoundLoadBalancers, TargetHealth};
 use super::names::ClusterLeaves;
@@ -98,6 +99,8 @@ pub struct KubernetesObservation {
     pub first_things: Fact<FirstThings>,
     /// The add-ons.
     pub addons: AddonsObservation,
+    /// Machines that become nodes; asked for by the holder of the lease only.
+    pub enrolment: EnrolmentObservation,
 }
 
 /// What quorate keeps in the API whatever is set.
@@ -142,6 +145,7 @@ impl KubernetesObservation {
             api_lease: Fact::unknown(why),
             first_things: Fact::unknown(why),
             addons: AddonsObservation::unknown(why),
+            enrolment: EnrolmentObservation::unknown(why),
         }
     }
 }

@@ -63,6 +63,35 @@ pub enum InstanceState {
     NotFound,
 }
 
+impl InstanceState {
+    /// EC2's word for it; `not found` where it has none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+            Self::NotFound => "not found",
+        }
+    }
+
+    /// Whether an instance in this state never runs again.
+    pub fn is_gone(self) -> bool {
+        match self {
+            Self::Terminated | Self::NotFound => true,
+            Self::Pending | Self::Running | Self::Stopping | Self::Stopped | Self::ShuttingDown => false,
+        }
+    }
+}
+
+impl std::fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// An instance, as EC2 describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -263,6 +263,10 @@ pub enum Subject {
     ApiLease,
     /// The add-ons.
     Addons,
+    /// What is published to workers.
+    WorkersObject,
+    /// Requests for nodes' certificates.
+    CertificateRequests,
 }
 
 impl fmt::Display for Subject {
@@ -290,6 +294,8 @@ impl fmt::Display for Subject {
             Self::FirstThings => "what is kept in the API",
             Self::ApiLease => "the lease on what is kept in the API",
             Self::Addons => "the add-ons",
+            Self::WorkersObject => "what is published to workers",
+            Self::CertificateRequests => "requests for nodes' certificates",
         })
     }
 }
@@ -450,6 +456,13 @@ pub enum Warning {
     LoadBalancerGone {
         /// Its name.
         host: String,
+    },
+    /// All workers are in one zone.
+    WorkersShareZone {
+        /// The zone.
+        zone: String,
+        /// How many workers there are.
+        workers: usize,
     },
     /// The load balancer checks its targets in a way that no API server here can pass.
     HealthCheckNeverPasses {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::addons::AddonPlace;
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, SlotRecord};
+use super::enrolment::JoinTerms;
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
 use super::names::ClusterLeafRequest;
@@ -262,6 +263,28 @@ pub enum Step {
         /// The add-on.
         name: AddonName,
     },
+    /// Tell workers how to join: make a bootstrap token, and publish it with all else.
+    PublishJoin {
+        /// What is told but for the token, which nobody sees here.
+        terms: JoinTerms,
+        /// How long the token is good for, in seconds.
+        token_life_s: i64,
+    },
+    /// Approve requests for nodes' certificates, each in the version that was judged.
+    ApproveRequests {
+        /// Which.
+        requests: Vec<RequestRef>,
+    },
+    /// Write down why requests stay pending.
+    LeaveRequests {
+        /// Which, and why.
+        requests: Vec<PendingRequest>,
+    },
+    /// Delete the node of an instance that is gone for good.
+    DeleteNode {
+        /// Which.
+        node: GoneNode,
+    },
     /// Make objects in the API what they should be.
     ApplyObjects {
         /// Which, as [`FirstThings`](super::kubernetes::FirstThings) names them.
@@ -269,6 +292,39 @@ pub enum Step {
         /// The endpoint that they are made for.
         endpoint: ApiEndpoint,
     },
+}
+
+/// A request for a certificate, in the version that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestRef {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A request that stays pending.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingRequest {
+    /// Which.
+    #[serde(flatten)]
+    pub request: RequestRef,
+    /// Why.
+    pub why: String,
+}
+
+/// The node of an instance that is gone for good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneNode {
+    /// Its name.
+    pub name: String,
+    /// Its unique id: no other of the same name is deleted.
+    pub uid: String,
+    /// Its instance.
+    pub instance: InstanceId,
 }
 
 /// What an amendment of the charter changes.
@@ -327,6 +383,10 @@ impl Step {
             Self::RenewApiLease { .. } => "renewApiLease",
             Self::ApplyAddon { .. } => "applyAddon",
             Self::PruneAddon { .. } => "pruneAddon",
+            Self::PublishJoin { .. } => "publishJoin",
+            Self::ApproveRequests { .. } => "approveRequests",
+            Self::LeaveRequests { .. } => "leaveRequests",
+            Self::DeleteNode { .. } => "deleteNode",
             Self::ApplyObjects { .. } => "applyObjects",
         }
     }
@@ -374,6 +434,10 @@ impl Step {
             | Self::ReleaseControlPlaneLock { .. }
             | Self::RegisterTarget { .. }
             | Self::TakeApiLease { .. }
+            | Self::PublishJoin { .. }
+            | Self::ApproveRequests { .. }
+            | Self::LeaveRequests { .. }
+            | Self::DeleteNode { .. }
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
             | Self::ApplyObjects { .. } => false,
@@ -395,7 +459,9 @@ impl Step {
             | Self::RecordClusterAuthorities { .. }
             | Self::RollBack { .. }
             | Self::ApplyAddon { .. }
-            | Self::PruneAddon { .. } => true,
+            | Self::PruneAddon { .. }
+            | Self::ApproveRequests { .. }
+            | Self::DeleteNode { .. } => true,
             Self::ConfigureEtcd { launch } => launch.state == super::cluster::LaunchState::New,
             Self::CreateVolume { .. }
             | Self::AttachVolume { .. }
@@ -424,6 +490,8 @@ impl Step {
             | Self::RegisterTarget { .. }
             | Self::TakeApiLease { .. }
             | Self::RenewApiLease { .. }
+            | Self::PublishJoin { .. }
+            | Self::LeaveRequests { .. }
             | Self::ApplyObjects { .. } => false,
         }
     }

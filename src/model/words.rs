@@ -187,6 +187,11 @@ impl fmt::Display for Warning {
                 "the load balancer {host} is gone; certificates and kubeconfigs go on naming it until there is \
                  another"
             ),
+            Self::WorkersShareZone { zone, workers } => write!(
+                f,
+                "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
+                 Auto Scaling groups span three zones"
+            ),
             Self::HealthCheckNeverPasses { balancer, protocol } => write!(
                 f,
                 "no API server passes the {protocol} health check of the load balancer {balancer}; let a network \
@@ -388,6 +393,10 @@ mod tests {
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
             (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
             (
+                Warning::WorkersShareZone { zone: text("eu-west-1a"), workers: 4 },
+                vec![text("eu-west-1a"), text("4 workers")],
+            ),
+            (
                 Warning::HealthCheckNeverPasses { balancer: text("front"), protocol: text("SSL") },
                 vec![text("front"), text("SSL")],
             ),
@@ -475,6 +484,7 @@ mod tests {
             Warning::AddonFailed { .. } => 8,
             Warning::AddonLeftovers { .. } => 9,
             Warning::HealthCheckNeverPasses { .. } => 10,
+            Warning::WorkersShareZone { .. } => 11,
         }
     }
 
@@ -509,6 +519,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 11, kind_of_warning);
+        check(&warnings(), 12, kind_of_warning);
     }
 }

@@ -215,7 +215,7 @@ impl Parsed {
                 continue;
             }
             let Some(stem) = file.strip_suffix(ENDING) else {
-                if file.ends_with(".yml") {
+                if at.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("yml")) {
                     let why = format!("{}: its name does not end in {ENDING}", at.display());
                     found.misnamed.insert(file, why);
                 }

@@ -17,7 +17,7 @@ use crate::model::{Fact, Role};
 use crate::pki;
 use crate::reach::Reach;
 
-use super::{Memory, api, objects};
+use super::{Memory, api, enrolment, objects};
 
 /// Load balancers that were found are asked for again so often.
 const BALANCERS_FOR: Duration = Duration::from_mins(1);
@@ -45,6 +45,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     let remembered_endpoint = reach.last_endpoint().into();
     let (api_lease, first_things, addons) =
         api::look(reach, &mut memory.addons, &remembered_endpoint, &components).await;
+    let enrolment = enrolment::look(reach, &mut memory.enrolment, &api_lease).await;
     KubernetesObservation {
         version,
         load_balancing,
@@ -57,6 +58,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         api_lease,
         first_things,
         addons,
+        enrolment,
     }
 }
 
@@ -69,6 +71,7 @@ pub(super) async fn again(
     if seen.version.is_known() {
         seen.components = components(reach).await;
         api::again(reach, &mut memory.addons, &mut seen).await;
+        seen.enrolment = enrolment::look(reach, &mut memory.enrolment, &seen.api_lease).await;
     }
     seen
 }

@@ -11,6 +11,7 @@ mod api;
 mod cluster;
 mod disk;
 mod ec2;
+mod enrolment;
 mod kubernetes;
 mod objects;
 
@@ -53,6 +54,7 @@ pub struct Memory {
     cluster_authorities: Option<(Instant, Authority)>,
     balancing: Option<(Instant, LoadBalancing)>,
     addons: api::Parsed,
+    enrolment: enrolment::Remembered,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,

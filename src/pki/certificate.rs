@@ -7,7 +7,6 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PublicKeyData as _, SerialNumber,
 };
-use ring::rand::SecureRandom as _;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, Pem, X509Certificate};
 
@@ -63,8 +62,7 @@ pub(super) fn leaf(
 
 /// 126 random bits, never negative and always of the same length (RFC 5280, 4.1.2.2).
 fn serial() -> Result<SerialNumber, PkiError> {
-    let mut bytes = [0_u8; 16];
-    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    let mut bytes = super::random::<16>()?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }

@@ -21,7 +21,6 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, PublicKeyData as _};
-use ring::rand::SecureRandom as _;
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
@@ -114,8 +113,7 @@ impl ClusterAuthorities {
         let name = cluster.as_str();
         let key = KeyPair::generate()
             .map_err(|source| PkiError::Make { what: "the service accounts' key", source })?;
-        let mut bytes = [0_u8; ENCRYPTION_KEY_LENGTH];
-        ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Random)?;
+        let bytes = super::random::<ENCRYPTION_KEY_LENGTH>()?;
         let encryption = EncryptionKey { name: "key1".to_owned(), secret: Secret::new(BASE64.encode(bytes)) };
         Self::from_parts(
             cluster.clone(),

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod cluster_leaves;
 pub mod files;
 pub mod leaves;
+pub mod request;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -55,6 +56,19 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<redacted>")
     }
+}
+
+/// Whether this is exactly one certificate in PEM.
+pub fn is_certificate(pem: &[u8]) -> bool {
+    certificate::Certificate::from_pem("certificate", pem).is_ok()
+}
+
+/// Random bytes, as secrets are made of.
+pub fn random<const N: usize>() -> Result<[u8; N], PkiError> {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; N];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    Ok(bytes)
 }
 
 /// What went wrong with keys and certificates. No variant carries key material.

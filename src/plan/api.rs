@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 
 use crate::config::Settings;
 use crate::config::settings::{AddonName, ApiEndpoint};
+use crate::kubernetes::ControlPlaneInputs;
 use crate::model::addons::{AddonFailure, AddonFile, AddonPlace, AppliedAddon};
 use crate::model::kubernetes::ApiLease;
 use crate::model::plan::Subject;
 use crate::model::{Fact, Identity, Observation, Step, Warning};
 
 use super::course::Course;
+use super::enrolment;
 
 /// For how long, in seconds, the lease is held.
 const LEASE_S: i32 = 30;
@@ -43,9 +45,10 @@ pub(super) fn keep(
     settings: &Settings,
     seen: &Observation,
     me: &Identity,
-    endpoint: &ApiEndpoint,
+    inputs: &ControlPlaneInputs,
     course: &mut Course,
 ) {
+    let endpoint = &inputs.endpoint;
     if seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
         // What was found was compared with what belongs to another endpoint.
         return;
@@ -59,7 +62,8 @@ pub(super) fn keep(
     };
     let mut duties = first_things(seen, endpoint, course);
     duties.extend(addons(settings, seen, endpoint, course));
-    match tenure(lease, me, seen.at) {
+    let tenure = tenure(lease, me, seen.at);
+    match &tenure {
         Tenure::Others => return,
         Tenure::Free => course.steps.push(Step::TakeApiLease {
             instance: me.instance.clone(),
@@ -67,11 +71,16 @@ pub(super) fn keep(
             version: lease.map(|lease| lease.version.clone()),
         }),
         Tenure::Mine { due: Some(version) } => {
-            course.steps.push(Step::RenewApiLease { instance: me.instance.clone(), version });
+            course
+                .steps
+                .push(Step::RenewApiLease { instance: me.instance.clone(), version: version.clone() });
         }
         Tenure::Mine { due: None } => {}
     }
     course.steps.extend(duties);
+    if let Tenure::Mine { .. } = tenure {
+        enrolment::look_after(seen, inputs, course);
+    }
 }
 
 /// A lease from the future was taken by a clock that is wrong, and would be held for as long as that is.

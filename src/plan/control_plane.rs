@@ -83,7 +83,7 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
         course.steps.push(Step::ReleaseControlPlaneLock { instance: me.instance.clone() });
     }
     register(seen, me, &mut course);
-    api::keep(settings, seen, me, &endpoint, &mut course);
+    api::keep(settings, seen, me, &inputs, &mut course);
     Ok(course.done())
 }
 

@@ -15,6 +15,7 @@
 //! | [`upkeep`] | what a healthy member keeps in order |
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
+//! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
 //! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
@@ -25,6 +26,7 @@ mod certificates;
 mod control_plane;
 mod course;
 mod disk;
+mod enrolment;
 mod evidence;
 mod founding;
 mod joining;

@@ -1,12 +1,13 @@
 //! EC2's instances and volumes into the model's, exactly: a state that is not known is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::{
     Instance as Ec2Instance, InstanceStateName, Tag, Volume as Ec2Volume, VolumeAttachment,
     VolumeAttachmentState, VolumeState as Ec2VolumeState,
 };
 
+use crate::model::enrolment::NodeInstance;
 use crate::model::ids::ParseIdError;
 use crate::model::tags;
 use crate::model::{
@@ -50,6 +51,48 @@ pub(super) fn instance(
         role: tags.get(tags::ROLE).filter(|_| ours).and_then(|role| role.parse().ok()),
     };
     Ok((id, instance))
+}
+
+/// An instance as a node: with all that its certificate may name.
+pub(super) fn node_instance(
+    found: &Ec2Instance,
+    cluster: &ClusterName,
+) -> Result<(InstanceId, NodeInstance), String> {
+    let (id, instance) = instance(found, cluster)?;
+    let mut addresses = BTreeSet::new();
+    let mut dns_names = BTreeSet::new();
+    let mut address = |text: Option<&str>| -> Result<(), String> {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            addresses.insert(text.parse().map_err(|error| format!("{id}: address {text:?}: {error}"))?);
+        }
+        Ok(())
+    };
+    let mut name = |text: Option<&str>| {
+        dns_names.extend(text.filter(|text| !text.is_empty()).map(str::to_owned));
+    };
+    address(found.private_ip_address())?;
+    address(found.public_ip_address())?;
+    name(found.private_dns_name());
+    name(found.public_dns_name());
+    for interface in found.network_interfaces() {
+        for private in interface.private_ip_addresses() {
+            address(private.private_ip_address())?;
+            address(private.association().and_then(|public| public.public_ip()))?;
+        }
+        for ipv6 in interface.ipv6_addresses() {
+            address(ipv6.ipv6_address())?;
+        }
+    }
+    let private_dns_name = found.private_dns_name().filter(|name| !name.is_empty()).map(str::to_owned);
+    let node = NodeInstance {
+        state: instance.state,
+        role: instance.role,
+        zone: instance.zone,
+        private_dns_name,
+        addresses,
+        dns_names,
+    };
+    Ok((id, node))
 }
 
 /// A volume. Where it hangs on several instances, the attachment told is the one to `holder`.

@@ -16,6 +16,7 @@ use super::{Stage, Unmet};
 use crate::cluster_api::ApiClient;
 use crate::kubernetes::addons::inventory::Inventory;
 use crate::lab::error::chain;
+use crate::lab::machine::Machine;
 use crate::lab::status::Status;
 use crate::model::Fact;
 
@@ -84,7 +85,7 @@ fn told(error: &(dyn std::error::Error + 'static)) -> Unmet {
 impl Addons {
     /// On all machines of the stage.
     pub fn of(stage: &Stage, client: Client) -> Self {
-        let roots = stage.lab.control_plane().iter().map(|machine| machine.root()).collect();
+        let roots = stage.lab.control_plane().iter().map(Machine::root).collect();
         Self { roots, client }
     }
 

@@ -136,6 +136,10 @@ impl Planner {
             | Step::RenewApiLease { .. }
             | Step::ApplyAddon { .. }
             | Step::PruneAddon { .. }
+            | Step::PublishJoin { .. }
+            | Step::ApproveRequests { .. }
+            | Step::LeaveRequests { .. }
+            | Step::DeleteNode { .. }
             | Step::ApplyObjects { .. } => unreachable!("there is no Kubernetes"),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use quorate::config::Settings;
 use quorate::config::settings::AddonName;
 use quorate::kubernetes::Component;
+use quorate::model::enrolment::{EnrolmentObservation, JoinObservation, JoinTerms, PublishedJoin};
 use quorate::model::kubernetes::{
     ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
     Readiness, Rollout, RolloutState,
@@ -89,8 +90,43 @@ fn bare() -> Observation {
                 applied: Fact::Known([].into()),
                 holding: Fact::Known(Vec::new()),
             },
+            enrolment: nobody_joins(),
         };
     })
+}
+
+/// What workers are told.
+fn join_terms() -> JoinTerms {
+    let settings = kubernetes();
+    JoinTerms {
+        cluster: settings.cluster.clone(),
+        kubernetes_version: settings.kubernetes.version.unwrap(),
+        endpoint: "api.elb.amazonaws.com:6443".parse().unwrap(),
+        authority: "ca".to_owned(),
+        service_subnet: settings.kubernetes.service_subnet,
+        pod_subnet: settings.kubernetes.pod_subnet,
+        cluster_domain: settings.kubernetes.cluster_domain,
+    }
+}
+
+fn published(terms: JoinTerms, token_ends: i64) -> Fact<Option<PublishedJoin>> {
+    Fact::Known(Some(PublishedJoin { terms, token: "abcdef".to_owned(), token_ends }))
+}
+
+/// Workers are told how to join, and nobody asks.
+fn nobody_joins() -> EnrolmentObservation {
+    EnrolmentObservation {
+        join: JoinObservation {
+            published: published(join_terms(), NOW + HOUR),
+            token_taken: Fact::Known(true),
+            authority: Fact::Known(Some("ca".to_owned())),
+        },
+        requests: Fact::Known(Vec::new()),
+        nodes: Fact::Known([].into()),
+        instances: Fact::Known([].into()),
+        members: Fact::unknown("not asked for: there is no request"),
+        gone: [].into(),
+    }
 }
 
 /// The same with the authorities made and written down.
@@ -195,6 +231,9 @@ pub fn apply(seen: &mut Observation, step: Step) {
         }
         Step::PruneAddon { name } => {
             applied_addons(seen).remove(&name);
+        }
+        Step::PublishJoin { terms, token_life_s } => {
+            seen.kubernetes.enrolment.join.published = published(terms, at + token_life_s * 1000);
         }
         Step::ApplyObjects { objects, .. } => {
             first_things(seen).unfit.retain(|object| !objects.contains(object));

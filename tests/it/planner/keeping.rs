@@ -124,7 +124,7 @@ fn nothing_is_done_in_an_api_that_is_not_ready_or_does_not_tell() {
 fn what_is_kept_in_the_api_follows_the_endpoint_after_the_files() {
     let moved = lacking(mine(0)).but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
     let (done, _) = settle(moved);
-    assert_eq!(done, ["issueClusterLeaves", "writeKubernetesFiles", "applyObjects"]);
+    assert_eq!(done, ["issueClusterLeaves", "writeKubernetesFiles", "applyObjects", "publishJoin"]);
 }
 
 fn name(text: &str) -> AddonName {

@@ -8,6 +8,7 @@
 )]
 
 mod control_plane;
+mod enrolment;
 mod founding;
 mod joining;
 mod keeping;

@@ -121,11 +121,12 @@ fn fits_tags(filter: &Filter, tags: &BTreeMap<String, String>) -> Option<bool> {
     }
 }
 
-fn instance_fits(instance: &Instance, filter: &Filter) -> Result<bool, Refusal> {
+fn instance_fits(instance: &Instance, filter: &Filter, region: &str) -> Result<bool, Refusal> {
     if let Some(fits) = fits_tags(filter, &instance.tags) {
         return Ok(fits);
     }
     match filter.name.as_str() {
+        "private-dns-name" => Ok(filter.fits(&instance.host_name(region))),
         "instance-id" => Ok(filter.fits(instance.id.as_str())),
         "instance-state-name" => Ok(filter.fits(instance.state.name())),
         "availability-zone" => Ok(filter.fits(&instance.zone)),
@@ -178,7 +179,11 @@ fn describe_instances(world: &World, view: &Arc<View>, params: &Params) -> Resul
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     let all = view.instances.values().filter(|i| wanted.is_empty() || wanted.contains(i.id.as_str()));
     let filters = params.filters("Filter", "Value");
-    let found: Vec<Instance> = select(all, &filters, instance_fits)?.into_iter().cloned().collect();
+    let found: Vec<Instance> =
+        select(all, &filters, |i, filter| instance_fits(i, filter, &world.config().region))?
+            .into_iter()
+            .cloned()
+            .collect();
     let (page, next) = params.page(limit, found, |i| i.id.to_string())?;
     let (account, region) = (world.config().account.clone(), world.config().region.clone());
     let view = Arc::clone(view);

@@ -1,0 +1,118 @@
+//! The nodes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Preconditions, VersionMatch};
+
+use super::{ApiClient, ApiError};
+use crate::kubernetes::kubelet::CONTROL_PLANE_TAINT;
+use crate::model::enrolment::{ClusterNode, NodeReadiness};
+use crate::model::ids::InstanceId;
+use crate::model::step::GoneNode;
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+impl ApiClient {
+    fn nodes(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    /// All nodes, by name, as the API server last saw them: its cache is asked and not etcd.
+    ///
+    /// # Errors
+    /// [`ApiError::Read`].
+    pub async fn all_nodes(&self) -> Result<BTreeMap<String, ClusterNode>, ApiError> {
+        let params = ListParams::default().match_any();
+        debug_assert_eq!(params.version_match, Some(VersionMatch::NotOlderThan));
+        let listed = self.nodes().list(&params).await;
+        let listed = listed
+            .map_err(|error| ApiError::Read { object: "the nodes".to_owned(), source: error.into() })?;
+        Ok(listed.items.iter().filter_map(decode).collect())
+    }
+
+    /// Deletes a node, if it is still the one that was seen.
+    ///
+    /// # Errors
+    /// [`ApiError::Delete`].
+    pub async fn delete_node(&self, node: &GoneNode) -> Result<(), ApiError> {
+        let seen = Preconditions { uid: Some(node.uid.clone()), resource_version: None };
+        let params = DeleteParams::default().preconditions(seen);
+        match self.nodes().delete(&node.name, &params).await {
+            Ok(_) => Ok(()),
+            // It is gone, or another one has its name: both will do.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(error) => {
+                Err(ApiError::Delete { object: format!("Node {}", node.name), source: error.into() })
+            }
+        }
+    }
+}
+
+/// The instance in `aws:///ZONE/INSTANCE`.
+fn instance(provider_id: &str) -> Option<InstanceId> {
+    let (_, id) = provider_id.strip_prefix("aws://")?.rsplit_once('/')?;
+    id.parse().ok()
+}
+
+fn decode(node: &Node) -> Option<(String, ClusterNode)> {
+    let metadata = &node.metadata;
+    let labels = metadata.labels.as_ref();
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready =
+        conditions.filter(|condition| condition.type_ == "Ready").map(|found| found.status.as_str()).next();
+    let readiness = match ready {
+        Some("True") => NodeReadiness::Ready,
+        Some("False") => NodeReadiness::NotReady,
+        Some(_) | None => NodeReadiness::Silent,
+    };
+    let spec = node.spec.as_ref();
+    let tainted = spec
+        .and_then(|spec| spec.taints.as_ref())
+        .is_some_and(|taints| taints.iter().any(|taint| taint.key == CONTROL_PLANE_TAINT));
+    let labelled = labels.is_some_and(|labels| labels.contains_key(CONTROL_PLANE_TAINT));
+    let node = ClusterNode {
+        uid: metadata.uid.clone()?,
+        instance: spec.and_then(|spec| spec.provider_id.as_deref()).and_then(instance),
+        readiness,
+        zone: labels.and_then(|labels| labels.get(ZONE).cloned()),
+        control_plane: tainted || labelled,
+    };
+    Some((metadata.name.clone()?, node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_instance_is_the_last_part_of_its_provider_id() {
+        let id: InstanceId = "i-0123456789abcdef0".parse().unwrap();
+        assert_eq!(instance("aws:///eu-west-1a/i-0123456789abcdef0"), Some(id));
+        for other in ["", "aws://", "gce://project/zone/i-0123456789abcdef0", "aws:///eu-west-1a/"] {
+            assert_eq!(instance(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_silent_until_it_says_something() {
+        let node = |ready: &str| -> Node {
+            serde_json::from_value(serde_json::json!({
+                "metadata": { "name": "n", "uid": "u", "labels": { ZONE: "eu-west-1a" } },
+                "spec": { "taints": [{ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" }] },
+                "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+            }))
+            .unwrap()
+        };
+        for (ready, expected) in [
+            ("True", NodeReadiness::Ready),
+            ("False", NodeReadiness::NotReady),
+            ("Unknown", NodeReadiness::Silent),
+        ] {
+            let (_, found) = decode(&node(ready)).unwrap();
+            assert_eq!((found.readiness, found.control_plane), (expected, true));
+            assert_eq!(found.zone.as_deref(), Some("eu-west-1a"));
+        }
+    }
+}

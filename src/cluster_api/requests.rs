@@ -1,0 +1,154 @@
+//! Requests for nodes' certificates.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+
+use super::{ApiCause, ApiClient, ApiError, FIELD_MANAGER};
+use crate::model::enrolment::{CertificateRequest, NodeSigner};
+use crate::model::step::{PendingRequest, RequestRef};
+use crate::pki::request;
+
+/// Where the reason stands for which a request was left pending.
+const TOLD: &str = "quorate/pending";
+/// How many requests come on a page.
+const PAGE: u32 = 500;
+/// Where events about what has no namespace lie.
+const EVENTS: &str = "default";
+
+impl ApiClient {
+    fn requests(&self) -> Api<CertificateSigningRequest> {
+        Api::all(self.client.clone())
+    }
+
+    /// The requests of nodes that nobody has approved, denied, or answered.
+    ///
+    /// # Errors
+    /// [`ApiError::Read`].
+    pub async fn pending_requests(&self) -> Result<Vec<CertificateRequest>, ApiError> {
+        let mut pending = Vec::new();
+        for signer in NodeSigner::ALL {
+            let selector = format!("spec.signerName={}", signer.name());
+            let mut page = ListParams::default().fields(&selector).limit(PAGE);
+            loop {
+                let listed = self.requests().list(&page).await.map_err(|error| ApiError::Read {
+                    object: format!("the requests to {}", signer.name()),
+                    source: error.into(),
+                })?;
+                pending.extend(listed.items.iter().filter_map(|found| decode(found, signer)));
+                match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                    Some(token) => page = page.continue_token(&token),
+                    None => break,
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Approves a request, if it is still the version that was judged. `false`: it is not, or is gone.
+    ///
+    /// # Errors
+    /// [`ApiError::Approve`].
+    pub async fn approve(&self, request: &RequestRef, now: i64) -> Result<bool, ApiError> {
+        let failed = |source| ApiError::Approve { request: request.name.clone(), source };
+        let at = Timestamp::from_millisecond(now).map_err(|_| failed(ApiCause::Time(now)))?;
+        let approved = CertificateSigningRequestCondition {
+            type_: "Approved".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("AgreesWithEC2".to_owned()),
+            message: Some(
+                "requester, name and addresses agree with EC2's word on a running instance of this cluster"
+                    .to_owned(),
+            ),
+            last_update_time: Some(Time(at)),
+            last_transition_time: None,
+        };
+        // With its version, the change is refused when the request is another by now.
+        let change = serde_json::json!({
+            "metadata": { "resourceVersion": request.version },
+            "status": { "conditions": [approved] },
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.requests().patch_approval(&request.name, &params, &Patch::Merge(&change)).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Writes down on a request why it stays pending, and makes an event of it.
+    ///
+    /// # Errors
+    /// [`ApiError::Apply`].
+    pub async fn leave(&self, pending: &PendingRequest, now: i64) -> Result<(), ApiError> {
+        let name = &pending.request.name;
+        let failed = |source| ApiError::Apply { object: format!("CertificateSigningRequest {name}"), source };
+        let at = Timestamp::from_millisecond(now).map_err(|_| failed(ApiCause::Time(now)))?;
+        let told = serde_json::json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": name, "annotations": { TOLD: &pending.why } },
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patched = self.requests().patch_metadata(name, &params, &Patch::Apply(&told)).await;
+        let patched = match patched {
+            Ok(patched) => patched,
+            // Nothing to tell any more.
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let event = Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}.")),
+                namespace: Some(EVENTS.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("certificates.k8s.io/v1".to_owned()),
+                kind: Some("CertificateSigningRequest".to_owned()),
+                name: Some(name.clone()),
+                uid: patched.metadata.uid,
+                ..ObjectReference::default()
+            },
+            type_: Some("Warning".to_owned()),
+            reason: Some("LeftPending".to_owned()),
+            message: Some(pending.why.clone()),
+            source: Some(EventSource { component: Some(FIELD_MANAGER.to_owned()), host: None }),
+            first_timestamp: Some(Time(at)),
+            last_timestamp: Some(Time(at)),
+            count: Some(1),
+            ..Event::default()
+        };
+        let events: Api<Event> = Api::namespaced(self.client.clone(), EVENTS);
+        let made = events.create(&PostParams::default(), &event).await;
+        made.map(drop).map_err(|error| failed(error.into()))
+    }
+}
+
+/// The request, if nobody has decided on it.
+fn decode(found: &CertificateSigningRequest, signer: NodeSigner) -> Option<CertificateRequest> {
+    let decided = found.status.as_ref().is_some_and(|status| {
+        status.certificate.as_ref().is_some_and(|bytes| !bytes.0.is_empty())
+            || status.conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())
+    });
+    if decided {
+        return None;
+    }
+    let spec = &found.spec;
+    let annotations: Option<&BTreeMap<String, String>> = found.metadata.annotations.as_ref();
+    Some(CertificateRequest {
+        name: found.metadata.name.clone()?,
+        version: found.metadata.resource_version.clone()?,
+        signer,
+        requester: spec.username.clone().unwrap_or_default(),
+        groups: spec.groups.iter().flatten().cloned().collect(),
+        usages: spec.usages.iter().flatten().cloned().collect(),
+        subject: request::read(&spec.request.0),
+        told: annotations.and_then(|annotations| annotations.get(TOLD).cloned()),
+    })
+}
