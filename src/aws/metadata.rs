@@ -37,6 +37,7 @@ use super::http::{self, HttpError};
 use crate::model::Identity;
 use crate::model::fact::chain;
 use crate::model::ids::ParseIdError;
+use crate::model::node::InstanceFacts;
 
 /// How long one attempt may take, the reading of the body included.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
@@ -194,6 +195,30 @@ impl MetadataService {
             zone: self.value("placement/availability-zone").await?,
             address: self.value("local-ipv4").await?,
         })
+    }
+
+    /// What is said of this machine beside its identity.
+    ///
+    /// # Errors
+    /// No answer. A purchasing option that is new is logged and left out.
+    pub async fn instance_facts(&self) -> Result<InstanceFacts, MetadataError> {
+        let capacity_type = self.optional("instance-life-cycle").await?.and_then(|text| {
+            text.parse().inspect_err(|error| tracing::warn!(%error, "unknown instance life cycle")).ok()
+        });
+        Ok(InstanceFacts {
+            instance_type: self.optional("instance-type").await?,
+            capacity_type,
+            private_dns_name: self.optional("local-hostname").await?,
+        })
+    }
+
+    /// What not every instance has.
+    async fn optional(&self, name: &str) -> Result<Option<String>, MetadataError> {
+        match self.get(&format!("{META_DATA}{name}")).await {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+            Err(MetadataError::NotSet { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The user data, byte for byte; `None` when the instance definitely has none.

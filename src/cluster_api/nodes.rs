@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions, VersionMatch};
 
 use super::{ApiClient, ApiError};
-use crate::kubernetes::kubelet::CONTROL_PLANE_TAINT;
+use crate::kubernetes::node::CONTROL_PLANE_TAINT;
 use crate::model::enrolment::{ClusterNode, NodeReadiness};
 use crate::model::ids::InstanceId;
 use crate::model::step::GoneNode;

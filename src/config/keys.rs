@@ -15,6 +15,7 @@ use super::kubernetes::{
     ImageName, ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName,
     TlsMinVersion,
 };
+use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
     BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
@@ -73,6 +74,9 @@ const IMAGE_PATTERN: &str =
     "^[A-Za-z0-9][A-Za-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$";
 const ARGUMENT_PATTERN: &str = "^--[a-z][a-z0-9-]*=[ -~]*$";
 const ENV_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*=[ -~]*$";
+const LABEL_PATTERN: &str = "^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}=[A-Za-z0-9._-]{0,63}$";
+const TAINT_PATTERN: &str = "^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}(=[A-Za-z0-9._-]{0,63})?:\
+                             (NoSchedule|PreferNoSchedule|NoExecute)$";
 const VOLUME_PATTERN: &str = "^(/[!-9;-~]+)+:(/[!-9;-~]+)+(:rw)?$";
 /// What an operator's configuration of the scheduler begins with.
 pub(super) const SCHEDULER_EXAMPLE: &str =
@@ -280,6 +284,13 @@ pub(super) static KEYS: &[Key] = &[
         doc: "Addresses of pods, of which each node is given a part.",
     },
     Key {
+        path: "kubernetes.podNetwork",
+        kind: Kind::Choice(PodNetwork::CHOICES),
+        default: Default::Value("other"),
+        doc: "Where pods' addresses come from: ranges of `kubernetes.podSubnet` that are routed to nodes, the VPC by \
+              Amazon's VPC CNI, or another add-on's own; decides how many pods a node takes.",
+    },
+    Key {
         path: "kubernetes.clusterDomain",
         kind: Kind::Text(text::<ClusterDomain>(DOMAIN_PATTERN, "cluster.local")),
         default: Default::Value("cluster.local"),
@@ -468,6 +479,30 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Document(text::<SchedulerDocument>("", SCHEDULER_EXAMPLE)),
         default: Default::Unset("pods of one kind are spread over zones and nodes"),
         doc: "Whole configuration of the scheduler, in place of quorate's.",
+    },
+    Key {
+        path: "kubernetes.nodeName",
+        kind: Kind::Choice(NodeNaming::CHOICES),
+        default: Default::Value("instance-id"),
+        doc: "What a node is called; a change makes another node of it.",
+    },
+    Key {
+        path: "kubernetes.nodeLabels",
+        kind: Kind::List(text::<NodeLabel>(LABEL_PATTERN, "example.com/team=a").by(node::key)),
+        default: Default::Unset("none"),
+        doc: "Labels that the node registers with, beside zone, region, instance type, capacity type and role.",
+    },
+    Key {
+        path: "kubernetes.nodeTaints",
+        kind: Kind::List(text::<NodeTaint>(TAINT_PATTERN, "example.com/pool=batch:NoSchedule").by(node::key)),
+        default: Default::Unset("none"),
+        doc: "Taints that the node registers with, beside the control plane's own.",
+    },
+    Key {
+        path: "kubernetes.kubelet.maxPods",
+        kind: Kind::Integer { min: 1, max: 1_000, unit: "pods" },
+        default: Default::Unset("110, or what the network has addresses for"),
+        doc: "Most pods on the node; memory reserved for Kubernetes grows with it.",
     },
     Key {
         path: "founding.patience",

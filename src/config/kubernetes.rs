@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::flags::ControllerManagerArgument;
 use super::units::text_serde;
 use super::values::{InvalidValue, choice, is_absolute, text_value};
 use crate::kubernetes::version::{InvalidVersion, KubernetesVersion};
@@ -144,7 +145,7 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-fn is_domain(name: &str) -> bool {
+pub(super) fn is_domain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
@@ -282,6 +283,11 @@ impl Subnet {
         (address <= self.last()).then(|| address.into())
     }
 
+    /// How many bits of an address are the same in the whole range.
+    pub fn length(self) -> u8 {
+        self.length
+    }
+
     /// Whether an address is in both.
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last() && other.first <= self.last()
@@ -338,6 +344,21 @@ subnet!(
     "a range of IPv4 addresses from /8 to /24 that begins at its first address, like `10.244.0.0/16`",
     (8..=24)
 );
+
+/// How long the prefix of a node's own part of the pods' addresses is: the controller-manager's default, or what the
+/// operator has it take.
+pub(crate) fn node_range_length(arguments: &[ControllerManagerArgument]) -> u8 {
+    const FLAGS: [&str; 2] = ["--node-cidr-mask-size=", "--node-cidr-mask-size-ipv4="];
+    let set = arguments.iter().find_map(|argument| {
+        FLAGS.iter().find_map(|flag| argument.as_str().strip_prefix(flag)?.parse::<u8>().ok())
+    });
+    set.filter(|length| *length <= 32).unwrap_or(24)
+}
+
+/// How many pods a node's own range has addresses for: all but the range's first and last and the bridge's.
+pub(crate) fn pods_of_a_range(length: u8) -> u32 {
+    u32::MAX.checked_shr(length.into()).unwrap_or(0).saturating_sub(2)
+}
 
 impl ServiceSubnet {
     /// The address of the API's own service, which every API server's certificate names.

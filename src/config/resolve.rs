@@ -8,11 +8,12 @@ use super::Completeness;
 use super::errors::{ConfigError, Origin, Problem, Source};
 use super::inputs::{Input, Value};
 use super::keys::{self, Default, KEYS, Key};
-use super::kubernetes::{PodSubnet, ServiceSubnet};
+use super::kubernetes::{PodSubnet, ServiceSubnet, node_range_length, pods_of_a_range};
+use super::node::PodNetwork;
 use super::settings::{
     Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings, EtcdSettings,
-    FoundingSettings, KubernetesSettings, LeaderElectionSettings, LogSettings, SchedulerSettings, Settings,
-    VolumeSettings,
+    FoundingSettings, KubeletSettings, KubernetesSettings, LeaderElectionSettings, LogSettings,
+    SchedulerSettings, Settings, VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -83,6 +84,8 @@ impl Effective {
             self.lease(),
             self.renewal(),
             self.subnets(),
+            self.pod_network(),
+            self.max_pods(),
         ];
         let broken = rules.into_iter().flatten().chain(self.volume()).filter(|rule| {
             let known = |path: &&str| !refused(path) && (whole || self.is_set(path));
@@ -193,6 +196,46 @@ impl Effective {
         })
     }
 
+    fn pod_network(&self) -> Option<Conflict> {
+        let network: PodNetwork = self.get("kubernetes.podNetwork")?;
+        let pods: Option<PodSubnet> = self.get("kubernetes.podSubnet");
+        let (found, expected, hint) = match (network, pods) {
+            (PodNetwork::Routed, None) => (
+                "not set".to_owned(),
+                "a range of addresses, of which each node is given a part",
+                "for example `podSubnet: 10.244.0.0/16`",
+            ),
+            (PodNetwork::VpcCni, Some(pods)) => (
+                pods.to_string(),
+                "not set: pods have the VPC's addresses",
+                "remove `podSubnet`, or set `podNetwork: routed`",
+            ),
+            (PodNetwork::Routed, Some(_)) | (PodNetwork::VpcCni, None) | (PodNetwork::Other, _) => {
+                return None;
+            }
+        };
+        Some(Conflict {
+            involved: vec!["kubernetes.podSubnet", "kubernetes.podNetwork"],
+            found: format!("{found} while `kubernetes.podNetwork` is {network}"),
+            expected: expected.to_owned(),
+            hint: hint.to_owned(),
+        })
+    }
+
+    fn max_pods(&self) -> Option<Conflict> {
+        let pods: u32 = self.get("kubernetes.kubelet.maxPods")?;
+        self.get::<PodSubnet>("kubernetes.podSubnet")?;
+        let arguments = self.all("kubernetes.controllerManager.extraArgs").ok()?;
+        let most = pods_of_a_range(node_range_length(&arguments));
+        (pods > most).then(|| Conflict {
+            involved: vec!["kubernetes.kubelet.maxPods", "kubernetes.podSubnet"],
+            found: format!("{pods} while `kubernetes.podSubnet` gives each node a /{}", node_range_length(&arguments)),
+            expected: format!("at most {most}"),
+            hint: "lower it, or give each node more: `controllerManager: {extraArgs: [--node-cidr-mask-size=23]}`"
+                .to_owned(),
+        })
+    }
+
     /// What the types of EBS volumes take, by "Amazon EBS volume types" in the EBS user guide.
     fn volume(&self) -> Vec<Conflict> {
         let Some(kind) = self.get::<VolumeType>("etcd.volume.type") else { return Vec::new() };
@@ -300,6 +343,7 @@ impl Effective {
             image_repository: self.need("kubernetes.imageRepository")?,
             service_subnet: self.need("kubernetes.serviceSubnet")?,
             pod_subnet: self.optional("kubernetes.podSubnet")?,
+            pod_network: self.need("kubernetes.podNetwork")?,
             cluster_domain: self.need("kubernetes.clusterDomain")?,
             addons: self.all("kubernetes.addons")?,
             endpoint: self.optional("kubernetes.endpoint")?,
@@ -344,6 +388,10 @@ impl Effective {
                     extra_volumes: self.all("kubernetes.scheduler.extraVolumes")?,
                 },
             },
+            node_name: self.need("kubernetes.nodeName")?,
+            node_labels: self.all("kubernetes.nodeLabels")?,
+            node_taints: self.all("kubernetes.nodeTaints")?,
+            kubelet: KubeletSettings { max_pods: self.optional("kubernetes.kubelet.maxPods")? },
         })
     }
 

@@ -11,6 +11,8 @@ pub use super::kubernetes::{
     ImageName, ImageRepository, IssuerUrl, PodSubnet, SchedulerDocument, ServiceSubnet, SubjectName, Subnet,
     TlsMinVersion,
 };
+pub(crate) use super::kubernetes::{node_range_length, pods_of_a_range};
+pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect};
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
     BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, KmsKeyId, LogLevel,
@@ -130,6 +132,8 @@ pub struct KubernetesSettings {
     pub service_subnet: ServiceSubnet,
     /// The pods' addresses; given by the network's own add-on when none.
     pub pod_subnet: Option<PodSubnet>,
+    /// Where pods' addresses come from.
+    pub pod_network: PodNetwork,
     /// The DNS domain of services.
     pub cluster_domain: ClusterDomain,
     /// The shipped add-ons that are applied.
@@ -150,6 +154,22 @@ pub struct KubernetesSettings {
     pub controller_manager: ControllerManagerSettings,
     /// The scheduler.
     pub scheduler: SchedulerSettings,
+    /// What a node is called.
+    pub node_name: NodeNaming,
+    /// What the operator marks the node with.
+    pub node_labels: Vec<NodeLabel>,
+    /// What the operator keeps pods off the node with.
+    pub node_taints: Vec<NodeTaint>,
+    /// The kubelet.
+    pub kubelet: KubeletSettings,
+}
+
+/// The kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletSettings {
+    /// The most pods; by the network when none.
+    pub max_pods: Option<u32>,
 }
 
 /// How controller-manager and scheduler elect a leader.

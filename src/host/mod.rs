@@ -8,6 +8,7 @@
 //! What must not live here: decisions. Nothing here chooses what to format, mount, start or stop;
 //! the one thing that is checked again is that a device is still blank before it is formatted.
 
+pub mod capacity;
 pub mod clock;
 pub mod command;
 pub mod devices;

@@ -14,7 +14,7 @@ use crate::config::settings::TlsMinVersion;
 /// A program's flags, `--name=value` each: quorate's, then the operator's.
 pub fn flags(inputs: &ControlPlaneInputs, component: Component) -> Vec<String> {
     let mut flags = own_flags(inputs, component);
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     match component {
         Component::ApiServer => flags.extend(texts(&settings.api_server.additions.extra_args)),
         Component::ControllerManager => {
@@ -55,7 +55,7 @@ const TLS12_SUITES: [&str; 6] = [
 ];
 
 fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     let own = &settings.api_server;
     let address = inputs.node.address;
     let mut flags: Vec<Flag> = vec![
@@ -116,7 +116,7 @@ fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
 }
 
 fn controller_manager(inputs: &ControlPlaneInputs) -> Vec<Flag> {
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     let mut flags: Vec<Flag> = Vec::new();
     if settings.pod_subnet.is_some() {
         flags.push(("allocate-node-cidrs", text("true")));
@@ -131,7 +131,7 @@ fn controller_manager(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         flags.push(("cluster-cidr", pods.to_string()));
     }
     flags.extend([
-        ("cluster-name", inputs.cluster.to_string()),
+        ("cluster-name", inputs.node.cluster.to_string()),
         ("cluster-signing-cert-file", text(paths::CA)),
         ("cluster-signing-key-file", text(paths::CONTROLLER_MANAGER_CA_KEY)),
         // Nodes' certificates are approved by who has compared them with what EC2 says of the node.
@@ -180,7 +180,7 @@ fn scheduler(inputs: &ControlPlaneInputs) -> Vec<Flag> {
 }
 
 fn leader_election(inputs: &ControlPlaneInputs) -> [Flag; 5] {
-    let election = inputs.settings.leader_election;
+    let election = inputs.node.settings.leader_election;
     [
         ("leader-elect", text("true")),
         ("leader-elect-lease-duration", election.lease_duration.to_string()),

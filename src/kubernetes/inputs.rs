@@ -1,51 +1,52 @@
-//! What rendering starts from: plain values, the same for every slot, that somebody else found out.
+//! What rendering starts from: plain values, the same for every slot, that somebody else found out. What is every
+//! node's is in [`super::node`].
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::component::Component;
-use super::version::KubernetesVersion;
-use crate::config::settings::{ApiEndpoint, ComponentEndpoint, ImageName, KubernetesSettings};
-use crate::model::ids::{ClusterName, InstanceId, Region, Zone};
-use crate::model::names::{ClusterLeafRequest, NotAHostName, ServerUrl};
-
-/// The machine that the files are for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    /// Its id, which is also its name in Kubernetes.
-    pub instance: InstanceId,
-    /// Its zone.
-    pub zone: Zone,
-    /// Its region.
-    pub region: Region,
-    /// Its primary private address. A loopback address means that several machines share one host: then everything
-    /// is served at that address only.
-    pub address: Ipv4Addr,
-    /// Its type, like `m7g.large`, where it is known.
-    pub instance_type: Option<String>,
-}
+use super::node::NodeInputs;
+use crate::config::settings::{ApiEndpoint, ComponentEndpoint, ImageName};
+use crate::model::names::{ClusterLeafRequest, NotAHostName, NotAServerUrl, ServerUrl};
 
 /// All that decides what a control-plane node's files say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlPlaneInputs {
-    /// The cluster's name.
-    pub cluster: ClusterName,
-    /// What the operator wants.
-    pub settings: KubernetesSettings,
-    /// The version that runs; [`KubernetesSettings::version`] is for whoever finds it out.
-    pub version: KubernetesVersion,
-    /// The machine.
-    pub node: Node,
+    /// The node.
+    pub node: NodeInputs,
     /// Where the API is reached from outside; [`KubernetesSettings::endpoint`] is for whoever finds it out.
+    ///
+    /// [`KubernetesSettings::endpoint`]: crate::config::settings::KubernetesSettings::endpoint
     pub endpoint: ApiEndpoint,
     /// The client URLs of the etcd members to talk to: a node with a member names its own, another one all.
     pub etcd_endpoints: Vec<String>,
     /// The fingerprint of the cluster's authorities and keys, which the programs read when they start. Certificates are
     /// read again while they run and have no part in it.
     pub authorities: String,
+}
+
+/// All that decides what a worker's files say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerInputs {
+    /// The node.
+    pub node: NodeInputs,
+    /// Where the API is reached.
+    pub endpoint: ApiEndpoint,
+    /// The cluster's CA certificate, in PEM.
+    pub authority: String,
+}
+
+impl WorkerInputs {
+    /// The URL of the API, for kubelet and kube-proxy.
+    ///
+    /// # Errors
+    /// An endpoint that is none, which the settings' own rules should have refused.
+    pub fn server(&self) -> Result<ServerUrl, NotAServerUrl> {
+        self.endpoint.url().parse()
+    }
 }
 
 /// The address at which programs of the machine with this address reach each other: a machine whose own address is a
@@ -57,7 +58,7 @@ pub fn loopback_of(address: Ipv4Addr) -> Ipv4Addr {
 impl ControlPlaneInputs {
     /// The address at which a program of this machine reaches another one.
     pub fn loopback(&self) -> Ipv4Addr {
-        loopback_of(self.node.address)
+        self.node.loopback()
     }
 
     /// The URL of this machine's API server, for the kubelet, kube-proxy and people on this machine.
@@ -67,7 +68,7 @@ impl ControlPlaneInputs {
 
     /// The URL of the API for controller-manager and scheduler, as the setting says.
     pub fn component_server(&self) -> String {
-        match self.settings.component_endpoint {
+        match self.node.settings.component_endpoint {
             ComponentEndpoint::Local => self.local_server(),
             ComponentEndpoint::LoadBalancer => self.endpoint.url(),
         }
@@ -75,9 +76,9 @@ impl ControlPlaneInputs {
 
     /// Who issues service accounts' tokens.
     pub fn issuer(&self) -> String {
-        match &self.settings.service_account_issuer {
+        match &self.node.settings.service_account_issuer {
             Some(issuer) => issuer.to_string(),
-            None => format!("https://kubernetes.default.svc.{}", self.settings.cluster_domain),
+            None => format!("https://kubernetes.default.svc.{}", self.node.settings.cluster_domain),
         }
     }
 
@@ -88,12 +89,13 @@ impl ControlPlaneInputs {
     pub fn leaf_request(&self) -> Result<ClusterLeafRequest, NotAHostName> {
         let url = |text: String| text.parse::<ServerUrl>().map_err(|_| NotAHostName);
         Ok(ClusterLeafRequest {
-            node: self.node.instance.clone(),
+            node: self.node.name.clone(),
             address: self.node.address,
             endpoint: self.endpoint.host().parse()?,
-            service_address: self.settings.service_subnet.api(),
-            cluster_domain: self.settings.cluster_domain.as_str().parse()?,
+            service_address: self.node.settings.service_subnet.api(),
+            cluster_domain: self.node.settings.cluster_domain.as_str().parse()?,
             extra_names: self
+                .node
                 .settings
                 .extra_names
                 .iter()
@@ -107,12 +109,18 @@ impl ControlPlaneInputs {
     /// The image of a component.
     pub fn image(&self, component: Component) -> String {
         let set = match component {
-            Component::ApiServer => &self.settings.api_server.additions.image,
-            Component::ControllerManager => &self.settings.controller_manager.additions.image,
-            Component::Scheduler => &self.settings.scheduler.additions.image,
+            Component::ApiServer => &self.node.settings.api_server.additions.image,
+            Component::ControllerManager => &self.node.settings.controller_manager.additions.image,
+            Component::Scheduler => &self.node.settings.scheduler.additions.image,
         };
-        let by_version =
-            || format!("{}/{}:{}", self.settings.image_repository, component.name(), self.version.tag());
+        let by_version = || {
+            format!(
+                "{}/{}:{}",
+                self.node.settings.image_repository,
+                component.name(),
+                self.node.version.tag()
+            )
+        };
         set.as_ref().map_or_else(by_version, ImageName::to_string)
     }
 }

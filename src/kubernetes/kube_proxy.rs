@@ -1,26 +1,35 @@
-//! kube-proxy of a control-plane node: it asks the API server on its own machine, with the kubelet's own identity.
+//! kube-proxy of any node. On a control-plane node it asks the API server on its own machine, on a worker the load
+//! balancer; on both with the kubelet's own identity, so that there is no second secret.
+//!
+//! What it does with connection tracking is left at its defaults, which grow with the CPUs, as kubeadm leaves it.
 
 use serde_json::json;
 
-use super::inputs::ControlPlaneInputs;
+use super::kubeconfig::{Credential, Kubeconfig};
+use super::node::NodeInputs;
 use super::{RenderError, paths, yaml};
+use crate::model::Role;
+use crate::model::names::ServerUrl;
 
 /// The file at [`KUBE_PROXY_CONFIG`](paths::KUBE_PROXY_CONFIG). `nftables` is stable since 1.33.
-pub(super) fn configuration(inputs: &ControlPlaneInputs) -> Result<String, RenderError> {
-    let node = &inputs.node;
+pub(super) fn configuration(inputs: &NodeInputs) -> Result<String, RenderError> {
     let loopback = inputs.loopback();
+    let kubeconfig = match inputs.role {
+        Role::ControlPlane => paths::KUBELET_KUBECONFIG,
+        Role::Worker => paths::KUBE_PROXY_KUBECONFIG,
+    };
     let mut document = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "clientConnection": { "kubeconfig": paths::KUBELET_KUBECONFIG },
-        "hostnameOverride": node.instance,
+        "clientConnection": { "kubeconfig": kubeconfig },
+        "hostnameOverride": inputs.name,
         "metricsBindAddress": format!("{loopback}:10249"),
-        "mode": "nftables",
+        "mode": if inputs.has_nftables() { "nftables" } else { "iptables" },
     });
     if let Some(pods) = inputs.settings.pod_subnet {
         document["clusterCIDR"] = json!(pods);
     }
-    if node.address.is_loopback() {
+    if inputs.shares_host() {
         document["healthzBindAddress"] = json!(format!("{loopback}:10256"));
     }
     yaml("kube-proxy's configuration", &document)
@@ -29,4 +38,24 @@ pub(super) fn configuration(inputs: &ControlPlaneInputs) -> Result<String, Rende
 /// kube-proxy's flags.
 pub fn arguments() -> Vec<String> {
     vec![format!("--config={}", paths::KUBE_PROXY_CONFIG)]
+}
+
+/// The file at [`KUBE_PROXY_KUBECONFIG`](paths::KUBE_PROXY_KUBECONFIG): a worker's way to the API by the certificate
+/// that its kubelet renews. It holds no secret. client-go reads the certificate again when it changes.
+pub(super) fn kubeconfig(
+    inputs: &NodeInputs,
+    server: &ServerUrl,
+    authority: &str,
+) -> Result<String, RenderError> {
+    let kubeconfig = Kubeconfig {
+        cluster: inputs.cluster.as_str(),
+        user: "kube-proxy",
+        server,
+        authority,
+        credential: Credential::Files {
+            certificate: paths::KUBELET_ROTATING_CERTIFICATE,
+            key: paths::KUBELET_ROTATING_CERTIFICATE,
+        },
+    };
+    Ok(kubeconfig.render().map_err(RenderError::Kubeconfig)?.expose().to_owned())
 }

@@ -1,10 +1,10 @@
-//! What a control-plane node's Kubernetes is made of: manifests and configuration files, as texts.
+//! What a node's Kubernetes is made of: manifests and configuration files, as texts.
 //!
-//! Rendering is pure: the same [`ControlPlaneInputs`] give the same bytes, so that whoever plans can compare what
+//! Rendering is pure: the same inputs give the same bytes, so that whoever plans can compare what
 //! should lie on the disk with what lies there. Nothing in rendering reads, writes, asks the time or draws a number; keys
 //! and certificates are made elsewhere, and only their places ([`paths`]) are known here.
 //!
-//! - [`control_plane`] renders everything but secrets;
+//! - [`control_plane`] and [`worker`] render everything but secrets; what both roles have comes from [`node`];
 //! - [`encryption`] renders the one file that is a secret itself;
 //! - [`version`] knows what differs between versions of Kubernetes;
 //! - flags come from [`flags`], pods from `static_pods`, and the other files from modules of their own;
@@ -15,15 +15,19 @@
 
 pub mod addons;
 pub mod component;
+pub mod drop_ins;
 pub mod encryption;
 pub mod flags;
 pub mod inputs;
+pub mod instance_types;
 pub mod join;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod node;
 pub mod objects;
 pub mod paths;
+pub mod reserved;
 pub mod version;
 
 mod api_server;
@@ -40,7 +44,8 @@ use paths::{PUBLIC, SECRET};
 
 pub use component::{Component, Owner};
 pub use encryption::{encryption_config, is_encryption_config};
-pub use inputs::{ControlPlaneInputs, Node};
+pub use inputs::{ControlPlaneInputs, WorkerInputs};
+pub use node::NodeInputs;
 pub use static_pods::CONFIGURATION_DIGEST;
 pub use version::KubernetesVersion;
 
@@ -74,7 +79,8 @@ pub struct Rendered {
     pub manifests: BTreeMap<Component, RenderedFile>,
 }
 
-/// What can't be rendered. The settings were checked, so this means a mistake of this program's.
+/// What can't be rendered. The settings were checked, so all but the operator's drop-ins and the number of pods means a
+/// mistake of this program's.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// A value that can't be written as YAML.
@@ -89,23 +95,64 @@ pub enum RenderError {
     /// The operator's configuration of the scheduler is no YAML.
     #[error("reading `kubernetes.scheduler.config`")]
     SchedulerDocument(#[source] Box<serde_saphyr::Error>),
+    /// The operator's part of the kubelet's configuration is wrong.
+    #[error("merging {}", paths::KUBELET_DROP_INS)]
+    DropIns(#[source] drop_ins::DropInErrors),
+    /// The number of pods is not known.
+    #[error(transparent)]
+    MaxPods(#[from] reserved::NoInterfaceLimits),
+    /// The kubeconfig of a worker's kube-proxy was not made.
+    #[error("rendering kube-proxy's kubeconfig")]
+    Kubeconfig(#[source] kubeconfig::KubeconfigError),
+    /// The endpoint is none.
+    #[error("the endpoint of the API")]
+    Endpoint(#[from] crate::model::names::NotAServerUrl),
+}
+
+fn file(path: &str, owner: Owner, content: String) -> RenderedFile {
+    let mode = if owner == Owner::Root { PUBLIC } else { SECRET };
+    RenderedFile { path: path.to_owned(), mode, owner, content }
+}
+
+/// The files that every node has.
+fn node_files(inputs: &NodeInputs) -> Result<Vec<RenderedFile>, RenderError> {
+    let mut files = vec![
+        file(paths::KUBELET_CONFIG, Owner::Root, kubelet::configuration(inputs)?),
+        file(paths::KUBE_PROXY_CONFIG, Owner::Root, kube_proxy::configuration(inputs)?),
+        file(paths::LOGIND, Owner::Root, kubelet::logind(inputs)?),
+    ];
+    if inputs.machine.ecr_credential_provider.is_some() {
+        let providers = kubelet::image_credential_providers()?;
+        files.push(file(paths::IMAGE_CREDENTIAL_PROVIDERS, Owner::Root, providers));
+    }
+    Ok(files)
+}
+
+/// Renders a worker's files, in the order of their paths. Not among them are the kubeconfig that it joins with, which
+/// is a secret, and its kubelet's own, which the kubelet writes when it has joined.
+///
+/// # Errors
+/// See [`RenderError`].
+pub fn worker(inputs: &WorkerInputs) -> Result<Vec<RenderedFile>, RenderError> {
+    let mut files = node_files(&inputs.node)?;
+    let kubeconfig = kube_proxy::kubeconfig(&inputs.node, &inputs.server()?, &inputs.authority)?;
+    files.push(file(paths::KUBE_PROXY_KUBECONFIG, Owner::Root, kubeconfig));
+    files.push(file(paths::CA, Owner::Root, inputs.authority.clone()));
+    files.sort();
+    Ok(files)
 }
 
 /// Renders a control-plane node's files.
+///
+/// # Errors
+/// See [`RenderError`].
 pub fn control_plane(inputs: &ControlPlaneInputs) -> Result<Rendered, RenderError> {
-    let file = |path: &str, owner, content| RenderedFile {
-        path: path.to_owned(),
-        mode: if owner == Owner::Root { PUBLIC } else { SECRET },
-        owner,
-        content,
-    };
     let mut files = vec![
         file(paths::AUDIT_POLICY, Owner::ApiServer, api_server::audit_policy()?),
         file(paths::AUTHENTICATION, Owner::ApiServer, api_server::authentication()?),
         file(paths::SCHEDULER_CONFIG, Owner::Scheduler, scheduler::configuration(inputs)?),
-        file(paths::KUBELET_CONFIG, Owner::Root, kubelet::configuration(inputs)?),
-        file(paths::KUBE_PROXY_CONFIG, Owner::Root, kube_proxy::configuration(inputs)?),
     ];
+    files.extend(node_files(&inputs.node)?);
     files.sort();
     let mut manifests = BTreeMap::new();
     for component in Component::ALL {

@@ -1,4 +1,4 @@
-//! Where a control-plane node's Kubernetes files lie, whom they belong to and what may be read by others.
+//! Where a node's Kubernetes files lie, whom they belong to and what may be read by others.
 //!
 //! What is no secret and read by several lies in `pki/`. Everything else has one directory a component, owned by the
 //! component's user and closed to everybody else, and a component's container sees that directory and the public one.
@@ -35,6 +35,20 @@ pub const ETCD_CA: &str = "/etc/kubernetes/pki/etcd-ca.crt";
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// The administrator's kubeconfig on this machine.
 pub const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
+/// The kubeconfig that a worker's kubelet joins with: it holds a bootstrap token.
+pub const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// A worker's kube-proxy's kubeconfig.
+pub const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";
+/// The client certificate that the kubelet renews, and its key, in one file: a link that the kubelet keeps.
+pub const KUBELET_ROTATING_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The directory of the operator's part of the kubelet's configuration.
+pub const KUBELET_DROP_INS: &str = "/etc/quorate/kubelet.d";
+/// Where the kubelet gets credentials for images from.
+pub const IMAGE_CREDENTIAL_PROVIDERS: &str = "/etc/kubernetes/image-credential-providers.yaml";
+/// The program that has them from ECR.
+pub const ECR_CREDENTIAL_PROVIDER: &str = "ecr-credential-provider";
+/// How long logind lets programs hold a shutdown back.
+pub const LOGIND: &str = "/etc/systemd/logind.conf.d/50-quorate.conf";
 /// The kubelet's configuration.
 pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// kube-proxy's configuration.
@@ -110,8 +124,8 @@ pub const SECRET: u32 = 0o600;
 /// The mode of files for everybody who reaches them.
 pub const PUBLIC: u32 = 0o644;
 
-/// The directories that have to be there before a manifest is, each after the one that it lies in.
-pub const DIRECTORIES: [Place; 9] = [
+/// The directories that have to be there before a control-plane node's files are, each after the one that it lies in.
+pub const DIRECTORIES: [Place; 10] = [
     place(KUBERNETES, 0o755, Owner::Root),
     place(MANIFESTS, 0o755, Owner::Root),
     place(PUBLIC_DIRECTORY, 0o755, Owner::Root),
@@ -121,8 +135,30 @@ pub const DIRECTORIES: [Place; 9] = [
     place("/var/lib/kubelet", 0o700, Owner::Root),
     place("/var/log/kubernetes", 0o755, Owner::Root),
     place(AUDIT_DIRECTORY, 0o700, Owner::ApiServer),
+    place("/etc/systemd/logind.conf.d", 0o755, Owner::Root),
 ];
 
-/// The files that [`control_plane`](super::control_plane) renders, beside the manifests.
-pub const RENDERED: [&str; 5] =
-    [AUDIT_POLICY, AUTHENTICATION, KUBE_PROXY_CONFIG, SCHEDULER_CONFIG, KUBELET_CONFIG];
+/// The directories that have to be there before a worker's files are.
+pub const WORKER_DIRECTORIES: [Place; 4] = [
+    place(KUBERNETES, 0o755, Owner::Root),
+    place(PUBLIC_DIRECTORY, 0o755, Owner::Root),
+    place("/var/lib/kubelet", 0o700, Owner::Root),
+    place("/etc/systemd/logind.conf.d", 0o755, Owner::Root),
+];
+
+/// The files that [`control_plane`](super::control_plane) renders, beside the manifests, in order; that of the image
+/// credential providers only where one is there.
+pub const RENDERED: [&str; 7] = [
+    AUDIT_POLICY,
+    AUTHENTICATION,
+    IMAGE_CREDENTIAL_PROVIDERS,
+    KUBE_PROXY_CONFIG,
+    SCHEDULER_CONFIG,
+    LOGIND,
+    KUBELET_CONFIG,
+];
+
+/// The files that [`worker`](super::worker) renders, in order; that of the image credential providers only where one
+/// is there.
+pub const WORKER_RENDERED: [&str; 6] =
+    [IMAGE_CREDENTIAL_PROVIDERS, KUBE_PROXY_KUBECONFIG, KUBE_PROXY_CONFIG, CA, LOGIND, KUBELET_CONFIG];

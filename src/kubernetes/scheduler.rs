@@ -11,12 +11,12 @@ use super::{RenderError, paths, yaml};
 
 /// Quorate's configuration or the operator's, with what is quorate's own set in either.
 pub(super) fn configuration(inputs: &ControlPlaneInputs) -> Result<String, RenderError> {
-    let mut document = match &inputs.settings.scheduler.config {
+    let mut document = match &inputs.node.settings.scheduler.config {
         Some(text) => serde_saphyr::from_str(text.as_str())
             .map_err(|error| RenderError::SchedulerDocument(Box::new(error)))?,
         None => spreading(),
     };
-    let election = inputs.settings.leader_election;
+    let election = inputs.node.settings.leader_election;
     document["leaderElection"] = json!({
         "leaderElect": true,
         "leaseDuration": election.lease_duration.to_string(),

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::component::Component;
 use super::inputs::ControlPlaneInputs;
 use super::{RenderedFile, flags, paths, sha256};
-use crate::config::settings::{EnvVar as ExtraEnv, ExtraVolume};
+use crate::config::settings::{EnvVar as ExtraEnv, ExtraVolume, KubernetesSettings};
 
 /// The annotation of a manifest that holds the digest of what its program reads at start.
 pub const CONFIGURATION_DIGEST: &str = "quorate.io/configuration-digest";
@@ -29,8 +29,8 @@ pub const CONFIGURATION_DIGEST: &str = "quorate.io/configuration-digest";
 const REQUESTS_END_SECONDS: i64 = 65;
 
 /// How long the API server may take to end, in seconds.
-pub(super) fn api_server_grace_period(inputs: &ControlPlaneInputs) -> i64 {
-    let delay = inputs.settings.api_server.shutdown_delay.as_millis().div_ceil(1000);
+pub(super) fn api_server_grace_period(settings: &KubernetesSettings) -> i64 {
+    let delay = settings.api_server.shutdown_delay.as_millis().div_ceil(1000);
     // The setting's range ends at ten minutes.
     i64::try_from(delay).unwrap_or(i64::MAX - REQUESTS_END_SECONDS) + REQUESTS_END_SECONDS
 }
@@ -69,7 +69,7 @@ pub(super) fn pod(inputs: &ControlPlaneInputs, component: Component, read: &[&Re
                 ..PodSecurityContext::default()
             }),
             termination_grace_period_seconds: Some(match component {
-                Component::ApiServer => api_server_grace_period(inputs),
+                Component::ApiServer => api_server_grace_period(&inputs.node.settings),
                 Component::ControllerManager | Component::Scheduler => 30,
             }),
             volumes: Some(volumes),
@@ -173,7 +173,7 @@ fn probe(
 }
 
 fn extra_env(inputs: &ControlPlaneInputs, component: Component) -> &[ExtraEnv] {
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     match component {
         Component::ApiServer => &settings.api_server.additions.extra_env,
         Component::ControllerManager => &settings.controller_manager.additions.extra_env,
@@ -182,7 +182,7 @@ fn extra_env(inputs: &ControlPlaneInputs, component: Component) -> &[ExtraEnv] {
 }
 
 fn extra_volumes(inputs: &ControlPlaneInputs, component: Component) -> &[ExtraVolume] {
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     match component {
         Component::ApiServer => &settings.api_server.additions.extra_volumes,
         Component::ControllerManager => &settings.controller_manager.additions.extra_volumes,

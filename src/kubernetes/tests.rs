@@ -1,5 +1,7 @@
 //! Every rendered file, for a matrix of settings and versions.
 
+mod nodes;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -8,8 +10,12 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+
 use crate::config::settings::KubernetesSettings;
 use crate::config::{InstanceTags, flags as owned, load};
+use crate::model::Role;
+use crate::model::ids::InstanceId;
+use crate::model::node::{CapacityType, CgroupVersion, Machine};
 use crate::pki::files::{DIRS, FILES};
 use crate::pki::{EncryptionKey, Secret};
 
@@ -20,18 +26,42 @@ fn settings(kubernetes: &str) -> KubernetesSettings {
     load(Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings.kubernetes
 }
 
-fn inputs(kubernetes: &str) -> ControlPlaneInputs {
-    ControlPlaneInputs {
+/// A machine of an instance type with so many CPUs and so much of its GiB as the kernel gives.
+fn machine(cpus: u32, gib: u64) -> Machine {
+    Machine {
+        cpus,
+        memory: (gib << 30) / 100 * 96,
+        swap: false,
+        kernel: "6.12.40".parse().unwrap(),
+        cgroup: CgroupVersion::V2,
+        nftables: true,
+        ecr_credential_provider: None,
+    }
+}
+
+fn node(kubernetes: &str) -> NodeInputs {
+    let instance: InstanceId = "i-0123456789abcdef0".parse().unwrap();
+    NodeInputs {
         cluster: "demo".parse().unwrap(),
         settings: settings(kubernetes),
         version: "v1.36.2".parse().unwrap(),
-        node: Node {
-            instance: "i-0123456789abcdef0".parse().unwrap(),
-            zone: "eu-west-1a".parse().unwrap(),
-            region: "eu-west-1".parse().unwrap(),
-            address: "10.0.1.5".parse().unwrap(),
-            instance_type: Some("m7g.large".to_owned()),
-        },
+        role: Role::ControlPlane,
+        name: instance.clone().into(),
+        instance,
+        zone: "eu-west-1a".parse().unwrap(),
+        region: "eu-west-1".parse().unwrap(),
+        address: "10.0.1.5".parse().unwrap(),
+        instance_type: Some("m7g.large".to_owned()),
+        capacity_type: Some(CapacityType::OnDemand),
+        machine: machine(2, 8),
+        interface_limits: None,
+        drop_ins: Vec::new(),
+    }
+}
+
+fn inputs(kubernetes: &str) -> ControlPlaneInputs {
+    ControlPlaneInputs {
+        node: node(kubernetes),
         endpoint: "demo-0123.elb.eu-west-1.amazonaws.com".parse().unwrap(),
         etcd_endpoints: vec!["https://10.0.1.5:2379".to_owned()],
         authorities: "the authorities' fingerprint".to_owned(),
@@ -56,11 +86,13 @@ const EVERYTHING: &str = r#"{
 
 fn everything() -> ControlPlaneInputs {
     let inputs = inputs(EVERYTHING);
-    ControlPlaneInputs { endpoint: inputs.settings.endpoint.clone().unwrap(), ..inputs }
+    ControlPlaneInputs { endpoint: inputs.node.settings.endpoint.clone().unwrap(), ..inputs }
 }
 
 fn of_version(version: &str) -> ControlPlaneInputs {
-    ControlPlaneInputs { version: version.parse().unwrap(), ..inputs("{}") }
+    let mut inputs = inputs("{}");
+    inputs.node.version = version.parse().unwrap();
+    inputs
 }
 
 fn standby() -> ControlPlaneInputs {
@@ -72,6 +104,7 @@ fn shared_host() -> ControlPlaneInputs {
     let mut inputs = inputs("{podSubnet: 10.244.0.0/16}");
     inputs.node.address = "127.0.3.1".parse().unwrap();
     inputs.node.instance_type = None;
+    inputs.node.capacity_type = None;
     inputs.etcd_endpoints = vec!["https://127.0.3.1:2379".to_owned()];
     inputs
 }
@@ -95,7 +128,7 @@ fn page(inputs: &ControlPlaneInputs) -> String {
         inputs.component_server(),
         inputs.local_server(),
         serde_json::to_string(&inputs.leaf_request().unwrap()).unwrap(),
-        kubelet::arguments(inputs).join(" "),
+        kubelet::arguments(&inputs.node).join(" "),
     );
     for file in rendered.files.iter().chain(rendered.manifests.values()) {
         page += &format!("--- {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content);
@@ -178,7 +211,8 @@ fn every_file_reads_back_as_an_object_of_its_kind() {
         (paths::KUBELET_CONFIG, "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"),
     ];
     for (name, inputs) in matrix() {
-        let files = control_plane(&inputs).unwrap().files;
+        let mut files = control_plane(&inputs).unwrap().files;
+        files.retain(|file| file.path != paths::LOGIND);
         assert_eq!(files.len(), kinds.len());
         for (file, (path, version, kind)) in files.iter().zip(kinds) {
             let document: Value = serde_saphyr::from_str(&file.content).unwrap();
@@ -313,8 +347,8 @@ fn every_file_lies_in_a_directory_that_is_listed_before_it() {
 #[test]
 fn the_api_server_has_time_for_its_delay_and_its_requests_even_when_the_machine_goes_down() {
     let inputs = everything();
-    assert_eq!(static_pods::api_server_grace_period(&inputs), 90 + 65);
-    assert_eq!(kubelet::shutdown_grace_period(&inputs).as_millis(), (90 + 65 + 30) * 1000);
+    assert_eq!(static_pods::api_server_grace_period(&inputs.node.settings), 90 + 65);
+    assert_eq!(kubelet::shutdown_grace_period(&inputs.node).unwrap().as_millis(), (90 + 65 + 30) * 1000);
 }
 
 #[test]
@@ -370,8 +404,8 @@ proptest! {
     ) {
         let (_, mut inputs) = matrix().remove(which);
         inputs.node.address = address.into();
-        inputs.settings.api_server.additions.extra_args = vec![format!("--x-y={value}").parse().unwrap()];
-        inputs.settings.scheduler.additions.extra_env = vec![format!("X={value}").parse().unwrap()];
+        inputs.node.settings.api_server.additions.extra_args = vec![format!("--x-y={value}").parse().unwrap()];
+        inputs.node.settings.scheduler.additions.extra_env = vec![format!("X={value}").parse().unwrap()];
         let first = control_plane(&inputs).unwrap();
         prop_assert_eq!(&first, &control_plane(&inputs.clone()).unwrap());
         let pod: Pod = serde_saphyr::from_str(&first.manifests[&Component::ApiServer].content).unwrap();

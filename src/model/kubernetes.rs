@@ -9,6 +9,7 @@ use super::enrolment::EnrolmentObservation;
 use super::fact::Fact;
 use super::load_balancer::{FoundLoadBalancers, TargetHealth};
 use super::names::ClusterLeaves;
+use super::node::NodeFacts;
 use super::observation::Authority;
 use crate::config::settings::ApiEndpoint;
 use crate::kubernetes::{Component, KubernetesVersion};
@@ -79,6 +80,8 @@ pub struct LoadBalancing {
 pub struct KubernetesObservation {
     /// The version that this machine is to run.
     pub version: Fact<KubernetesVersion>,
+    /// What the machine has, and what the operator adds to its kubelet's configuration.
+    pub node: Fact<NodeFacts>,
     /// The load balancers; `Known(None)` when the operator named the endpoint.
     pub load_balancing: Fact<Option<LoadBalancing>>,
     /// The endpoint that this machine's files were last made for.
@@ -136,6 +139,7 @@ impl KubernetesObservation {
         };
         Self {
             version: Fact::unknown(why),
+            node: Fact::unknown(why),
             load_balancing: Fact::unknown(why),
             remembered_endpoint: Fact::unknown(why),
             authorities: Fact::unknown(why),

@@ -18,6 +18,7 @@ pub mod kubernetes;
 pub mod load_balancer;
 pub mod machine;
 pub mod names;
+pub mod node;
 pub mod observation;
 pub mod plan;
 pub mod stamp;
@@ -45,6 +46,10 @@ pub use load_balancer::{
     TargetHealth, TargetId, Unfit, UnfitLoadBalancer,
 };
 pub use machine::{Attachment, AttachmentState, Identity, Instance, InstanceState, Volume, VolumeState};
+pub use node::{
+    CapacityType, CgroupVersion, DropIn, InstanceFacts, InterfaceLimits, KernelVersion, Machine, NodeFacts,
+    NodeName,
+};
 pub use observation::{Authority, Leaves, Observation, Versioned};
 pub use plan::{Halt, Phase, Plan, Report, Waiting, WaitingOn, Warning};
 pub use stamp::{Stamp, StampState};

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::ids::InstanceId;
+use super::node::NodeName;
 
 /// Who a server is to its clients: an address, or a DNS name in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,7 +117,7 @@ as_text!(HostName, ServerUrl);
 #[serde(rename_all = "camelCase")]
 pub struct ClusterLeafRequest {
     /// The node's name.
-    pub node: InstanceId,
+    pub node: NodeName,
     /// The node's address.
     pub address: Ipv4Addr,
     /// Where the API is reached from outside.
@@ -176,7 +176,7 @@ impl ClusterLeafRequest {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterLeafNames {
     /// The node.
-    pub node: InstanceId,
+    pub node: NodeName,
     /// The names and addresses of its API server.
     pub api_server: BTreeSet<HostName>,
     /// Where the kubelet and the administrator on this node reach the API.

@@ -249,6 +249,8 @@ pub enum Subject {
     Launch,
     /// The version of Kubernetes.
     KubernetesVersion,
+    /// What the machine has.
+    Machine,
     /// The load balancers.
     LoadBalancers,
     /// Kubernetes' authorities.
@@ -286,6 +288,7 @@ impl fmt::Display for Subject {
             Self::EtcdVersion => "etcd's version",
             Self::Service => "etcd's service",
             Self::Launch => "etcd's configuration",
+            Self::Machine => "this machine's size and kernel",
             Self::KubernetesVersion => "the version of Kubernetes",
             Self::LoadBalancers => "the load balancers",
             Self::ClusterAuthorities => "Kubernetes' authorities",

@@ -7,12 +7,13 @@ use tokio::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::config::settings::ControlPlaneKind;
-use crate::host::files;
 use crate::host::manifests::Manifests;
+use crate::host::{Root, capacity, files};
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, LoadBalancing, Readiness};
 use crate::model::load_balancer::TargetHealth;
+use crate::model::node::{InstanceFacts, NodeFacts};
 use crate::model::{Fact, Role};
 use crate::pki;
 use crate::reach::Reach;
@@ -36,11 +37,12 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     if !founded {
         return KubernetesObservation::unknown("not asked for: there is no cluster yet");
     }
-    let (load_balancing, authorities, version, components) = tokio::join!(
+    let (load_balancing, authorities, version, components, node) = tokio::join!(
         load_balancing(reach, &mut memory.balancing),
         objects::authority(reach, &mut memory.cluster_authorities, objects::CLUSTER),
         version(reach),
         components(reach),
+        node(reach, &mut memory.instance),
     );
     let remembered_endpoint = reach.last_endpoint().into();
     let (api_lease, first_things, addons) =
@@ -48,6 +50,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     let enrolment = enrolment::look(reach, &mut memory.enrolment, &api_lease).await;
     KubernetesObservation {
         version,
+        node,
         load_balancing,
         remembered_endpoint,
         authorities,
@@ -82,6 +85,24 @@ async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
         Some(version) => Fact::Known(version),
         None => reach.kubelet_version().await.into(),
     }
+}
+
+/// What this machine is. What the metadata service says of an instance never changes while it runs.
+async fn node(reach: &Reach, memory: &mut Option<InstanceFacts>) -> Fact<NodeFacts> {
+    let instance = match memory {
+        Some(known) => known.clone(),
+        None => match reach.aws.metadata.instance_facts().await {
+            Ok(found) => memory.insert(found).clone(),
+            Err(error) => return Err(error).into(),
+        },
+    };
+    // The kernel is the same under every root.
+    let machine = capacity::machine(&Root::default(), &reach.root);
+    let facts = machine.and_then(|machine| {
+        let drop_ins = capacity::drop_ins(&reach.root)?;
+        Ok(NodeFacts { instance, machine, drop_ins })
+    });
+    facts.into()
 }
 
 async fn load_balancing(

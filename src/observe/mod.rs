@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::host::clock;
 use crate::model::kubernetes::LoadBalancing;
+use crate::model::node::InstanceFacts;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
     Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
@@ -55,6 +56,7 @@ pub struct Memory {
     balancing: Option<(Instant, LoadBalancing)>,
     addons: api::Parsed,
     enrolment: enrolment::Remembered,
+    instance: Option<InstanceFacts>,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,

@@ -9,11 +9,13 @@
 
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
-use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, Node, RenderedFile};
+use crate::kubernetes::node::node_name;
+use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderedFile};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
+use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
 use crate::model::{
     Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
@@ -282,22 +284,40 @@ impl Ground<'_> {
         if etcd_endpoints.is_empty() {
             return Err(course.wait(WaitingOn::Quorum));
         }
-        Ok(ControlPlaneInputs {
-            cluster: settings.cluster.clone(),
-            settings: settings.kubernetes.clone(),
-            version,
-            node: Node {
-                instance: me.instance.clone(),
-                zone: me.zone.clone(),
-                region: me.region.clone(),
-                address: me.address,
-                instance_type: None,
-            },
-            endpoint,
-            etcd_endpoints,
-            authorities,
-        })
+        let node = node(settings, seen, me, version, course)?;
+        Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
     }
+}
+
+/// What this machine's kubelet and kube-proxy are configured from.
+fn node(
+    settings: &Settings,
+    seen: &Observation,
+    me: &Identity,
+    version: KubernetesVersion,
+    course: &Course,
+) -> Next<NodeInputs> {
+    let NodeFacts { instance, machine, drop_ins } =
+        course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
+    let naming = settings.kubernetes.node_name;
+    let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
+        .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
+    Ok(NodeInputs {
+        cluster: settings.cluster.clone(),
+        settings: settings.kubernetes.clone(),
+        version,
+        role: settings.role,
+        name,
+        instance: me.instance.clone(),
+        zone: me.zone.clone(),
+        region: me.region.clone(),
+        address: me.address,
+        instance_type: instance.instance_type,
+        capacity_type: instance.capacity_type,
+        machine,
+        interface_limits: None,
+        drop_ins,
+    })
 }
 
 /// Puts the manifests in place that are not there, and changes those that differ, one after the

@@ -48,10 +48,10 @@ pub(super) fn look_after(seen: &Observation, inputs: &ControlPlaneInputs, course
 
 /// What workers are to be told.
 fn terms(inputs: &ControlPlaneInputs, authority: &str) -> JoinTerms {
-    let settings = &inputs.settings;
+    let settings = &inputs.node.settings;
     JoinTerms {
-        cluster: inputs.cluster.clone(),
-        kubernetes_version: inputs.version,
+        cluster: inputs.node.cluster.clone(),
+        kubernetes_version: inputs.node.version,
         endpoint: inputs.endpoint.clone(),
         authority: authority.to_owned(),
         service_subnet: settings.service_subnet,

@@ -8,9 +8,12 @@ use std::process::Command;
 use quorate::config::{InstanceTags, load};
 use quorate::kubernetes::component::Component;
 use quorate::kubernetes::{
-    ControlPlaneInputs, KubernetesVersion, Node, control_plane, flags, kube_proxy, kubelet, paths,
+    ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderedFile, WorkerInputs, control_plane, flags,
+    kube_proxy, kubelet, paths, worker,
 };
 use quorate::lab::kubelet::Programs;
+use quorate::model::Role;
+use quorate::model::node::{CapacityType, CgroupVersion, DropIn, Machine};
 
 /// The program of this name, if it is there.
 fn program(name: &str) -> Option<PathBuf> {
@@ -40,15 +43,29 @@ fn inputs(version: KubernetesVersion, kubernetes: &str) -> ControlPlaneInputs {
     let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
     let settings = load(Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings;
     ControlPlaneInputs {
-        cluster: settings.cluster,
-        settings: settings.kubernetes,
-        version,
-        node: Node {
+        node: NodeInputs {
+            cluster: settings.cluster,
+            settings: settings.kubernetes,
+            version,
+            role: Role::ControlPlane,
+            name: "i-0123456789abcdef0".parse().unwrap(),
             instance: "i-0123456789abcdef0".parse().unwrap(),
             zone: "eu-west-1a".parse().unwrap(),
             region: "eu-west-1".parse().unwrap(),
             address: "127.0.3.1".parse().unwrap(),
             instance_type: Some("m7g.large".to_owned()),
+            capacity_type: Some(CapacityType::Spot),
+            machine: Machine {
+                cpus: 2,
+                memory: 8 << 30,
+                swap: false,
+                kernel: "6.12".parse().unwrap(),
+                cgroup: CgroupVersion::V2,
+                nftables: true,
+                ecr_credential_provider: Some("/usr/bin".to_owned()),
+            },
+            interface_limits: None,
+            drop_ins: Vec::new(),
         },
         endpoint: "api.example.com".parse().unwrap(),
         etcd_endpoints: vec!["https://127.0.3.1:2379".to_owned()],
@@ -106,8 +123,20 @@ fn every_flag_of_the_control_plane_is_known_and_not_deprecated() {
 
 #[test]
 fn every_flag_of_the_node_is_known_and_not_deprecated() {
-    check("kubelet", |version| kubelet::arguments(&inputs(version, WITH_PODS)));
+    check("kubelet", |version| kubelet::arguments(&inputs(version, WITH_PODS).node));
+    check("kubelet", |version| kubelet::arguments(&joining(version).node));
     check("kube-proxy", |_| kube_proxy::arguments());
+}
+
+/// A worker, with a label, a taint and a drop-in of the operator's.
+fn joining(version: KubernetesVersion) -> WorkerInputs {
+    let kubernetes = "{podSubnet: 10.244.0.0/16, podNetwork: routed, nodeLabels: [example.com/team=a, \
+                      node.kubernetes.io/pool=], nodeTaints: [\"example.com/pool=batch:NoSchedule\"]}";
+    let ControlPlaneInputs { mut node, endpoint, .. } = inputs(version, kubernetes);
+    node.role = Role::Worker;
+    let text = "evictionHard: {memory.available: 5%}\nimageGCHighThresholdPercent: 80\n".to_owned();
+    node.drop_ins = vec![DropIn { path: "/etc/quorate/kubelet.d/10.conf".to_owned(), text }];
+    WorkerInputs { node, endpoint, authority: "an authority".to_owned() }
 }
 
 /// A kubeconfig that leads nowhere.
@@ -116,12 +145,11 @@ const NOWHERE: &str = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluste
                        current-context: x\n";
 
 /// The rendered file, its kubeconfig being one that leads nowhere.
-fn written(directory: &Path, inputs: &ControlPlaneInputs, path: &str) -> PathBuf {
+fn written(directory: &Path, files: &[RenderedFile], path: &str) -> PathBuf {
     let kubeconfig = directory.join("kubeconfig");
     std::fs::write(&kubeconfig, NOWHERE).unwrap();
-    let rendered = control_plane(inputs).unwrap();
-    let file = rendered.files.iter().find(|file| file.path == path).unwrap();
-    let text = [paths::KUBELET_KUBECONFIG, paths::SCHEDULER_KUBECONFIG]
+    let file = files.iter().find(|file| file.path == path).unwrap();
+    let text = [paths::KUBELET_KUBECONFIG, paths::KUBE_PROXY_KUBECONFIG, paths::SCHEDULER_KUBECONFIG]
         .iter()
         .fold(file.content.clone(), |text, old| text.replace(old, kubeconfig.to_str().unwrap()));
     let written = directory.join("config.yaml");
@@ -130,11 +158,13 @@ fn written(directory: &Path, inputs: &ControlPlaneInputs, path: &str) -> PathBuf
 }
 
 /// Has a program read a configuration and write it down again, which it does after checking it.
-fn rewrites(name: &str, path: &str, kubernetes: &str) -> Option<String> {
+fn rewrites(name: &str, path: &str, kubernetes: &str, nftables: bool) -> Option<String> {
     let program = program(name)?;
     let version = version(&program)?;
     let directory = tempfile::tempdir().unwrap();
-    let config = written(directory.path(), &inputs(version, kubernetes), path);
+    let mut inputs = inputs(version, kubernetes);
+    inputs.node.machine.nftables = nftables;
+    let config = written(directory.path(), &control_plane(&inputs).unwrap().files, path);
     let copy = directory.path().join("copy.yaml");
     let arguments =
         [format!("--config={}", config.display()), format!("--write-config-to={}", copy.display())];
@@ -149,7 +179,7 @@ fn rewrites(name: &str, path: &str, kubernetes: &str) -> Option<String> {
 
 #[test]
 fn the_scheduler_takes_its_configuration() {
-    let Some(copy) = rewrites("kube-scheduler", paths::SCHEDULER_CONFIG, "{}") else { return };
+    let Some(copy) = rewrites("kube-scheduler", paths::SCHEDULER_CONFIG, "{}", true) else { return };
     assert!(copy.contains("defaultingType: List"), "{copy}");
     assert!(copy.contains("topologyKey: topology.kubernetes.io/zone"), "{copy}");
     assert!(copy.contains("enableProfiling: false"), "{copy}");
@@ -157,28 +187,50 @@ fn the_scheduler_takes_its_configuration() {
 
 #[test]
 fn kube_proxy_takes_its_configuration() {
-    let Some(copy) = rewrites("kube-proxy", paths::KUBE_PROXY_CONFIG, WITH_PODS) else { return };
+    let Some(copy) = rewrites("kube-proxy", paths::KUBE_PROXY_CONFIG, "{}", false) else { return };
+    assert!(copy.contains("mode: iptables"), "{copy}");
+    let Some(copy) = rewrites("kube-proxy", paths::KUBE_PROXY_CONFIG, WITH_PODS, true) else { return };
     assert!(copy.contains("mode: nftables"), "{copy}");
     assert!(copy.contains("clusterCIDR: 10.244.0.0/16"), "{copy}");
 }
 
-#[test]
-fn the_kubelet_takes_its_configuration() {
-    let Some(program) = program("kubelet") else { return };
-    let Some(version) = version(&program) else { return };
+/// What the kubelet says of a node's configuration, with a text after it, before it ends for want of a kubeconfig:
+/// that is after all that is said about flags and configuration.
+fn said_by_the_kubelet(node: &NodeInputs, files: &[RenderedFile], after: &str) -> Option<String> {
+    let program = program("kubelet")?;
     let directory = tempfile::tempdir().unwrap();
-    let inputs = inputs(version, WITH_PODS);
-    let config = written(directory.path(), &inputs, paths::KUBELET_CONFIG);
+    let config = written(directory.path(), files, paths::KUBELET_CONFIG);
     // Whatever machine the test runs on: the kubelet is not meant to start.
     let text = std::fs::read_to_string(&config).unwrap().replace("failCgroupV1: true\n", "");
-    std::fs::write(&config, text + "failCgroupV1: false\n").unwrap();
-    let mut arguments = kubelet::arguments(&inputs);
-    arguments.retain(|argument| !argument.starts_with("--config=") && !argument.starts_with("--kubeconfig="));
+    std::fs::write(&config, text + "failCgroupV1: false\n" + after).unwrap();
+    let mut arguments = kubelet::arguments(node);
+    let files = ["--config=", "--kubeconfig=", "--bootstrap-kubeconfig="];
+    arguments.retain(|argument| !files.iter().any(|file| argument.starts_with(file)));
     arguments.push(format!("--config={}", config.display()));
     arguments.push(format!("--root-dir={}", directory.path().join("kubelet").display()));
-    // A kubeconfig that is not there ends it, after all that is said about flags and configuration.
+    arguments.push(format!("--cert-dir={}", directory.path().join("pki").display()));
     arguments.push(format!("--kubeconfig={}", directory.path().join("missing").display()));
     let (well, text) = said(&program, &arguments);
-    assert!(!well && text.contains("unable to load kubeconfig"), "{text}");
-    assert!(!text.contains("strict decoding") && !text.to_lowercase().contains("deprecated"), "{text}");
+    assert!(!well, "{text}");
+    Some(text)
+}
+
+#[test]
+fn the_kubelet_takes_its_configuration_on_both_roles() {
+    let Some(version) = program("kubelet").and_then(|program| version(&program)) else { return };
+    let master = inputs(version, WITH_PODS);
+    let worker_inputs = joining(version);
+    for (node, files) in [
+        (&master.node, control_plane(&master).unwrap().files),
+        (&worker_inputs.node, worker(&worker_inputs).unwrap()),
+    ] {
+        let text = said_by_the_kubelet(node, &files, "").unwrap();
+        assert!(text.contains("unable to load kubeconfig"), "{text}");
+        assert!(!text.contains("strict decoding") && !text.to_lowercase().contains("deprecated"), "{text}");
+        // It would have said so.
+        let text = said_by_the_kubelet(node, &files, "maxPodz: 3\n").unwrap();
+        assert!(text.contains("strict decoding") && text.contains("maxPodz"), "{text}");
+        let text = said_by_the_kubelet(node, &files, "kubeAPIQPS: -1\n").unwrap();
+        assert!(text.contains("invalid configuration"), "{text}");
+    }
 }

@@ -310,7 +310,7 @@ async fn authorities_that_were_replaced_since_they_were_looked_at_sign_nothing()
     let etcd = EtcdAuthority::create(&"demo".parse().unwrap(), clock::now_ms()).unwrap();
     reach.aws.objects.put(AUTHORITY, etcd.bundle().unwrap()).await.unwrap();
     let request = ClusterLeafRequest {
-        node: reach.identity.instance.clone(),
+        node: reach.identity.instance.clone().into(),
         address: reach.identity.address,
         endpoint: "api.example.com".parse().unwrap(),
         service_address: "10.96.0.1".parse().unwrap(),
@@ -401,7 +401,10 @@ async fn renders(node: &Node) {
         told.lines().filter_map(|line| line.strip_prefix(kind)).map(str::trim).collect()
     };
     assert_eq!(named("written"), found.keys().collect::<Vec<_>>());
-    assert_eq!(found.len(), paths::RENDERED.len() + 3);
+    // One of them is there only where images of ECR can be pulled.
+    let there = paths::RENDERED.iter().filter(|path| node.root().join(&path[1..]).exists()).count();
+    assert!(there + 1 >= paths::RENDERED.len());
+    assert_eq!(found.len(), there + 3);
     for (path, content) in &found {
         let here = fs::read(node.root().join(&path[1..])).unwrap();
         assert!(*content == here, "{path} is another on the machine:\n{}", text(content));

@@ -54,6 +54,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       controlPlane: static-pods         # default
       imageRepository: registry.k8s.io  # default
       serviceSubnet: "10.96.0.0/12"     # default
+      podNetwork: other                 # default
       clusterDomain: cluster.local      # default
       componentEndpoint: local          # default
       leaderElection:
@@ -68,6 +69,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
           maxAge: 30                    # default
           maxBackups: 10                # default
           maxSize: 100                  # default
+      nodeName: instance-id             # default
     founding:
       patience: 1m30s                   # /etc/quorate/config.d/10-site.yaml:6
     tick: 4s                            # /etc/quorate/config.d/20-site.yaml:1
@@ -108,6 +110,7 @@ fn without_origins_only_yaml_is_shown() {
       controlPlane: static-pods
       imageRepository: registry.k8s.io
       serviceSubnet: "10.96.0.0/12"
+      podNetwork: other
       clusterDomain: cluster.local
       componentEndpoint: local
       leaderElection:
@@ -122,6 +125,7 @@ fn without_origins_only_yaml_is_shown() {
           maxAge: 30
           maxBackups: 10
           maxSize: 100
+      nodeName: instance-id
     founding:
       patience: 5m
     tick: 10s
@@ -173,6 +177,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "imageRepository": "registry.k8s.io",
         "serviceSubnet": "10.96.0.0/12",
         "podSubnet": null,
+        "podNetwork": "other",
         "clusterDomain": "cluster.local",
         "addons": [],
         "endpoint": null,
@@ -210,6 +215,12 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
           "extraArgs": [],
           "extraEnv": [],
           "extraVolumes": []
+        },
+        "nodeName": "instance-id",
+        "nodeLabels": [],
+        "nodeTaints": [],
+        "kubelet": {
+          "maxPods": null
         }
       },
       "founding": {

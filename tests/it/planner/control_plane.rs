@@ -14,6 +14,7 @@ use quorate::model::load_balancer::{
     FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth,
 };
 use quorate::model::names::ClusterLeaves;
+use quorate::model::node::{CgroupVersion, InstanceFacts, Machine, NodeFacts};
 use quorate::model::plan::Subject;
 use quorate::model::*;
 use quorate::plan::plan as plan_of;
@@ -76,6 +77,19 @@ fn bare() -> Observation {
     whole().but(|seen| {
         seen.kubernetes = KubernetesObservation {
             version: Fact::Known("v1.36.2".parse().unwrap()),
+            node: Fact::Known(NodeFacts {
+                instance: InstanceFacts::default(),
+                machine: Machine {
+                    cpus: 2,
+                    memory: 8 << 30,
+                    swap: false,
+                    kernel: "6.12".parse().unwrap(),
+                    cgroup: CgroupVersion::V2,
+                    nftables: true,
+                    ecr_credential_provider: None,
+                },
+                drop_ins: Vec::new(),
+            }),
             load_balancing: balancing(&["api"]),
             remembered_endpoint: Fact::Known(None),
             authorities: Fact::Known(None),

@@ -124,9 +124,10 @@ impl World {
         let region = &self.config.region;
         let role = i.spec.iam_role.as_deref();
         match path {
-            "" => Ok("autoscaling/\nhostname\niam/\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\ntags/".into()),
+            "" => Ok("autoscaling/\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\ntags/".into()),
             "ami-id" => Ok(i.spec.image_id.clone()),
             "instance-id" => Ok(i.id.to_string()),
+            "instance-life-cycle" => Ok("on-demand".into()),
             "instance-type" => Ok(i.spec.instance_type.clone()),
             "local-ipv4" => Ok(i.private_ip.to_string()),
             "mac" => Ok(i.mac.clone()),
