@@ -85,7 +85,10 @@ pub fn drop_ins(root: &Root) -> Result<Vec<DropIn>, CapacityError> {
     let dir = root.path(paths::KUBELET_DROP_INS);
     let names = files::list_optional(&dir)?.unwrap_or_default();
     let mut found = Vec::new();
-    for name in names.into_iter().filter(|name| name.ends_with(".conf") && !name.starts_with('.')) {
+    let is_drop_in = |name: &String| {
+        !name.starts_with('.') && Path::new(name).extension().is_some_and(|extension| extension == "conf")
+    };
+    for name in names.into_iter().filter(is_drop_in) {
         let path = format!("{}/{name}", paths::KUBELET_DROP_INS);
         // One that was removed in between is not there.
         let Some(bytes) = files::read_optional(&dir.join(&name))? else { continue };

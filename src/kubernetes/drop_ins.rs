@@ -164,9 +164,12 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// The file that the value at a place, or what it is in, comes from; none for quorate's own.
+    /// The file that the value at a place comes from, or that emptied it; none for quorate's own.
     pub fn origin(&self, place: &str) -> Option<&str> {
-        self.origins.get(place).map(String::as_str)
+        let below = format!("{place}.");
+        let emptied =
+            || self.origins.iter().find(|(other, _)| other.starts_with(&below)).map(|found| found.1);
+        self.origins.get(place).or_else(emptied).map(String::as_str)
     }
 
     /// Each value on a line, with where it comes from.
@@ -184,7 +187,9 @@ impl Effective {
         for (place, file) in &self.origins {
             files.entry(file).or_default().push(place);
         }
-        files.iter().map(|(file, places)| format!("# From {file}: {}\n", places.join(", "))).collect()
+        let lines: Vec<String> =
+            files.iter().map(|(file, places)| format!("# From {file}: {}\n", places.join(", "))).collect();
+        lines.concat()
     }
 }
 
@@ -345,10 +350,13 @@ mod tests {
         evictionHard."imagefs.available": "20%"  # /d/20-b.conf
         evictionHard."memory.available": "1Gi"  # /d/20-b.conf
         evictionHard."nodefs.available": "10%"  # quorate
-        logging: {}  # quorate
+        logging: {}  # /d/20-b.conf
         maxPods: 110  # quorate
         "#);
-        insta::assert_snapshot!(effective.head(), @"");
+        insta::assert_snapshot!(effective.head(), @r#"
+        # From /d/10-a.conf: clusterDNS
+        # From /d/20-b.conf: authentication.webhook.cacheTTL, evictionHard."imagefs.available", evictionHard."memory.available", logging.verbosity
+        "#);
         assert!(effective.document["logging"]["verbosity"].is_null());
         assert_eq!(effective.origin("evictionHard.\"memory.available\""), Some("/d/20-b.conf"));
         assert_eq!(effective.origin("maxPods"), None);

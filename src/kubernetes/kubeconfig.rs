@@ -51,6 +51,8 @@ pub enum Credential<'a> {
         /// Its key's.
         key: &'a str,
     },
+    /// With a token in the kubeconfig itself: how a node joins.
+    Token(&'a Secret),
 }
 
 /// One way to one cluster.
@@ -69,7 +71,7 @@ pub struct Kubeconfig<'a> {
 }
 
 impl Kubeconfig<'_> {
-    /// The file's text. It holds the key when that is embedded.
+    /// The file's text. It holds the key when that is embedded, and the token.
     ///
     /// # Errors
     /// [`KubeconfigError::Render`] alone.
@@ -81,6 +83,9 @@ impl Kubeconfig<'_> {
                 client_key_data: Some(BASE64.encode(key.expose()).into()),
                 ..AuthInfo::default()
             },
+            Credential::Token(token) => {
+                AuthInfo { token: Some(token.expose().to_owned().into()), ..AuthInfo::default() }
+            }
             Credential::Files { certificate, key } => AuthInfo {
                 client_certificate: Some(certificate.to_owned()),
                 client_key: Some(key.to_owned()),
@@ -284,6 +289,15 @@ mod tests {
             read(text.expose()).unwrap().credential,
             FoundCredential::Files { certificate: "client.crt".to_owned(), key: "client.key".to_owned() }
         );
+    }
+
+    #[test]
+    fn a_token_stands_in_the_kubeconfig_and_nowhere_else() {
+        let token = Secret::new("abcdef.0123456789abcdef".to_owned());
+        let text = rendered(Credential::Token(&token));
+        assert!(text.expose().contains("    token: abcdef.0123456789abcdef\n"), "{}", text.expose());
+        let read = kube::config::Kubeconfig::from_yaml(text.expose()).unwrap();
+        assert!(read.other.is_empty() && !format!("{text:?}").contains("abcdef"), "{text:?}");
     }
 
     #[test]
