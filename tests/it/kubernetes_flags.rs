@@ -134,7 +134,7 @@ fn joining(version: KubernetesVersion) -> WorkerInputs {
                       node.kubernetes.io/pool=], nodeTaints: [\"example.com/pool=batch:NoSchedule\"]}";
     let ControlPlaneInputs { mut node, endpoint, .. } = inputs(version, kubernetes);
     node.role = Role::Worker;
-    let text = "evictionHard: {memory.available: 5%}\nimageGCHighThresholdPercent: 80\n".to_owned();
+    let text = "evictionHard: {memory.available: 5%}\nimageGCHighThresholdPercent: 90\n".to_owned();
     node.drop_ins = vec![DropIn { path: "/etc/quorate/kubelet.d/10.conf".to_owned(), text }];
     WorkerInputs { node, endpoint, authority: "an authority".to_owned() }
 }
