@@ -20,7 +20,7 @@ use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
 use crate::kubernetes::KubernetesVersion;
 use crate::kubernetes::addons::Variables;
-use crate::model::{EtcdVersion, Identity};
+use crate::model::{EtcdVersion, Identity, ServiceName};
 use crate::pki::Owners;
 
 /// The charter's key in S3.
@@ -88,7 +88,7 @@ impl Reach {
             kms_key: settings.kms_key_id.as_ref().map(|key| key.as_str().to_owned()),
         };
         let aws = access.clients(&identity.region, location).await;
-        let service = Service::of(&root);
+        let service = Service::of(&root, ServiceName::Etcd);
         let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
         Self { root, settings, identity, aws, service, etcd, version: Mutex::default() }
     }

@@ -13,6 +13,7 @@ use crate::host::manifests::ManifestError;
 use crate::host::service::{ServiceError, VersionError};
 use crate::host::volume::VolumeError;
 use crate::kubernetes::addons::AddonError;
+use crate::model::ServiceName;
 use crate::pki::PkiError;
 
 /// A step that was not done, or of which that is not known. Whichever it is, the next look tells.
@@ -118,6 +119,15 @@ pub enum StepError {
     /// The API.
     #[error(transparent)]
     Api(#[from] crate::cluster_api::ApiError),
+    /// containerd.
+    #[error(transparent)]
+    Containerd(#[from] crate::host::containerd::ContainerdError),
+    /// A service whose starts are decided on elsewhere.
+    #[error("{service} is not started like this")]
+    NotThisWay {
+        /// The service.
+        service: ServiceName,
+    },
     /// Load balancers.
     #[error(transparent)]
     LoadBalancer(#[from] LoadBalancerError),

@@ -13,6 +13,7 @@ mod addons;
 mod enrolment;
 mod error;
 mod kubernetes;
+mod services;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -148,6 +149,9 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::LeaveRequests { requests } => enrolment::leave(reach, requests).await,
         Step::DeleteNode { node } => enrolment::delete_node(reach, node).await,
         Step::ApplyObjects { objects, endpoint } => kubernetes::apply(reach, objects, endpoint).await,
+        Step::ConfigureContainerd { version } => services::configure_containerd(reach, *version),
+        Step::StartService { service, launch } => services::start(reach, *service, launch).await,
+        Step::RestartService { service, launch } => services::restart(reach, *service, launch).await,
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::unistd::geteuid;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -253,10 +254,17 @@ pub fn create_dir_as(path: &Path, mode: u32, owner: Option<u32>) -> Result<(), F
         return Ok(());
     }
     let handle = File::open(path).map_err(failed)?;
+    if found.mode() & 0o7777 != mode {
+        // Only who owns it may do this, unless he has CAP_FOWNER, which nothing else here needs.
+        if owner.is_some() && found.uid() != geteuid().as_raw() {
+            fchown(&handle, Some(geteuid().as_raw()), None).map_err(failed)?;
+        }
+        handle.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    }
     if let Some(id) = owner {
         fchown(&handle, Some(id), Some(id)).map_err(failed)?;
     }
-    handle.set_permissions(Permissions::from_mode(mode)).and_then(|()| handle.sync_all()).map_err(failed)
+    handle.sync_all().map_err(failed)
 }
 
 /// Removes a file, if it is there, and syncs its directory.

@@ -1,4 +1,4 @@
-//! The machine that the agent runs on: files, the clock, disks and mounts, and the etcd service.
+//! The machine that the agent runs on: files, the clock, disks and mounts, containerd and the services.
 //!
 //! Each adapter gives exact answers and does exact actions. "Certainly not there" is a value
 //! (`None`, `Blank`, `Absent`); "can't tell" is an error, and the two are never mixed up.
@@ -11,6 +11,7 @@
 pub mod capacity;
 pub mod clock;
 pub mod command;
+pub mod containerd;
 pub mod devices;
 pub mod files;
 pub mod filesystem;

@@ -15,6 +15,7 @@
 
 pub mod addons;
 pub mod component;
+pub mod containerd;
 pub mod drop_ins;
 pub mod encryption;
 pub mod flags;

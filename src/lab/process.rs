@@ -1,8 +1,8 @@
 //! Which processes are a node's, and their end by power cut.
 //!
 //! A node's processes carry its directory in their environment: the agent and what it runs by
-//! [`NODE_MARK`](super::environment::NODE_MARK), etcd by the agent's own mark, the path of the note
-//! that says which process etcd is. So nothing that somebody else started is ever taken for ours,
+//! [`NODE_MARK`](super::environment::NODE_MARK), its services by the agent's own [`MARK`], the path of the
+//! note that says which process the service is. So nothing that somebody else started is ever taken for ours,
 //! and nothing of ours is forgotten, whatever it was doing when the power went.
 
 use std::collections::HashSet;
@@ -15,15 +15,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::environment::NODE_MARK;
-
-const ETCD_MARK: &str = "QUORATE_ETCD_NOTE";
+use crate::host::service::MARK;
 
 /// The processes of the nodes at or below a directory.
 pub fn below(dir: &Path) -> Vec<Pid> {
     let dir = dir.as_os_str().as_bytes();
     let marked = |environment: &[u8]| {
         environment.split(|b| *b == 0).any(|variable| {
-            [NODE_MARK, ETCD_MARK].iter().any(|mark| {
+            [NODE_MARK, MARK].iter().any(|mark| {
                 variable
                     .strip_prefix(mark.as_bytes())
                     .and_then(|rest| rest.strip_prefix(b"="))
@@ -67,10 +66,9 @@ pub fn terminate_below(dir: &Path) {
 
 /// The etcd of a node.
 pub fn etcd_of(node: &Path) -> Vec<Pid> {
-    let mut mark = format!("{ETCD_MARK}=").into_bytes();
-    mark.extend_from_slice(node.as_os_str().as_bytes());
-    mark.push(b'/');
-    let is_marked = |e: Vec<u8>| e.split(|b| *b == 0).any(|v| v.starts_with(&mark));
+    let mut mark = format!("{MARK}=").into_bytes();
+    mark.extend_from_slice(node.join("root/run/quorate/etcd.pid").as_os_str().as_bytes());
+    let is_marked = |e: Vec<u8>| e.split(|b| *b == 0).any(|v| v == mark);
     processes().filter(|pid| environment(*pid).is_some_and(&is_marked) && is_alive(*pid)).collect()
 }
 
@@ -133,7 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let node = dir.path().join("a1");
         let etcd = node.join("root/run/quorate/etcd.pid");
-        let mut mine = [sleeper(Some((NODE_MARK, &node))), sleeper(Some((ETCD_MARK, &etcd)))];
+        let mut mine = [sleeper(Some((NODE_MARK, &node))), sleeper(Some((MARK, &etcd)))];
         let neighbour = dir.path().join("a10");
         let mut others = [sleeper(Some((NODE_MARK, &neighbour))), sleeper(None)];
         assert_eq!(kill_below(&node), 2);

@@ -10,6 +10,7 @@
 pub mod addons;
 pub mod charter;
 pub mod cluster;
+pub mod containerd;
 pub mod disk;
 pub mod enrolment;
 pub mod fact;
@@ -21,6 +22,7 @@ pub mod names;
 pub mod node;
 pub mod observation;
 pub mod plan;
+pub mod service;
 pub mod stamp;
 pub mod step;
 pub mod tags;
@@ -52,5 +54,6 @@ pub use node::{
 };
 pub use observation::{Authority, Leaves, Observation, Versioned};
 pub use plan::{Halt, Phase, Plan, Report, Waiting, WaitingOn, Warning};
+pub use service::{ServiceLaunch, ServiceName, ServiceObservation};
 pub use stamp::{Stamp, StampState};
 pub use step::Step;

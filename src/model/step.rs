@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::addons::AddonPlace;
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, SlotRecord};
+use super::containerd::ContainerdVersion;
 use super::enrolment::JoinTerms;
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
 use super::names::ClusterLeafRequest;
 use super::observation::PublishedMembers;
+use super::service::{ServiceLaunch, ServiceName};
 use super::stamp::{Stamp, StampState};
 use crate::config::settings::{AddonName, ApiEndpoint};
 use crate::kubernetes::{Component, RenderedFile};
@@ -292,6 +294,25 @@ pub enum Step {
         /// The endpoint that they are made for.
         endpoint: ApiEndpoint,
     },
+    /// Write containerd's configuration, if it has none.
+    ConfigureContainerd {
+        /// The version of containerd that it is for.
+        version: ContainerdVersion,
+    },
+    /// Start a service that does not run.
+    StartService {
+        /// The service: not etcd, which [`StartEtcd`](Self::StartEtcd) starts.
+        service: ServiceName,
+        /// What it is started with.
+        launch: ServiceLaunch,
+    },
+    /// Start a service anew that runs with another configuration.
+    RestartService {
+        /// The service: never etcd.
+        service: ServiceName,
+        /// What it is started with.
+        launch: ServiceLaunch,
+    },
 }
 
 /// A request for a certificate, in the version that was read.
@@ -388,6 +409,9 @@ impl Step {
             Self::LeaveRequests { .. } => "leaveRequests",
             Self::DeleteNode { .. } => "deleteNode",
             Self::ApplyObjects { .. } => "applyObjects",
+            Self::ConfigureContainerd { .. } => "configureContainerd",
+            Self::StartService { .. } => "startService",
+            Self::RestartService { .. } => "restartService",
         }
     }
 
@@ -440,7 +464,10 @@ impl Step {
             | Self::DeleteNode { .. }
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
-            | Self::ApplyObjects { .. } => false,
+            | Self::ApplyObjects { .. }
+            | Self::ConfigureContainerd { .. }
+            | Self::StartService { .. }
+            | Self::RestartService { .. } => false,
         }
     }
 
@@ -492,7 +519,10 @@ impl Step {
             | Self::RenewApiLease { .. }
             | Self::PublishJoin { .. }
             | Self::LeaveRequests { .. }
-            | Self::ApplyObjects { .. } => false,
+            | Self::ApplyObjects { .. }
+            | Self::ConfigureContainerd { .. }
+            | Self::StartService { .. }
+            | Self::RestartService { .. } => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate::host::Root;
 use quorate::host::service::{self, Service};
-use quorate::model::{EtcdVersion, ServiceState};
+use quorate::model::{EtcdVersion, ServiceName, ServiceState};
 
 /// etcd on the `PATH`, or where `scripts/` put it.
 fn etcd() -> Option<PathBuf> {
@@ -53,8 +53,8 @@ async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_t
         args.push(format!("--listen-{url}-urls=http://127.0.0.1:0").into());
     }
     args.push("--advertise-client-urls=http://127.0.0.1:0".into());
-    Service::of(&root).start(&etcd, &args).await.unwrap();
-    let next = Service::of(&root);
+    Service::of(&root, ServiceName::Etcd).start(&etcd, &args).await.unwrap();
+    let next = Service::of(&root, ServiceName::Etcd);
     assert_eq!(next.state().await.unwrap(), ServiceState::Running);
     next.stop(Duration::from_secs(30)).await.unwrap();
     assert_eq!(next.state().await.unwrap(), ServiceState::Stopped);
@@ -65,7 +65,7 @@ async fn etcd_tells_its_version_runs_on_under_the_next_agent_and_is_stopped_by_t
 async fn etcd_without_its_configuration_has_failed_and_says_why() {
     let Some(etcd) = etcd() else { return };
     let lab = Lab(tempfile::tempdir().unwrap());
-    let service = Service::of(&Root::new(lab.0.path()));
+    let service = Service::of(&Root::new(lab.0.path()), ServiceName::Etcd);
     service.start(&etcd, &["--config-file=/no/such/etcd.yaml".into()]).await.unwrap();
     let how = tokio::time::timeout(Duration::from_secs(30), async {
         loop {

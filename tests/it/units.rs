@@ -5,11 +5,21 @@ use std::process::Command;
 
 use quorate::etcd::launch;
 use quorate::host::{Root, volume};
+use quorate::model::ServiceName;
 
 fn unit(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
+
+/// The units, each with the most that `systemd-analyze security` may find open in it, of 100. The kubelet does
+/// whatever pods need, and is confined in nothing.
+const UNITS: [(&str, u32); 4] = [
+    ("quorate.service", 60),
+    ("quorate-etcd.service", 20),
+    ("kubelet.service", 96),
+    ("kube-proxy.service", 24),
+];
 
 /// The values of a directive, in the order in which they are set.
 fn values<'a>(unit: &'a str, directive: &str) -> Vec<&'a str> {
@@ -19,12 +29,12 @@ fn values<'a>(unit: &'a str, directive: &str) -> Vec<&'a str> {
 #[test]
 fn systemd_takes_the_units_without_a_word() {
     let dir = tempfile::tempdir().unwrap();
-    let units: Vec<PathBuf> = ["quorate.service", "quorate-etcd.service"]
+    let units: Vec<PathBuf> = UNITS
         .into_iter()
-        .map(|name| {
+        .map(|(name, _)| {
             // The programs are on machines of a cluster only: another stands in for them.
             let mut text = unit(name);
-            for program in ["/usr/bin/quorate", "/usr/bin/etcd"] {
+            for program in ["/usr/bin/quorate", "/usr/bin/etcd", "/usr/bin/kubelet", "/usr/bin/kube-proxy"] {
                 text = text.replace(&format!("ExecStart={program} "), "ExecStart=/bin/true ");
             }
             let path = dir.path().join(name);
@@ -43,6 +53,65 @@ fn systemd_takes_the_units_without_a_word() {
     let said = [output.stdout, output.stderr].concat();
     assert_eq!(String::from_utf8_lossy(&said), "");
     assert!(output.status.success(), "{}", output.status);
+}
+
+#[test]
+fn no_unit_is_more_open_than_it_was() {
+    for (name, most) in UNITS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
+        let threshold = format!("--threshold={most}");
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", &threshold])
+            .arg(&path)
+            .output();
+        let output = match output {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                eprintln!("SKIPPED: systemd-analyze is not on the PATH");
+                return;
+            }
+            other => other.unwrap(),
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name}: {}", said.lines().last().unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_nodes_services_are_started_by_the_agent_alone_and_bound_to_nothing() {
+    for service in [ServiceName::Kubelet, ServiceName::KubeProxy] {
+        let unit = unit(service.unit());
+        assert!(!unit.lines().any(|line| line == "[Install]"), "{service}");
+        for bond in ["Requires", "Requisite", "BindsTo", "PartOf", "Upholds", "Conflicts"] {
+            assert_eq!(values(&unit, bond), [""; 0], "{service}: {bond}");
+        }
+        assert_eq!(values(&unit, "Restart"), ["always"]);
+        assert_eq!(values(&unit, "StartLimitIntervalSec"), ["0"]);
+        // By the words that the agent writes.
+        assert_eq!(values(&unit, "EnvironmentFile"), [service.environment_file().unwrap()]);
+        let start = format!("/usr/bin/{service} ${}", service.arguments_variable());
+        assert_eq!(values(&unit, "ExecStart"), [start.as_str()]);
+    }
+}
+
+#[test]
+fn a_kubelet_that_ends_leaves_its_pods_and_comes_after_what_runs_them() {
+    let unit = unit("kubelet.service");
+    assert_eq!(values(&unit, "KillMode"), ["process"]);
+    for order in ["Wants", "After"] {
+        assert!(values(&unit, order).contains(&"containerd.service"), "{order}");
+    }
+}
+
+#[test]
+fn kube_proxy_may_change_the_machines_network_and_nothing_else_of_it() {
+    let unit = unit("kube-proxy.service");
+    assert_eq!(values(&unit, "CapabilityBoundingSet"), ["CAP_NET_ADMIN"]);
+    // Its tunables are below /proc/sys, its rules go over netlink, and both are the machine's own.
+    for closing in ["ProtectKernelTunables", "PrivateNetwork", "ReadWritePaths", "IPAddressDeny"] {
+        assert_eq!(values(&unit, closing), [""; 0], "{closing}");
+    }
+    assert!(values(&unit, "RestrictAddressFamilies").join(" ").contains("AF_NETLINK"));
+    assert_eq!(values(&unit, "ProtectSystem"), ["strict"]);
 }
 
 #[test]
@@ -118,7 +187,7 @@ fn the_agent_mounts_for_the_whole_machine() {
         assert_eq!(values(&unit, directive), [""; 0], "{directive}");
     }
     let powers = values(&unit, "CapabilityBoundingSet").join(" ");
-    assert!(powers.contains("CAP_SYS_ADMIN") && powers.contains("CAP_SYS_RESOURCE"), "{powers}");
+    assert_eq!(powers, "CAP_SYS_ADMIN CAP_SYS_RESOURCE CAP_CHOWN CAP_DAC_OVERRIDE");
 }
 
 #[test]

@@ -339,7 +339,10 @@ fn a_directory_that_is_a_file_is_named() {
 #[test]
 fn the_pods_network_and_their_number_go_together() {
     for (kubernetes, parts) in [
-        ("{podNetwork: routed}", ["`kubernetes.podSubnet`", "not set while `kubernetes.podNetwork` is routed"]),
+        (
+            "{podNetwork: routed}",
+            ["`kubernetes.podSubnet`", "not set while `kubernetes.podNetwork` is routed"],
+        ),
         (
             "{podNetwork: vpc-cni, podSubnet: 10.244.0.0/16}",
             ["`kubernetes.podSubnet`", "10.244.0.0/16 while `kubernetes.podNetwork` is vpc-cni"],
@@ -352,7 +355,10 @@ fn the_pods_network_and_their_number_go_together() {
             "{podSubnet: 10.244.0.0/16, kubelet: {maxPods: 62}, controllerManager: {extraArgs: [--node-cidr-mask-size=26]}}",
             ["62 while `kubernetes.podSubnet` gives each node a /26", "at most 61"],
         ),
-        ("{nodeLabels: [node-role.kubernetes.io/worker=]}", ["`kubernetes.nodeLabels`", "a kubelet is not let"]),
+        (
+            "{nodeLabels: [node-role.kubernetes.io/worker=]}",
+            ["`kubernetes.nodeLabels`", "a kubelet is not let"],
+        ),
     ] {
         let errors = errors_in(&format!("kubernetes: {kubernetes}\n"));
         for part in parts {

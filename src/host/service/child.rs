@@ -1,4 +1,4 @@
-//! etcd as a process that the agent starts and does not take with it.
+//! A service as a process that the agent starts and does not take with it.
 //!
 //! It has a process group of its own, so that what ends the agent or its group spares it. Which
 //! process it is stands in a note, by id and start time, since an id can be used again; and in
@@ -22,11 +22,11 @@ use tokio::time::{Instant, sleep};
 
 use super::ServiceError;
 use crate::host::Root;
-use crate::host::files;
-use crate::model::ServiceState;
+use crate::host::files::{self, FileError};
+use crate::model::{ServiceName, ServiceState};
 
-/// The variable in etcd's environment that says whose it is: the note's path.
-const MARK: &str = "QUORATE_ETCD_NOTE";
+/// The variable in the process's environment that says whose it is: the note's path.
+pub const MARK: &str = "QUORATE_SERVICE_NOTE";
 /// How often the process is looked at while its end is waited for.
 const LOOK: Duration = Duration::from_millis(20);
 /// How much of the end of the log is looked at, in bytes, and how many lines of it are told.
@@ -34,10 +34,13 @@ const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 3;
 /// The most that is told of a line, in characters.
 const LINE: usize = 300;
+/// How long a process that was killed is waited for.
+const KILLED: Duration = Duration::from_secs(5);
 
-/// etcd as a process of its own.
+/// A service as a process of its own.
 #[derive(Debug, Clone)]
 pub struct Child {
+    which: ServiceName,
     /// The note of which process it is.
     note: PathBuf,
     /// What it says.
@@ -61,8 +64,12 @@ struct Note {
 }
 
 impl Child {
-    pub(super) fn new(root: &Root) -> Self {
-        Self { note: root.path("/run/quorate/etcd.pid"), log: root.path("/var/log/quorate/etcd.log") }
+    pub(super) fn new(root: &Root, which: ServiceName) -> Self {
+        Self {
+            which,
+            note: root.path(format!("/run/quorate/{which}.pid")),
+            log: root.path(format!("/var/log/quorate/{which}.log")),
+        }
     }
 
     pub(super) fn state(&self) -> Result<ServiceState, ServiceError> {
@@ -79,13 +86,12 @@ impl Child {
         }
         let (log, log_from) = self.open_log()?;
         let (out, err) = (log.try_clone(), Ok(log));
-        let stdio = |file: io::Result<File>| {
-            file.map(Stdio::from).map_err(|source| ServiceError::Log { path: self.log.clone(), source })
-        };
+        let stdio = |file: io::Result<File>| file.map(Stdio::from).map_err(|source| self.log_error(source));
         let mut command = Command::new(program);
         command.args(args).current_dir("/").stdin(Stdio::null()).stdout(stdio(out)?).stderr(stdio(err)?);
         command.process_group(0);
-        // Of the agent's environment nothing but the search path: etcd takes orders from `ETCD_*`.
+        // Of the agent's environment nothing but the search path: etcd takes orders from `ETCD_*`, and what
+        // leads the agent to AWS is not for others.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env(MARK, &self.note);
         // It outlives the agent, and when it does not, `end` waits for it by its id.
         let child = command.spawn().map_err(|source| match source.kind() {
@@ -100,24 +106,30 @@ impl Child {
 
     pub(super) async fn stop(&self, patience: Duration) -> Result<(), ServiceError> {
         let Some(mut note) = self.find()?.filter(|note| note.ended.is_none()) else {
-            return files::remove_durably(&self.note).map_err(ServiceError::Note);
+            return files::remove_durably(&self.note).map_err(|source| self.note_error(source));
         };
         note.stopping = true;
         self.write(&note)?;
-        match kill(Pid::from_raw(note.pid), Signal::SIGTERM) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(source) => {
-                return Err(ServiceError::Signal { what: "sending SIGTERM to", pid: note.pid, source });
+        signal(&note, Signal::SIGTERM, "sending SIGTERM to")?;
+        if !wait(&note, patience).await? {
+            if !self.which.may_be_killed() {
+                return Err(ServiceError::StillRunning { service: self.which, patience });
+            }
+            tracing::warn!(service = %self.which, pid = note.pid, "a service did not end, and is killed");
+            signal(&note, Signal::SIGKILL, "sending SIGKILL to")?;
+            if !wait(&note, KILLED).await? {
+                return Err(ServiceError::StillRunning { service: self.which, patience: KILLED });
             }
         }
-        let deadline = Instant::now() + patience;
-        while end(&note)?.is_none() {
-            if Instant::now() >= deadline {
-                return Err(ServiceError::StillRunning { patience });
-            }
-            sleep(LOOK).await;
-        }
-        files::remove_durably(&self.note).map_err(ServiceError::Note)
+        files::remove_durably(&self.note).map_err(|source| self.note_error(source))
+    }
+
+    fn note_error(&self, source: FileError) -> ServiceError {
+        ServiceError::Note { service: self.which, source }
+    }
+
+    fn log_error(&self, source: io::Error) -> ServiceError {
+        ServiceError::Log { service: self.which, path: self.log.clone(), source }
     }
 
     /// The note, brought up to date with the process table.
@@ -155,7 +167,7 @@ impl Child {
                 continue;
             }
             if let Some(stat) = stat(pid)?.filter(Stat::runs) {
-                tracing::info!(pid, "found an etcd process without a note");
+                tracing::info!(service = %self.which, pid, "found a process without a note");
                 let note =
                     Note { pid, start_time: stat.start_time, log_from: 0, stopping: false, ended: None };
                 self.write(&note)?;
@@ -166,7 +178,7 @@ impl Child {
     }
 
     fn read(&self) -> Result<Option<Note>, ServiceError> {
-        let Some(bytes) = files::read_optional(&self.note).map_err(ServiceError::Note)? else {
+        let Some(bytes) = files::read_optional(&self.note).map_err(|source| self.note_error(source))? else {
             return Ok(None);
         };
         // Ids below 2 mean whole groups to kill(2) and waitpid(2), or init.
@@ -182,22 +194,22 @@ impl Child {
         let bytes = serde_json::to_vec(note)
             .map_err(|source| ServiceError::NoteDamaged { path: self.note.clone(), source })?;
         if let Some(dir) = self.note.parent() {
-            files::create_dir(dir, 0o755).map_err(ServiceError::Note)?;
+            files::create_dir(dir, 0o755).map_err(|source| self.note_error(source))?;
         }
-        files::write_durably(&self.note, &bytes, 0o644).map_err(ServiceError::Note)
+        files::write_durably(&self.note, &bytes, 0o644).map_err(|source| self.note_error(source))
     }
 
     /// The log, and how long it is.
     fn open_log(&self) -> Result<(File, u64), ServiceError> {
         if let Some(dir) = self.log.parent() {
-            files::create_dir(dir, 0o755).map_err(ServiceError::Note)?;
+            files::create_dir(dir, 0o755).map_err(|source| self.note_error(source))?;
         }
         OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.log)
             .and_then(|log| log.metadata().map(|metadata| (log, metadata.len())))
-            .map_err(|source| ServiceError::Log { path: self.log.clone(), source })
+            .map_err(|source| self.log_error(source))
     }
 
     /// The last lines of the log, of this process only. A help to people: no log, no lines.
@@ -212,7 +224,7 @@ impl Child {
         };
         let bytes = read()
             .inspect_err(
-                |error| tracing::warn!(path = %self.log.display(), %error, "etcd's log was not read"),
+                |error| tracing::warn!(path = %self.log.display(), %error, "a service's log was not read"),
             )
             .ok()?;
         let text = String::from_utf8_lossy(&bytes);
@@ -264,6 +276,25 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { state, threads, start_time })
 }
 
+fn signal(note: &Note, signal: Signal, what: &'static str) -> Result<(), ServiceError> {
+    match kill(Pid::from_raw(note.pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(source) => Err(ServiceError::Signal { what, pid: note.pid, source }),
+    }
+}
+
+/// Waits for the process's end; whether it came in time.
+async fn wait(note: &Note, patience: Duration) -> Result<bool, ServiceError> {
+    let deadline = Instant::now() + patience;
+    while end(note)?.is_none() {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(LOOK).await;
+    }
+    Ok(true)
+}
+
 /// How the process ended; `None` while it runs. One that has ended and is a child of this very
 /// agent is waited for here, so that nothing is left of it.
 fn end(note: &Note) -> Result<Option<String>, ServiceError> {
@@ -300,7 +331,11 @@ mod tests {
 
         /// The service, as an agent started now sees it.
         fn agent(&self) -> Child {
-            Child::new(&Root::new(self.dir.path()))
+            self.of(ServiceName::Etcd)
+        }
+
+        fn of(&self, which: ServiceName) -> Child {
+            Child::new(&Root::new(self.dir.path()), which)
         }
 
         fn note(&self) -> Note {
@@ -448,6 +483,37 @@ mod tests {
         let error = lab.agent().stop(Duration::from_millis(60)).await.unwrap_err();
         assert!(matches!(error, ServiceError::StillRunning { .. }), "{error:?}");
         assert_eq!(lab.state(), ServiceState::Running);
+    }
+
+    #[tokio::test]
+    async fn one_other_than_etcd_that_does_not_end_in_time_is_killed() {
+        let lab = Lab::new();
+        let kubelet = lab.of(ServiceName::Kubelet);
+        let args: Vec<OsString> = ["-c", "trap '' TERM; exec sleep 600"].iter().map(OsString::from).collect();
+        kubelet.start(Path::new("sh"), &args).unwrap();
+        let pid = kubelet.read().unwrap().unwrap().pid;
+        let name = format!("/proc/{pid}/comm");
+        while fs::read_to_string(&name).unwrap().trim() != "sleep" {
+            tokio::task::yield_now().await;
+        }
+        kubelet.stop(Duration::from_millis(60)).await.unwrap();
+        assert_eq!(kubelet.state().unwrap(), ServiceState::Stopped);
+        assert!(stat(pid).unwrap().is_none_or(|stat| !stat.runs()));
+    }
+
+    #[tokio::test]
+    async fn services_have_nothing_in_common() {
+        let lab = Lab::new();
+        let etcd = lab.start("sleep", &["600"]);
+        let kubelet = lab.of(ServiceName::Kubelet);
+        assert_eq!(kubelet.state().unwrap(), ServiceState::Stopped);
+        kubelet.start(Path::new("sleep"), &["600".into()]).unwrap();
+        fs::remove_file(&kubelet.note).unwrap();
+        assert_eq!(kubelet.state().unwrap(), ServiceState::Running);
+        assert_ne!(kubelet.read().unwrap().unwrap().pid, etcd);
+        kubelet.stop(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(kubelet.state().unwrap(), ServiceState::Stopped);
+        assert_eq!((lab.state(), lab.note().pid), (ServiceState::Running, etcd));
     }
 
     #[test]

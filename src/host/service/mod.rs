@@ -1,10 +1,15 @@
-//! The etcd service of this machine: under systemd, or as a child where there is no systemd.
+//! The services of this machine: under systemd, or as children where there is no systemd.
 //!
-//! Either way etcd does not depend on the agent: it goes on when the agent stops, crashes or is
-//! replaced, and the next agent finds it again. It is stopped by SIGTERM alone, on which it hands
-//! its leadership over by itself, and never by SIGKILL.
+//! Either way a service does not depend on the agent: it goes on when the agent stops, crashes or is
+//! replaced, and the next agent finds it again. It is stopped by SIGTERM; etcd by nothing else, since it
+//! hands its leadership over by itself.
+//!
+//! With which configuration the agent last started a service stands in a note, so that one whose
+//! configuration has changed since can be told from one that runs with what is there.
 
 mod child;
+mod environment;
+mod record;
 mod systemd;
 
 use std::ffi::{OsStr, OsString};
@@ -14,12 +19,15 @@ use std::time::Duration;
 
 use super::Root;
 use super::command::{self, CommandError};
-use super::files::FileError;
+use super::files::{self, FileError};
 use crate::kubernetes::KubernetesVersion;
-use crate::model::{EtcdVersion, ServiceState};
+use crate::model::{EtcdVersion, ServiceLaunch, ServiceName, ServiceObservation, ServiceState};
 
-pub use child::Child;
+pub use child::{Child, MARK};
+pub use environment::{BadArgument, environment_file};
 pub use systemd::Systemd;
+
+use record::{Record, Records};
 
 /// How long `etcd --version` may take.
 const VERSION_PATIENCE: Duration = Duration::from_secs(10);
@@ -56,8 +64,10 @@ pub enum ServiceError {
         load_state: String,
     },
     /// It was started and is not running.
-    #[error("etcd was started and is not running: {how}")]
+    #[error("{service} was started and is not running: {how}")]
     NotStarted {
+        /// The service.
+        service: ServiceName,
         /// How it ended.
         how: String,
     },
@@ -94,9 +104,14 @@ pub enum ServiceError {
         source: nix::errno::Errno,
     },
     /// The note of which process it is was not read or written.
-    #[error("keeping the note of etcd's process")]
-    Note(#[source] FileError),
-    /// The note of which process it is can't be understood.
+    #[error("keeping a note of {service}")]
+    Note {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        source: FileError,
+    },
+    /// A note can't be understood.
     #[error("{} is damaged", path.display())]
     NoteDamaged {
         /// The note.
@@ -105,16 +120,36 @@ pub enum ServiceError {
         source: serde_json::Error,
     },
     /// The log was not opened.
-    #[error("opening etcd's log {}", path.display())]
+    #[error("opening {service}'s log {}", path.display())]
     Log {
+        /// The service.
+        service: ServiceName,
         /// The log.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// It did not end in time after SIGTERM; it is left alone.
-    #[error("etcd did not end within {} s after SIGTERM", patience.as_secs())]
+    /// The file of its unit's arguments was not written.
+    #[error("writing the arguments of {service}")]
+    Arguments {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        source: FileError,
+    },
+    /// An argument that can't be handed to it.
+    #[error("an argument of {service} can't be handed to it")]
+    Argument {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        source: BadArgument,
+    },
+    /// It did not end in time after it was asked to; it is left alone.
+    #[error("{service} did not end within {} s", patience.as_secs())]
     StillRunning {
+        /// The service.
+        service: ServiceName,
         /// How long it was waited for.
         patience: Duration,
     },
@@ -131,8 +166,9 @@ impl ServiceError {
             | Self::Process { .. }
             | Self::Signal { .. }
             | Self::StillRunning { .. } => true,
-            Self::Note(error) => error.is_retryable(),
+            Self::Note { source, .. } | Self::Arguments { source, .. } => source.is_retryable(),
             Self::NoUnit { .. }
+            | Self::Argument { .. }
             | Self::ProgramMissing { .. }
             | Self::NoteDamaged { .. }
             | Self::Log { .. } => false,
@@ -140,9 +176,19 @@ impl ServiceError {
     }
 }
 
-/// The etcd service.
+/// A service.
 #[derive(Debug, Clone)]
-pub enum Service {
+pub struct Service {
+    which: ServiceName,
+    manager: Manager,
+    records: Records,
+    /// Where its unit finds its arguments.
+    environment: Option<PathBuf>,
+}
+
+/// What keeps it.
+#[derive(Debug, Clone)]
+enum Manager {
     /// A unit of systemd's.
     Systemd(Systemd),
     /// A process that the agent starts.
@@ -152,37 +198,109 @@ pub enum Service {
 impl Service {
     /// The service as this machine has it: systemd's where systemd runs below `root`.
     /// Source of the test: sd_booted(3).
-    pub fn of(root: &Root) -> Self {
-        if root.path("/run/systemd/system").is_dir() {
-            Self::Systemd(Systemd)
+    pub fn of(root: &Root, which: ServiceName) -> Self {
+        let is_booted = root.path("/run/systemd/system").is_dir();
+        let manager = if is_booted {
+            Manager::Systemd(Systemd(which))
         } else {
-            Self::Child(Child::new(root))
-        }
+            Manager::Child(Child::new(root, which))
+        };
+        let environment = which.environment_file().filter(|_| is_booted).map(|path| root.path(path));
+        Self { which, manager, records: Records::of(root), environment }
     }
 
-    /// Whether etcd runs; when it ended by itself, how.
+    /// Which it is.
+    pub fn name(&self) -> ServiceName {
+        self.which
+    }
+
+    /// Whether it runs; when it ended by itself, how.
     pub async fn state(&self) -> Result<ServiceState, ServiceError> {
-        match self {
-            Self::Systemd(systemd) => systemd.state().await,
-            Self::Child(child) => child.state(),
+        match &self.manager {
+            Manager::Systemd(systemd) => systemd.state().await,
+            Manager::Child(child) => child.state(),
         }
     }
 
-    /// Starts etcd, unless it runs. Under systemd the unit says which program and arguments.
+    /// Whether it runs, and with which configuration it was last started.
+    pub async fn observe(&self) -> Result<ServiceObservation, ServiceError> {
+        let record = self.records.read(self.which)?;
+        let state = self.state().await?;
+        let (started_with, since) = record.map(|record| (record.configuration, record.since)).unzip();
+        Ok(ServiceObservation { state, started_with, since })
+    }
+
+    /// Starts it, unless it runs. Under systemd the unit says which program and arguments.
     /// That it has started does not say that it is well: it may end at once.
     pub async fn start(&self, program: &Path, args: &[OsString]) -> Result<(), ServiceError> {
-        match self {
-            Self::Systemd(systemd) => systemd.start().await,
-            Self::Child(child) => child.start(program, args),
+        match &self.manager {
+            Manager::Systemd(systemd) => systemd.start().await,
+            Manager::Child(child) => child.start(program, args),
         }
     }
 
-    /// Asks etcd to end, and waits until it has. One that does not is left as it is.
-    pub async fn stop(&self, patience: Duration) -> Result<(), ServiceError> {
-        match self {
-            Self::Systemd(systemd) => systemd.stop(patience).await,
-            Self::Child(child) => child.stop(patience).await,
+    /// Starts it with a configuration, unless it runs, and notes with which. One that runs was started with
+    /// another, for all that is known, and its note stays. `now` is in milliseconds since 1970.
+    pub async fn start_with(&self, launch: &ServiceLaunch, now: i64) -> Result<(), ServiceError> {
+        if self.state().await? == ServiceState::Running {
+            return Ok(());
         }
+        self.hand_over(launch)?;
+        let args: Vec<OsString> = launch.arguments.iter().map(OsString::from).collect();
+        self.start(Path::new(&launch.program), &args).await?;
+        self.note(launch, now)
+    }
+
+    /// Ends and starts it with a configuration, if it runs, and notes with which. One that does not run is not
+    /// started; whether it was restarted is the answer. `now` is in milliseconds since 1970.
+    ///
+    /// The note comes last: a restart that was cut off is done once more, and never forgotten.
+    pub async fn restart_with(
+        &self,
+        launch: &ServiceLaunch,
+        patience: Duration,
+        now: i64,
+    ) -> Result<bool, ServiceError> {
+        match &self.manager {
+            Manager::Systemd(systemd) => {
+                self.hand_over(launch)?;
+                if !systemd.try_restart().await? {
+                    return Ok(false);
+                }
+            }
+            Manager::Child(child) => {
+                if child.state()? != ServiceState::Running {
+                    return Ok(false);
+                }
+                child.stop(patience).await?;
+                let args: Vec<OsString> = launch.arguments.iter().map(OsString::from).collect();
+                child.start(Path::new(&launch.program), &args)?;
+            }
+        }
+        self.note(launch, now)?;
+        Ok(true)
+    }
+
+    /// Asks it to end, and waits until it has. etcd that does not is left as it is; the others are killed.
+    pub async fn stop(&self, patience: Duration) -> Result<(), ServiceError> {
+        match &self.manager {
+            Manager::Systemd(systemd) => systemd.stop(patience).await,
+            Manager::Child(child) => child.stop(patience).await,
+        }
+    }
+
+    /// Writes its arguments where its unit finds them.
+    fn hand_over(&self, launch: &ServiceLaunch) -> Result<(), ServiceError> {
+        let Some(path) = &self.environment else { return Ok(()) };
+        let service = self.which;
+        let text = environment_file(service.arguments_variable(), &launch.arguments)
+            .map_err(|source| ServiceError::Argument { service, source })?;
+        files::write_durably(path, text.as_bytes(), 0o644)
+            .map_err(|source| ServiceError::Arguments { service, source })
+    }
+
+    fn note(&self, launch: &ServiceLaunch, now: i64) -> Result<(), ServiceError> {
+        self.records.write(self.which, &Record { configuration: launch.configuration.clone(), since: now })
     }
 }
 
@@ -270,8 +388,44 @@ mod tests {
     fn systemd_is_used_only_where_it_runs() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
-        assert!(matches!(Service::of(&root), Service::Child(_)));
+        let manager = || Service::of(&root, ServiceName::Kubelet).manager;
+        assert!(matches!(manager(), Manager::Child(_)));
         std::fs::create_dir_all(root.path("/run/systemd/system")).unwrap();
-        assert!(matches!(Service::of(&root), Service::Systemd(_)));
+        assert!(matches!(manager(), Manager::Systemd(_)));
+    }
+
+    fn launch(configuration: &str) -> ServiceLaunch {
+        ServiceLaunch {
+            program: "sleep".to_owned(),
+            arguments: vec!["600".to_owned()],
+            configuration: configuration.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_service_runs_with_is_known_and_changes_only_when_it_is_started_anew() {
+        const SOON: Duration = Duration::from_secs(10);
+        let dir = tempfile::tempdir().unwrap();
+        let agent = || Service::of(&Root::new(dir.path()), ServiceName::Kubelet);
+        let seen = agent().observe().await.unwrap();
+        let nothing = ServiceObservation { state: ServiceState::Stopped, started_with: None, since: None };
+        assert_eq!(seen, nothing);
+        // One that does not run is not restarted into running.
+        assert!(!agent().restart_with(&launch("zero"), SOON, 0).await.unwrap());
+        assert_eq!(agent().observe().await.unwrap(), nothing);
+
+        agent().start_with(&launch("one"), 1).await.unwrap();
+        let running = |with: &str, since| ServiceObservation {
+            state: ServiceState::Running,
+            started_with: Some(with.to_owned()),
+            since: Some(since),
+        };
+        assert_eq!(agent().observe().await.unwrap(), running("one", 1));
+        agent().start_with(&launch("two"), 2).await.unwrap();
+        assert_eq!(agent().observe().await.unwrap(), running("one", 1), "it was not started");
+        assert!(agent().restart_with(&launch("two"), SOON, 3).await.unwrap());
+        assert_eq!(agent().observe().await.unwrap(), running("two", 3));
+        agent().stop(SOON).await.unwrap();
+        assert_eq!(agent().observe().await.unwrap().state, ServiceState::Stopped);
     }
 }

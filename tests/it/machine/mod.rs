@@ -7,12 +7,17 @@
 mod rig;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::Client;
+use quorate::host::Root;
+use quorate::host::service::Service;
+use quorate::kubernetes::{Owner, paths};
 use quorate::lab::cluster::{Seen, Tls, look, pki_of};
-use quorate::lab::region::{FaultKind, FaultSpec, Service};
+use quorate::lab::region::{FaultKind, FaultSpec, Service as AwsService};
+use quorate::model::{ServiceLaunch, ServiceName, ServiceObservation, ServiceState};
 
 use rig::Machine;
 
@@ -39,6 +44,8 @@ fn trial(dir: &Path) {
     etcd_is_started_again(&machine, &member);
     machine.cut_power();
     it_returns(&mut machine, &member);
+    the_control_planes_files_have_their_owners(&machine);
+    services_are_started_with_what_they_are_given(&machine);
     machine.shut_down(SOON);
     it_ended_in_good_order(&machine);
 }
@@ -209,7 +216,7 @@ fn etcd_is_started_again(machine: &Machine, before: &Seen) {
 /// After a power cut, while EC2 does not answer: the same member on the same volume.
 fn it_returns(machine: &mut Machine, before: &Seen) {
     let fault = FaultSpec {
-        service: Service::Ec2,
+        service: AwsService::Ec2,
         operation: None,
         instance: None,
         kind: FaultKind::ServerError,
@@ -229,6 +236,109 @@ fn it_returns(machine: &mut Machine, before: &Seen) {
     assert_eq!(kept.kvs()[0].value(), b"kept");
     assert!(machine.journal(&["QUORATE_STEP=format"]).is_empty());
     assert!(!machine.journal(&["QUORATE_STEP=mount"]).is_empty());
+}
+
+/// The agent's unit leaves it the powers to give files to the components' users, and to read them again.
+fn the_control_planes_files_have_their_owners(machine: &Machine) {
+    let fragment = "kubernetes: {version: 1.36.2, endpoint: api.example.com}\n";
+    machine.write("etc/quorate/config.d/70-kubernetes.yaml", fragment);
+    assert!(machine.run(&["systemctl", "reload", AGENT]).status.success());
+    let found = |path: &str| {
+        let found =
+            fs::metadata(machine.root().join(&path[1..])).map_err(|error| format!("{path}: {error}"))?;
+        Ok::<_, String>((path.to_owned(), found.mode() & 0o7777, found.uid(), found.gid()))
+    };
+    machine.wait("the API server's manifest", Duration::from_secs(30), || {
+        found(paths::API_SERVER_MANIFEST).map(drop)
+    });
+    let files = [
+        (paths::API_SERVER_MANIFEST, paths::SECRET, Owner::Root),
+        (paths::CA, paths::PUBLIC, Owner::Root),
+        (paths::ADMIN_KUBECONFIG, paths::SECRET, Owner::Root),
+        (paths::API_SERVER_KEY, paths::SECRET, Owner::ApiServer),
+        (paths::ENCRYPTION, paths::SECRET, Owner::ApiServer),
+        (paths::AUDIT_POLICY, paths::PUBLIC, Owner::ApiServer),
+        (paths::CONTROLLER_MANAGER_CA_KEY, paths::SECRET, Owner::ControllerManager),
+        (paths::SCHEDULER_KUBECONFIG, paths::SECRET, Owner::Scheduler),
+    ];
+    let places = paths::DIRECTORIES.into_iter().map(|place| (place.path, place.mode, place.owner));
+    for (path, mode, owner) in places.chain(files) {
+        let id = owner.id();
+        assert_eq!(found(path), Ok((path.to_owned(), mode, id, id)), "{}", machine.messages().join("\n"));
+    }
+    // A mode that somebody changed is put right, though the directory is another user's.
+    let key = "/etc/kubernetes/scheduler";
+    assert!(machine.run(&["chmod", "755", key]).status.success());
+    assert!(machine.run(&["rm", "/etc/kubernetes/scheduler/scheduler.yaml"]).status.success());
+    let owner = Owner::Scheduler.id();
+    machine.wait("the directory's mode", Duration::from_secs(30), || match found(key)? {
+        (_, 0o700, uid, gid) if (uid, gid) == (owner, owner) => found(paths::SCHEDULER_CONFIG).map(drop),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// The kubelet and kube-proxy under their own units, by the hands that the agent's steps have.
+fn services_are_started_with_what_they_are_given(machine: &Machine) {
+    let root = Root::new(machine.root());
+    let launch = |configuration: &str, arguments: &[&str]| ServiceLaunch {
+        program: "/usr/bin/elsewhere".to_owned(),
+        arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+        configuration: configuration.to_owned(),
+    };
+    let nasty = ["--plain=a,b", "", "two words", "it's", "a\"b\\c", "$HOME ${PATH} %n", "`x`;#~*", "tail\\"];
+    for name in [ServiceName::Kubelet, ServiceName::KubeProxy] {
+        let (unit, service) = (name.unit(), Service::of(&root, name));
+        let seen = || machine.runtime.block_on(service.observe()).unwrap();
+        let running = |with: &str, since| ServiceObservation {
+            state: ServiceState::Running,
+            started_with: Some(with.to_owned()),
+            since: Some(since),
+        };
+        assert_eq!((seen().state, seen().started_with), (ServiceState::Stopped, None));
+        machine.runtime.block_on(service.start_with(&launch("one", &nasty), 1)).unwrap();
+        assert_eq!(seen(), running("one", 1));
+        let said = machine.wait("its words", SOON, || {
+            let unit = format!("_SYSTEMD_UNIT={unit}");
+            let said: Vec<String> = machine
+                .journal(&[&unit])
+                .into_iter()
+                .map(|entry| entry["MESSAGE"].as_str().unwrap_or_default().to_owned())
+                .collect();
+            // The journal has no empty lines.
+            if said.len() >= nasty.len() { Ok(said) } else { Err(format!("{said:?}")) }
+        });
+        assert_eq!(said[0], format!("/usr/bin/{name}"));
+        let words: Vec<&str> = nasty.into_iter().filter(|word| !word.is_empty()).collect();
+        assert_eq!(said[1..=words.len()], words);
+
+        let first = machine.pid(unit);
+        let restart = |with| service.restart_with(&launch(with, &["--new"]), SOON, 2);
+        assert!(machine.runtime.block_on(restart("two")).unwrap());
+        assert_eq!(seen(), running("two", 2));
+        let second = machine.pid(unit);
+        assert!(second != 0 && second != first);
+        // Whoever killed it, systemd starts it again, with the same.
+        machine.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", unit]);
+        machine.wait("its restart", SOON, || match machine.pid(unit) {
+            pid if pid != 0 && pid != second => Ok(()),
+            pid => Err(format!("{name} is {pid}")),
+        });
+        machine.wait("its return", SOON, || match seen() {
+            seen if seen == running("two", 2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        machine.runtime.block_on(service.stop(SOON)).unwrap();
+        assert_eq!(seen().state, ServiceState::Stopped);
+        assert!(!machine.runtime.block_on(restart("three")).unwrap(), "what does not run is not started");
+        assert_eq!(machine.property(unit, "ActiveState"), "inactive");
+    }
+    // What the kubelet had started went on; what kube-proxy had did not.
+    let children = |unit: &str| {
+        let group = machine.property(unit, "ControlGroup");
+        machine.say(&["systemd-cgls", "--no-pager", "--unit", unit]) + &group
+    };
+    assert!(children(ServiceName::Kubelet.unit()).contains("sleep 600"));
+    assert!(!children(ServiceName::KubeProxy.unit()).contains("sleep 600"));
 }
 
 /// etcd was asked to end, and its volume was unmounted when it had.

@@ -10,6 +10,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -33,8 +34,13 @@ const LIMIT: &str = "120";
 const METADATA_PORT: u16 = 8775;
 /// How often something is looked at that announces itself to nobody.
 const LOOK: Duration = Duration::from_millis(50);
+/// The name, beside the machine's files, of the way to its bus.
+const BUS: &str = "bus";
 /// The name of the volume's device in the machine.
 const DEVICE: &str = "nvme1n1";
+
+/// What a program is that only has to be started: it says with which arguments, each on a line, has a child, and goes on.
+const STAND_IN: &str = "#!/bin/sh\nprintf '%s\\n' \"$0\" \"$@\"\nsleep 600 &\nexec sleep 601\n";
 
 /// The image that machines boot: what `scripts/install-tools machine` made.
 fn base() -> PathBuf {
@@ -151,6 +157,9 @@ pub fn outside(test: &str, inside: impl FnOnce(&Path)) {
     }
     command.args(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(test_program).args(["--exact", test, "--nocapture"]);
+    // The machine's own bus, so that what talks to systemd can be tried from here.
+    let bus = format!("unix:path={}", outside.dir.path().join(BUS).display());
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
     let output = command.env(INSIDE, outside.dir.path()).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
@@ -273,7 +282,7 @@ impl Machine {
         let at = |part: &str| self.dir.join(part).display().to_string();
         let layers = format!("lowerdir={},upperdir={},workdir={}", base().display(), at("upper"), at("work"));
         must("mount", &["-t", "overlay", "overlay", "-o", &layers, &at("root")]);
-        for unit in ["quorate.service", "quorate-etcd.service"] {
+        for unit in ["quorate.service", "quorate-etcd.service", "kubelet.service", "kube-proxy.service"] {
             let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit));
             self.write(&format!("usr/lib/systemd/system/{unit}"), &text.unwrap());
         }
@@ -303,6 +312,10 @@ impl Machine {
         );
         for program in ["usr/bin/quorate", "usr/bin/etcd"] {
             self.write(program, "");
+        }
+        for program in ["usr/bin/kubelet", "usr/bin/kube-proxy"] {
+            self.write(program, STAND_IN);
+            fs::set_permissions(self.disk().join(program), fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
 
@@ -342,6 +355,11 @@ impl Machine {
         if let Err(why) = up {
             panic!("systemd is not up: {why}\n{}", fs::read_to_string(self.dir.join("console")).unwrap());
         }
+        let bus = self.dir.join(BUS);
+        if let Err(error) = fs::remove_file(&bus) {
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
+        std::os::unix::fs::symlink(self.root().join("run/dbus/system_bus_socket"), bus).unwrap();
     }
 
     /// Has the kernel show the volume, once EC2 calls it attached here.

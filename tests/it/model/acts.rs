@@ -140,7 +140,10 @@ impl Planner {
             | Step::ApproveRequests { .. }
             | Step::LeaveRequests { .. }
             | Step::DeleteNode { .. }
-            | Step::ApplyObjects { .. } => unreachable!("there is no Kubernetes"),
+            | Step::ApplyObjects { .. }
+            | Step::ConfigureContainerd { .. }
+            | Step::StartService { .. }
+            | Step::RestartService { .. } => unreachable!("there is no Kubernetes"),
         }
     }
 
