@@ -138,7 +138,7 @@ impl Reach {
 
     /// The version of the machine's kubelet, which is that of everything else of Kubernetes here.
     pub async fn kubelet_version(&self) -> Result<KubernetesVersion, VersionError> {
-        service::kubelet_version(Path::new("/usr/bin/kubelet")).await
+        service::kubelet_version(Path::new(self.settings.kubernetes.kubelet_binary.as_str())).await
     }
 
     /// Where the volume is mounted.

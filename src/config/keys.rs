@@ -272,6 +272,18 @@ pub(super) static KEYS: &[Key] = &[
         doc: "What stands before the programs' names in their images'.",
     },
     Key {
+        path: "kubernetes.kubelet.binary",
+        kind: Kind::Text(text::<ProgramPath>("^(/[!-.0-~]+)+$", "/usr/bin/kubelet")),
+        default: Default::Value("/usr/bin/kubelet"),
+        doc: "Path of the kubelet's program.",
+    },
+    Key {
+        path: "kubernetes.kubeProxy.binary",
+        kind: Kind::Text(text::<ProgramPath>("^(/[!-.0-~]+)+$", "/usr/bin/kube-proxy")),
+        default: Default::Value("/usr/bin/kube-proxy"),
+        doc: "Path of kube-proxy's program.",
+    },
+    Key {
         path: "kubernetes.serviceSubnet",
         kind: Kind::Text(text::<ServiceSubnet>(SUBNET_PATTERN, "10.96.0.0/12")),
         default: Default::Value("10.96.0.0/12"),

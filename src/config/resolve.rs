@@ -341,6 +341,8 @@ impl Effective {
             control_plane: self.need("kubernetes.controlPlane")?,
             version: self.optional("kubernetes.version")?,
             image_repository: self.need("kubernetes.imageRepository")?,
+            kubelet_binary: self.need("kubernetes.kubelet.binary")?,
+            kube_proxy_binary: self.need("kubernetes.kubeProxy.binary")?,
             service_subnet: self.need("kubernetes.serviceSubnet")?,
             pod_subnet: self.optional("kubernetes.podSubnet")?,
             pod_network: self.need("kubernetes.podNetwork")?,

@@ -128,6 +128,10 @@ pub struct KubernetesSettings {
     pub version: Option<KubernetesVersion>,
     /// What stands before the programs' names in their images'.
     pub image_repository: ImageRepository,
+    /// The kubelet's program.
+    pub kubelet_binary: ProgramPath,
+    /// kube-proxy's program.
+    pub kube_proxy_binary: ProgramPath,
     /// The services' addresses.
     pub service_subnet: ServiceSubnet,
     /// The pods' addresses; given by the network's own add-on when none.

@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep};
 use super::LabError;
 use super::bench;
 use super::drill::{self, Drill, Options};
+use super::kube_proxy::{self, KubeProxyFlags};
+use super::kubelet::program::{self, KubeletFlags};
 use super::settings::{Kubernetes, Settings};
 use super::supervisor::{self, Place, Request, Row, Snapshot};
 
@@ -167,6 +169,12 @@ enum Verb {
     },
     /// Stops the laboratory and everything that it started
     Down,
+    /// Stands in for the kubelet on a machine
+    #[command(hide = true)]
+    Kubelet(KubeletFlags),
+    /// Stands in for kube-proxy on a machine
+    #[command(hide = true)]
+    KubeProxy(KubeProxyFlags),
     /// Keeps a laboratory up, in the foreground (`up` starts this)
     #[command(hide = true)]
     Serve {
@@ -274,6 +282,8 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let stopped = supervisor::down(&dir).await?;
             writeln!(out, "{}", if stopped { "stopped" } else { "nothing was up" })?;
         }
+        Verb::Kubelet(flags) => program::run(&flags, out).await?,
+        Verb::KubeProxy(flags) => kube_proxy::run(&flags, out).await?,
         Verb::Serve { plan } => supervisor::serve(&plan).await?,
     }
     Ok(0)

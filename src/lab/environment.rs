@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// The variables that must be there, each an endpoint.
 pub const ENDPOINTS: [&str; 6] = [
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
@@ -41,8 +43,17 @@ pub enum UnsafeEnvironment {
 }
 
 /// An environment in which every service has an endpoint on this computer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>")]
 pub struct AgentEnvironment(BTreeMap<String, String>);
+
+impl TryFrom<BTreeMap<String, String>> for AgentEnvironment {
+    type Error = UnsafeEnvironment;
+
+    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, UnsafeEnvironment> {
+        Self::new(variables)
+    }
+}
 
 impl AgentEnvironment {
     /// Takes a whole environment (nothing is inherited beside it), or says what is not safe in it.

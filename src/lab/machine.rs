@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use serde::Serialize;
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::environment::AgentEnvironment;
-use super::kubelet::{Kubelet, PodStatus, Pods};
+use super::kubelet::program::{self, Ground};
+use super::kubelet::{PodStatus, Pods};
 use super::settings::{Kubernetes, Settings};
 use super::{LabError, process};
+use crate::kubernetes::paths;
 
 /// The port of etcd's clients.
 pub const CLIENT_PORT: u16 = 2379;
@@ -80,7 +83,6 @@ pub struct Machine {
     order: watch::Sender<Order>,
     diary: Arc<Mutex<Diary>>,
     environment: AgentEnvironment,
-    pods: Pods,
 }
 
 impl Machine {
@@ -103,14 +105,26 @@ impl Machine {
         let write =
             |path: PathBuf, text: &str| fs::write(&path, text).map_err(LabError::file("writing", &path));
         write(root.join("run/systemd/timesync/synchronized"), "")?;
-        write(root.join("etc/quorate/config.d/50-laboratory.yaml"), &format!("{:#}\n", settings.fragment()))?;
+        let mut fragment = settings.fragment();
+        for (key, name) in [("kubelet", "kubelet"), ("kubeProxy", "kube-proxy")] {
+            fragment["kubernetes"][key]["binary"] = json!(program::place(&dir, name));
+        }
+        write(root.join("etc/quorate/config.d/50-laboratory.yaml"), &format!("{fragment:#}\n"))?;
+        let (programs, version) = match &settings.kubernetes {
+            Kubernetes::Run(programs) => (Some(programs.clone()), programs.version.clone()),
+            Kubernetes::Rendered(version) => (None, version.clone()),
+            Kubernetes::Off => (None, "0.0.0".to_owned()),
+        };
+        let host_name = host_name(identity.address);
+        let ground =
+            Ground { dir: dir.clone(), host_name, environment: environment.clone(), programs, version };
+        program::install(&ground, &settings.lab)?;
         Ok(Self {
             identity: Arc::new(identity),
             dir,
             order: watch::Sender::new(Order::Hold),
             diary: Arc::default(),
             environment,
-            pods: Pods::default(),
         })
     }
 
@@ -123,34 +137,72 @@ impl Machine {
             restart: settings.restart(),
         };
         tokio::spawn(keeper.run());
-        if let (Kubernetes::Run(programs), "control-plane") =
-            (&settings.kubernetes, self.identity.role.as_str())
-        {
-            let kubelet = Kubelet {
-                root: self.root(),
-                host_name: self.host_name(),
-                environment: self.environment.clone(),
-                programs: programs.clone(),
-                pods: self.pods.clone(),
-            };
-            let mut order = self.order.subscribe();
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = kubelet.run() => {}
-                    _ = until(&mut order, |order| order == Order::Off) => {}
-                }
-            });
+        // Until the agent starts it: this line, and `keep_kubelet`.
+        self.keep_kubelet(settings);
+    }
+
+    /// Starts the stand-in for the kubelet, once there is what it reads and while the agent is kept running, and again
+    /// whenever it ends; it goes on when the agent does not.
+    fn keep_kubelet(&self, settings: &Settings) {
+        if !matches!(settings.kubernetes, Kubernetes::Run(_)) || self.identity.role != "control-plane" {
+            return;
         }
+        let (machine, restart, mut order) = (self.clone(), settings.restart(), self.order.subscribe());
+        tokio::spawn(async move {
+            const LOOK: Duration = Duration::from_millis(50);
+            while until(&mut order, |order| order != Order::Hold).await == Some(Order::Run) {
+                if ![paths::KUBELET_CONFIG, paths::KUBELET_KUBECONFIG]
+                    .iter()
+                    .all(|path| machine.root().join(&path[1..]).is_file())
+                {
+                    sleep(LOOK).await;
+                    continue;
+                }
+                match machine.spawn_kubelet() {
+                    Ok(mut child) => {
+                        let ended = child.wait().await.map_or_else(|e| e.to_string(), |how| how.to_string());
+                        tracing::warn!(node = machine.identity.name, ended, "a kubelet ended");
+                    }
+                    Err(error) => {
+                        let error = super::error::chain(&error);
+                        tracing::error!(node = machine.identity.name, error, "a kubelet does not start");
+                    }
+                }
+                sleep(restart).await;
+            }
+        });
+    }
+
+    fn spawn_kubelet(&self) -> Result<Child, LabError> {
+        let log = self.dir.join("kubelet.log");
+        let open = || File::options().create(true).append(true).open(&log);
+        let (out, err) = (open(), open());
+        let file = |file: std::io::Result<File>| file.map_err(LabError::file("opening", &log));
+        let program = program::place(&self.dir, "kubelet");
+        Command::new(&program)
+            .arg(format!("--config={}", paths::KUBELET_CONFIG))
+            .arg(format!("--kubeconfig={}", paths::KUBELET_KUBECONFIG))
+            .arg(format!("--hostname-override={}", self.identity.instance))
+            .arg(format!("--node-ip={}", self.identity.address))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(file(out)?)
+            .stderr(file(err)?)
+            .process_group(0)
+            .spawn()
+            .map_err(|source| LabError::Spawn { program, source })
     }
 
     /// Its host name, as its pods see it.
     pub fn host_name(&self) -> String {
-        format!("ip-{}", self.identity.address.to_string().replace('.', "-"))
+        host_name(self.identity.address)
     }
 
     /// How its static pods do.
     pub fn pods(&self) -> BTreeMap<String, PodStatus> {
-        self.pods.all()
+        Pods::read(&Pods::file(&self.dir))
     }
 
     /// What it was launched as.
@@ -357,6 +409,10 @@ impl Keeper {
             Err(error) => diary.last_exit = Some(error.to_string()),
         }
     }
+}
+
+fn host_name(address: Ipv4Addr) -> String {
+    format!("ip-{}", address.to_string().replace('.', "-"))
 }
 
 /// Waits for an order that fits; `None` when there will be no more.

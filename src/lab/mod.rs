@@ -5,7 +5,7 @@
 //! are (AWS's own variables), and nothing else of it is aware of the laboratory.
 //!
 //! - [`laboratory`] keeps the machines that the region launches: programs, disks, power cuts.
-//! - [`kubelet`] stands in for the kubelet, where this computer has Kubernetes' programs.
+//! - [`kubelet`] and [`kube_proxy`] stand in for the kubelet and kube-proxy, as programs of their own.
 //! - [`cluster`] looks at etcd from outside, [`load`] writes to it and holds it to its word.
 //! - [`drill`] is a list of misfortunes, each with the verdict.
 //! - [`supervisor`] and [`cli`] are `quorate-lab`; [`bench`](mod@bench) measures.
@@ -27,6 +27,7 @@ pub mod disks;
 pub mod drill;
 pub mod environment;
 mod error;
+pub mod kube_proxy;
 pub mod kubelet;
 pub mod laboratory;
 pub mod load;

@@ -36,9 +36,16 @@ pub fn below(dir: &Path) -> Vec<Pid> {
 
 /// Whether a process runs; what has ended and was not waited for does not.
 pub fn is_alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X' | 'x'))
+    start_time(pid).is_some()
+}
+
+/// When a process that runs started, in clock ticks since the computer did; `None` when it does not run.
+pub fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let runs = !matches!(fields.next()?, "Z" | "X" | "x");
+    let start_time = fields.nth(18)?.parse().ok()?;
+    runs.then_some(start_time)
 }
 
 /// Kills every process of the nodes at or below a directory, as a power cut does, until none is

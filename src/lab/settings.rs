@@ -102,6 +102,8 @@ pub struct Settings {
     pub agent: PathBuf,
     /// etcd's program.
     pub etcd: PathBuf,
+    /// `quorate-lab`, which the machines' stand-ins are.
+    pub lab: PathBuf,
 }
 
 impl Settings {
@@ -128,6 +130,7 @@ impl Settings {
             kubernetes: Kubernetes::Off,
             agent: absolute(agent)?,
             etcd: find_etcd()?,
+            lab: absolute(&lab_beside(agent))?,
         })
     }
 
@@ -142,6 +145,14 @@ impl Settings {
                 "{} zones for {} slots: each has one of its own, 26 at most",
                 self.zones, self.size
             ));
+        }
+        // Real ones would change this computer's network and control groups.
+        let stand_ins = ["kubernetes", "kubernetes.kubelet", "kubernetes.kubeProxy"];
+        let is_theirs = |key: &&String| stand_ins.contains(&key.as_str()) || key.ends_with(".binary");
+        if let Some(key) =
+            self.configuration.keys().find(|key| key.starts_with("kubernetes") && is_theirs(key))
+        {
+            return wrong(format!("{key} can't be set: the laboratory has stand-ins for these programs"));
         }
         if self.control_plane + self.workers > 200 {
             return wrong("more than 200 nodes".to_owned());
@@ -173,6 +184,15 @@ impl Settings {
         }
         fragment
     }
+}
+
+/// The program `quorate-lab`: this one, when it is that, else the one beside the agent.
+fn lab_beside(agent: &Path) -> PathBuf {
+    const NAME: &str = "quorate-lab";
+    env::current_exe()
+        .ok()
+        .filter(|me| me.file_name().is_some_and(|name| name == NAME))
+        .unwrap_or_else(|| agent.with_file_name(NAME))
 }
 
 /// An etcd of 3.5 or newer: `QUORATE_ETCD`, the search path, or what `scripts/install-tools` brought.
@@ -262,6 +282,7 @@ mod tests {
             kubernetes: Kubernetes::Off,
             agent: "/agent".into(),
             etcd: "/etcd".into(),
+            lab: "/quorate-lab".into(),
         }
     }
 
@@ -280,5 +301,19 @@ mod tests {
             assert!(Settings { zones, size, ..settings() }.check().is_err(), "{zones} {size}");
         }
         assert!(Settings { zones: 5, size: 5, ..settings() }.check().is_ok());
+    }
+
+    #[test]
+    fn nobody_can_put_a_real_kubelet_or_kube_proxy_in_the_stand_ins_place() {
+        for key in
+            ["kubernetes.kubelet.binary", "kubernetes.kubeProxy.binary", "kubernetes.kubelet", "kubernetes"]
+        {
+            let mut settings = settings();
+            settings.configuration.insert(key.to_owned(), json!("/usr/bin/kubelet"));
+            assert!(settings.check().is_err(), "{key}");
+        }
+        let mut settings = settings();
+        settings.configuration.insert("kubernetes.podSubnet".to_owned(), json!("10.244.0.0/16"));
+        assert!(settings.check().is_ok());
     }
 }

@@ -1,5 +1,8 @@
 //! A stand-in for the kubelet: it starts what a static pod's manifest says, probes it as the
-//! manifest says, and starts it again when it ends or stays unhealthy. It does nothing else.
+//! manifest says, and starts it again when it ends or stays unhealthy.
+//!
+//! It is a program of its own, `quorate-lab kubelet` ([`program`]), with the kubelet's flags and configuration. As with
+//! the kubelet, its pods go on when it ends, and the next one finds them.
 //!
 //! What is real: the manifest decides everything. A container sees only what the manifest mounts
 //! ([`container`] makes it a root of its own in a mount namespace), under the paths that the
@@ -11,16 +14,19 @@
 //! Source: "Create static Pods" and "Configure Liveness, Readiness and Startup Probes" on
 //! kubernetes.io.
 
+pub(super) mod configuration;
 mod container;
+mod life;
+mod node;
 mod pod;
 mod probe;
+pub mod program;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -31,6 +37,10 @@ use tokio::time::sleep;
 
 use super::environment::AgentEnvironment;
 use super::error::chain;
+use crate::kubernetes::digest;
+use life::Life;
+
+pub use state::{PodStatus, Pods, Running};
 
 /// Where envtest keeps its programs.
 const USUAL: &str = "/usr/local/kubebuilder/bin";
@@ -92,48 +102,12 @@ impl Programs {
     }
 }
 
-/// How a static pod does.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodStatus {
-    /// The processes of its containers that run.
-    pub pids: Vec<u32>,
-    /// Whether its readiness probe succeeds.
-    pub ready: bool,
-    /// How often a container was started again.
-    pub restarts: u32,
-    /// How a container last ended, or why it can't be started.
-    pub last: Option<String>,
-}
-
-/// The state of all pods, by manifest, for who asks.
-#[derive(Debug, Clone, Default)]
-pub struct Pods(Arc<Mutex<BTreeMap<String, PodStatus>>>);
-
-impl Pods {
-    /// How the pods do, by the names of their manifests without `.yaml`.
-    pub fn all(&self) -> BTreeMap<String, PodStatus> {
-        self.lock().clone()
-    }
-
-    fn change(&self, name: &str, change: impl FnOnce(&mut PodStatus)) {
-        change(self.lock().entry(name.to_owned()).or_default());
-    }
-
-    fn forget(&self, name: &str) {
-        self.lock().remove(name);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, PodStatus>> {
-        // Nothing that can panic is done under the lock, so the value is whole in any case.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What runs one machine's static pods.
 pub struct Kubelet {
     /// The machine's root.
     pub root: PathBuf,
+    /// Where the manifests lie.
+    pub manifests: PathBuf,
     /// The machine's host name.
     pub host_name: String,
     /// What its programs are started with.
@@ -146,7 +120,7 @@ pub struct Kubelet {
 
 /// A pod that is kept running, as long as this lives.
 struct Kept {
-    content: u64,
+    content: String,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -170,7 +144,8 @@ impl Drop for Kept {
 impl Kubelet {
     /// Runs the manifests' pods, until dropped. The processes outlive it; who cuts the power kills them.
     pub async fn run(self) {
-        let dir = self.root.join("etc/kubernetes/manifests");
+        let dir = self.manifests.clone();
+        self.end_strangers(&read(&dir, &mut BTreeMap::new())).await;
         let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
         let mut told = BTreeMap::new();
         loop {
@@ -192,6 +167,7 @@ impl Kubelet {
                     let keeper = pod::Keeper {
                         name,
                         pod,
+                        content: content.clone(),
                         root: self.root.clone(),
                         host_name: self.host_name.clone(),
                         environment: self.environment.clone(),
@@ -205,11 +181,25 @@ impl Kubelet {
             sleep(LOOK).await;
         }
     }
+
+    /// Ends what the kubelet before had started and what no manifest describes any more.
+    async fn end_strangers(&self, wanted: &BTreeMap<String, (String, Pod)>) {
+        for (name, pod) in self.pods.all() {
+            let content = wanted.get(&name).map(|(content, _)| content);
+            let strangers = pod.containers.values().filter(|running| Some(&running.content) != content);
+            for mut life in strangers.filter_map(Life::find) {
+                life.end(pod::GRACE).await;
+            }
+            if content.is_none() {
+                self.pods.forget(&name);
+            }
+        }
+    }
 }
 
 /// The pods that the directory's files describe. Like the kubelet it takes every file but hidden
 /// ones; one that is no pod is said, once, and runs nothing.
-fn read(dir: &Path, told: &mut BTreeMap<String, String>) -> BTreeMap<String, (u64, Pod)> {
+fn read(dir: &Path, told: &mut BTreeMap<String, String>) -> BTreeMap<String, (String, Pod)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
@@ -217,10 +207,8 @@ fn read(dir: &Path, told: &mut BTreeMap<String, String>) -> BTreeMap<String, (u6
             continue;
         }
         let pod = fs::read_to_string(&path).map_err(|error| chain(&error)).and_then(|text| {
-            let mut hasher = DefaultHasher::new();
-            text.hash(&mut hasher);
             serde_saphyr::from_str::<Pod>(&text)
-                .map(|pod| (hasher.finish(), pod))
+                .map(|pod| (digest(text.as_bytes()), pod))
                 .map_err(|error| error.to_string())
         });
         match pod {

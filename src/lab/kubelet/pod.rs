@@ -4,28 +4,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::Child;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::container::Plan;
+use super::life::Life;
 use super::probe::Prober;
-use super::{Pods, Programs};
+use super::{Pods, Programs, Running};
 use crate::lab::environment::AgentEnvironment;
+use crate::lab::process::start_time;
 
 /// How long a container that ended waits to be started again, at first and at most. The kubelet's
 /// are 10 s and 5 min.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What a pod has to end in when its manifest does not say.
-const GRACE: u64 = 30;
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// Keeps one pod.
 pub(super) struct Keeper {
     pub name: String,
     pub pod: Pod,
+    /// SHA-256 of its manifest, in hexadecimal.
+    pub content: String,
     pub root: PathBuf,
     pub host_name: String,
     pub environment: AgentEnvironment,
@@ -59,7 +61,7 @@ impl Keeper {
                     tracing::info!(pod = self.name, how, "a container ended");
                     self.pods.change(&self.name, |pod| {
                         pod.ready = false;
-                        pod.pids.clear();
+                        pod.containers.remove(&container.name);
                         pod.restarts += 1;
                         pod.last = Some(how);
                     });
@@ -73,31 +75,32 @@ impl Keeper {
         }
     }
 
-    /// One life of a container.
+    /// One life of a container: that which the kubelet before had started, or a new one.
     async fn live(&self, container: &Container) -> End {
-        let mut child = match self.start(container) {
-            Ok(child) => child,
+        let mut life = match self.find(container).map_or_else(|| self.start(container), Ok) {
+            Ok(life) => life,
             Err(why) => return End::Itself(why),
         };
-        self.pods.change(&self.name, |pod| pod.pids.extend(child.id()));
         let mut stopped = self.stopped.clone();
         let how = tokio::select! {
-            ended = child.wait() => {
-                return End::Itself(ended.map_or_else(|e| e.to_string(), |status| status.to_string()));
-            }
+            how = life.wait() => return End::Itself(how),
             _ = stopped.wait_for(|stopped| *stopped) => End::Stopped,
             why = self.probe(container) => End::Itself(why),
         };
         self.pods.change(&self.name, |pod| pod.ready = false);
-        end(&mut child, self.grace()).await;
+        life.end(self.grace()).await;
         how
     }
 
-    fn start(&self, container: &Container) -> Result<Child, String> {
+    fn find(&self, container: &Container) -> Option<Life> {
+        Life::find(self.pods.all().get(&self.name)?.containers.get(&container.name)?)
+    }
+
+    fn start(&self, container: &Container) -> Result<Life, String> {
         let image = container.image.as_deref().unwrap_or_default();
         let logs = self.root.join("var/log/pods");
         std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
-        Plan {
+        let child = Plan {
             pod: &self.pod,
             container,
             program: self.programs.of_image(image)?,
@@ -107,12 +110,22 @@ impl Keeper {
             mount_point: self.root.join("run/containers").join(&self.name).join(&container.name),
             log: logs.join(format!("{}.log", container.name)),
         }
-        .start()
+        .start()?;
+        // One that has ended already is there until it is waited for, and is then not found.
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok())
+            && let Some(start_time) = start_time(Pid::from_raw(pid))
+        {
+            let running = Running { pid, start_time, content: self.content.clone() };
+            self.pods.change(&self.name, |pod| {
+                pod.containers.insert(container.name.clone(), running);
+            });
+        }
+        Ok(Life::Own(child))
     }
 
     fn grace(&self) -> Duration {
         let seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(GRACE))
+        seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(GRACE, Duration::from_secs)
     }
 
     /// Probes a container that has just started, until it has to be ended; says why.
@@ -158,19 +171,5 @@ impl Keeper {
             () = live => {}
         }
         "its liveness probe failed".to_owned()
-    }
-}
-
-/// SIGTERM, and SIGKILL after the grace.
-async fn end(child: &mut Child, grace: Duration) {
-    let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
-    if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM) {
-        tracing::warn!(pid, %error, "a container can't be asked to end");
-    }
-    if timeout(grace, child.wait()).await.is_err() {
-        tracing::warn!(pid, grace_s = grace.as_secs(), "a container did not end in time");
-        if let Err(error) = child.kill().await {
-            tracing::error!(pid, %error, "a container can't be killed");
-        }
     }
 }

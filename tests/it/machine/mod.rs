@@ -257,7 +257,7 @@ fn the_control_planes_files_have_their_owners(machine: &Machine) {
         (paths::ADMIN_KUBECONFIG, paths::SECRET, Owner::Root),
         (paths::API_SERVER_KEY, paths::SECRET, Owner::ApiServer),
         (paths::ENCRYPTION, paths::SECRET, Owner::ApiServer),
-        (paths::AUDIT_POLICY, paths::PUBLIC, Owner::ApiServer),
+        (paths::AUDIT_POLICY, paths::SECRET, Owner::ApiServer),
         (paths::CONTROLLER_MANAGER_CA_KEY, paths::SECRET, Owner::ControllerManager),
         (paths::SCHEDULER_KUBECONFIG, paths::SECRET, Owner::Scheduler),
     ];
@@ -312,8 +312,11 @@ fn services_are_started_with_what_they_are_given(machine: &Machine) {
         assert_eq!(said[1..=words.len()], words);
 
         let first = machine.pid(unit);
-        let restart = |with| service.restart_with(&launch(with, &["--new"]), SOON, 2);
-        assert!(machine.runtime.block_on(restart("two")).unwrap());
+        let restart = |with| {
+            let launch = launch(with, &["--new"]);
+            machine.runtime.block_on(service.restart_with(&launch, SOON, 2)).unwrap()
+        };
+        assert!(restart("two"));
         assert_eq!(seen(), running("two", 2));
         let second = machine.pid(unit);
         assert!(second != 0 && second != first);
@@ -329,7 +332,7 @@ fn services_are_started_with_what_they_are_given(machine: &Machine) {
         });
         machine.runtime.block_on(service.stop(SOON)).unwrap();
         assert_eq!(seen().state, ServiceState::Stopped);
-        assert!(!machine.runtime.block_on(restart("three")).unwrap(), "what does not run is not started");
+        assert!(!restart("three"), "what does not run is not started");
         assert_eq!(machine.property(unit, "ActiveState"), "inactive");
     }
     // What the kubelet had started went on; what kube-proxy had did not.

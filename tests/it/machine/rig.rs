@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 /// Names the directory of the trial to the process inside.
 const INSIDE: &str = "QUORATE_MACHINE_DIR";
 /// How long everything may take.
-const LIMIT: &str = "120";
+const LIMIT: &str = "240";
 /// Where the instance's metadata service listens.
 const METADATA_PORT: u16 = 8775;
 /// How often something is looked at that announces itself to nobody.
