@@ -161,7 +161,7 @@ impl Machine {
                 match machine.spawn_kubelet() {
                     Ok(mut child) => {
                         let ended = child.wait().await.map_or_else(|e| e.to_string(), |how| how.to_string());
-                        tracing::warn!(node = machine.identity.name, ended, "a kubelet ended");
+                        tracing::info!(node = machine.identity.name, ended, "a kubelet ended");
                     }
                     Err(error) => {
                         let error = super::error::chain(&error);
@@ -264,6 +264,13 @@ impl Machine {
     /// Kills everything that runs here, and puts `run` and the mounts in the state of a boot.
     pub fn cut_off(&self) -> Result<(), LabError> {
         process::kill_below(&self.dir);
+        let pods = Pods::file(&self.dir);
+        match fs::remove_file(&pods) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LabError::file("removing", &pods)(error));
+            }
+            _ => {}
+        }
         let root = self.root();
         let run = root.join("run/quorate");
         if run.is_dir() {

@@ -1,4 +1,4 @@
-//! Programs that stand in for those that need root: `mount`, `umount` and `findmnt`.
+//! Programs that stand in for those that need root: `mount`, `umount`, `findmnt` and `containerd`.
 //!
 //! Everything else that the agent runs (blkid, mkfs, dumpe2fs, resize2fs) is the real thing.
 
@@ -8,10 +8,11 @@ use std::path::Path;
 
 use super::LabError;
 
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("mount", include_str!("standins/mount")),
     ("umount", include_str!("standins/umount")),
     ("findmnt", include_str!("standins/findmnt")),
+    ("containerd", include_str!("standins/containerd")),
 ];
 
 /// Writes the stand-ins into `dir`, which is made.

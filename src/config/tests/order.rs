@@ -53,6 +53,10 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
     kubernetes:
       controlPlane: static-pods         # default
       imageRepository: registry.k8s.io  # default
+      kubelet:
+        binary: /usr/bin/kubelet        # default
+      kubeProxy:
+        binary: /usr/bin/kube-proxy     # default
       serviceSubnet: "10.96.0.0/12"     # default
       podNetwork: other                 # default
       clusterDomain: cluster.local      # default
@@ -109,6 +113,10 @@ fn without_origins_only_yaml_is_shown() {
     kubernetes:
       controlPlane: static-pods
       imageRepository: registry.k8s.io
+      kubelet:
+        binary: /usr/bin/kubelet
+      kubeProxy:
+        binary: /usr/bin/kube-proxy
       serviceSubnet: "10.96.0.0/12"
       podNetwork: other
       clusterDomain: cluster.local
@@ -175,6 +183,8 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "controlPlane": "static-pods",
         "version": null,
         "imageRepository": "registry.k8s.io",
+        "kubeletBinary": "/usr/bin/kubelet",
+        "kubeProxyBinary": "/usr/bin/kube-proxy",
         "serviceSubnet": "10.96.0.0/12",
         "podSubnet": null,
         "podNetwork": "other",

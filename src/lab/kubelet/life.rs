@@ -72,3 +72,22 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_id_and_start_and_ended_by_whoever_finds_it() {
+        let said = Command::new("sh").args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"]).output().unwrap();
+        let pid = String::from_utf8(said.stdout).unwrap().trim().parse().unwrap();
+        let start_time = start_time(Pid::from_raw(pid)).unwrap();
+        let running = Running { pid, start_time, content: String::new() };
+        let another = Running { start_time: start_time + 1, ..running.clone() };
+        assert!(Life::find(&another).is_none());
+        Life::find(&running).unwrap().end(Duration::from_secs(10)).await;
+        assert!(Life::find(&running).is_none());
+    }
+}

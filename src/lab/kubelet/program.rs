@@ -211,3 +211,76 @@ pub(in crate::lab) async fn serve(address: SocketAddr, well: Wellness) -> Result
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::process::Command;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::lab::cli::Cli;
+
+    fn ground(dir: &Path) -> Ground {
+        let metadata = "127.1.2.3:80".parse().unwrap();
+        let environment = AgentEnvironment::of_node(dir, dir, "http://127.0.0.1:4", metadata).unwrap();
+        Ground {
+            dir: dir.to_owned(),
+            host_name: "ip-127-1-2-3".to_owned(),
+            environment,
+            programs: None,
+            version: "v1.36.2".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_flag_that_the_stand_in_does_not_know_is_an_error() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["quorate-lab"], words].concat());
+        let kubelet = ["kubelet", "--machine=/m", "--config=/c", "--node-labels=a=b,c=d", "--v=2"];
+        assert!(parse(&kubelet).is_ok());
+        assert!(parse(&[&kubelet[..], &["--pod-manifest-path=/p"]].concat()).is_err());
+        let proxy = ["kube-proxy", "--machine=/m", "--config=/c"];
+        assert!(parse(&proxy).is_ok());
+        assert!(parse(&[&proxy[..], &["--cleanup"]].concat()).is_err());
+    }
+
+    #[test]
+    fn paths_are_the_machines() {
+        let ground = ground(Path::new("/lab/nodes/a1"));
+        let below = Path::new("/lab/nodes/a1/root/var/lib/kubelet/config.yaml");
+        assert_eq!(ground.path(Path::new("/var/lib/kubelet/config.yaml")), below);
+        assert_eq!(ground.path(below), below);
+    }
+
+    #[test]
+    fn a_machines_programs_say_on_which_machine_they_stand() {
+        let dir = tempfile::Builder::new().prefix("it's ").tempdir().unwrap();
+        let ground = ground(dir.path());
+        install(&ground, Path::new("/bin/echo")).unwrap();
+        for name in NAMES {
+            let output = Command::new(place(dir.path(), name)).arg("--config=/a b").output().unwrap();
+            let description = dir.path().join("machine.json");
+            let said = format!("{name} --machine {} --config=/a b\n", description.display());
+            assert_eq!(String::from_utf8_lossy(&output.stdout), said);
+            let read = Ground::read(&description).unwrap();
+            assert_eq!((read.dir, read.environment), (ground.dir.clone(), ground.environment.clone()));
+        }
+    }
+
+    #[test]
+    fn a_description_that_would_lead_elsewhere_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("machine.json");
+        let mut description = serde_json::to_value(ground(dir.path())).unwrap();
+        description["environment"] = serde_json::json!(BTreeMap::<String, String>::new());
+        fs::write(&path, description.to_string()).unwrap();
+        assert!(Ground::read(&path).is_err());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_served_but_at_a_loopback_address() {
+        let refused = serve("0.0.0.0:0".parse().unwrap(), Arc::new(|| true)).await;
+        assert!(matches!(refused, Err(LabError::Settings(_))));
+    }
+}
