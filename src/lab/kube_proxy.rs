@@ -117,8 +117,7 @@ async fn once<K>(api: &Api<K>, field: Option<&str>, read: &AtomicU8, bit: u8) ->
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let mut list = ListParams::default();
-    list.field_selector = field.map(str::to_owned);
+    let list = ListParams { field_selector: field.map(str::to_owned), ..ListParams::default() };
     let found = api.list(&list).await?;
     read.fetch_or(bit, Ordering::Relaxed);
     let mut watch = WatchParams::default().timeout(WATCH);

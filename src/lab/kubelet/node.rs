@@ -41,7 +41,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
 /// How often a request for a certificate is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the node's status is told when nothing has changed. The kubelet's is 5 min.
-const STATUS: Duration = Duration::from_secs(60);
+const STATUS: Duration = Duration::from_mins(1);
 const LEASES: &str = "kube-node-lease";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
@@ -155,7 +155,7 @@ impl Registration {
         let asked =
             api.create(&PostParams::default(), &asked).await.map_err(said("asking for a certificate"))?;
         let name = asked.metadata.name.unwrap_or_default();
-        let signed = loop {
+        let certificate = loop {
             let status = api.get(&name).await.map_err(said("looking for a certificate"))?.status;
             let status = status.unwrap_or_default();
             let refused = |kind: &&str| ["Denied", "Failed"].contains(kind);
@@ -163,15 +163,15 @@ impl Registration {
             if let Some(kind) = conditions.iter().map(|c| c.type_.as_str()).find(refused) {
                 return Err(format!("the request {name} for a certificate: {kind}"));
             }
-            if let Some(ByteString(signed)) = status.certificate {
-                break signed;
+            if let Some(ByteString(issued)) = status.certificate {
+                break issued;
             }
             sleep(LOOK).await;
         };
         let dir = self.ground.path(&self.flags.cert_dir);
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let dated = format!("{file}-{}.pem", Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S"));
-        write(&dir.join(&dated), &[signed.as_slice(), key.serialize_pem().as_bytes()].concat())?;
+        write(&dir.join(&dated), &[certificate.as_slice(), key.serialize_pem().as_bytes()].concat())?;
         link(&dated, &dir.join(format!("{file}-current.pem")))
     }
 

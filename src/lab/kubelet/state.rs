@@ -66,7 +66,9 @@ impl Pods {
     /// Goes on from what the file says. What was ready has to show it again.
     pub fn open(file: PathBuf) -> Self {
         let mut all = Self::read(&file);
-        all.values_mut().for_each(|pod| pod.ready = false);
+        for pod in all.values_mut() {
+            pod.ready = false;
+        }
         Self { file, all: Arc::new(Mutex::new(all)) }
     }
 
