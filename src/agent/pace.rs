@@ -130,6 +130,7 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::HealthyQuorum { .. }
         | WaitingOn::InSync
         | WaitingOn::Component { .. }
+        | WaitingOn::Service { .. }
         | WaitingOn::ControlPlaneLock { .. } => true,
         WaitingOn::Answer { .. }
         | WaitingOn::OwnInstance

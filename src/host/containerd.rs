@@ -11,12 +11,10 @@ use super::Root;
 use super::command::{self, CommandError};
 use super::files::{self, FileError};
 use super::service::Service;
-use crate::kubernetes::containerd::{CONFIG, has_systemd_cgroups};
+use crate::kubernetes::containerd::{CONFIG, PROGRAM, has_systemd_cgroups};
 use crate::model::containerd::{ContainerdConfiguration, ContainerdObservation, ContainerdVersion};
 use crate::model::{Fact, ServiceName};
 
-/// The program, found on the search path: distributions put it in different places.
-pub const PROGRAM: &str = "containerd";
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 

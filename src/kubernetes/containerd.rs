@@ -6,7 +6,9 @@
 use crate::config::settings::ImageRepository;
 use crate::model::containerd::ContainerdVersion;
 
-/// Where it lies.
+/// The program, found on the search path: distributions put it in different places.
+pub const PROGRAM: &str = "containerd";
+/// Where its configuration lies.
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// Where the socket is that the kubelet talks to.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";

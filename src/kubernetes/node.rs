@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::inputs::loopback_of;
 use super::reserved::{self, NoInterfaceLimits};
 use super::version::KubernetesVersion;
+use super::{RenderedFile, kube_proxy, kubelet, paths};
 use crate::config::settings::{KubernetesSettings, NodeNaming, TaintEffect};
+use crate::model::ServiceLaunch;
 use crate::model::ids::{ClusterName, InstanceId, ParseIdError, Region, Role, Zone};
 use crate::model::node::{
     CapacityType, CgroupVersion, DropIn, InterfaceLimits, KernelVersion, Machine, NodeName,
@@ -218,6 +220,49 @@ impl NodeInputs {
         let swap = (self.machine.swap && !allows_swap).then_some(UnfitMachine::Swap);
         cgroup.into_iter().chain(swap).collect()
     }
+}
+
+/// The programs that read a file when they start, and the files, of those that are rendered.
+const KUBELET_READS: [&str; 2] = [paths::KUBELET_CONFIG, paths::IMAGE_CREDENTIAL_PROVIDERS];
+const KUBE_PROXY_READS: [&str; 2] = [paths::KUBE_PROXY_CONFIG, paths::KUBE_PROXY_KUBECONFIG];
+
+/// What containerd is started with.
+pub fn containerd_launch() -> ServiceLaunch {
+    ServiceLaunch {
+        program: super::containerd::PROGRAM.to_owned(),
+        arguments: Vec::new(),
+        // Its configuration is the machine's own: no change of it is followed.
+        configuration: String::new(),
+    }
+}
+
+/// What the kubelet is started with, from the files that were rendered for the same inputs. `cluster`:
+/// what else it has read when it runs, as the endpoint and the authority in its kubeconfig.
+pub fn kubelet_launch(inputs: &NodeInputs, files: &[RenderedFile], cluster: &[&str]) -> ServiceLaunch {
+    let program = inputs.settings.kubelet_binary.to_string();
+    launch(program, kubelet::arguments(inputs), &KUBELET_READS, files, cluster)
+}
+
+/// What kube-proxy is started with.
+pub fn kube_proxy_launch(inputs: &NodeInputs, files: &[RenderedFile], cluster: &[&str]) -> ServiceLaunch {
+    let program = inputs.settings.kube_proxy_binary.to_string();
+    launch(program, kube_proxy::arguments(), &KUBE_PROXY_READS, files, cluster)
+}
+
+fn launch(
+    program: String,
+    arguments: Vec<String>,
+    reads: &[&str],
+    files: &[RenderedFile],
+    cluster: &[&str],
+) -> ServiceLaunch {
+    let read = files.iter().filter(|file| reads.contains(&file.path.as_str()));
+    let mut parts: Vec<&str> = vec![&program];
+    parts.extend(arguments.iter().map(String::as_str));
+    parts.extend(read.map(|file| file.content.as_str()));
+    parts.extend(cluster);
+    let configuration = super::sha256(&parts);
+    ServiceLaunch { program, arguments, configuration }
 }
 
 #[cfg(test)]

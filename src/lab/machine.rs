@@ -21,7 +21,6 @@ use super::kubelet::program::{self, Ground};
 use super::kubelet::{PodStatus, Pods};
 use super::settings::{Kubernetes, Settings};
 use super::{LabError, process};
-use crate::kubernetes::paths;
 
 /// The port of etcd's clients.
 pub const CLIENT_PORT: u16 = 2379;
@@ -137,62 +136,6 @@ impl Machine {
             restart: settings.restart(),
         };
         tokio::spawn(keeper.run());
-        // Until the agent starts it: this line, and `keep_kubelet`.
-        self.keep_kubelet(settings);
-    }
-
-    /// Starts the stand-in for the kubelet, once there is what it reads and while the agent is kept running, and again
-    /// whenever it ends; it goes on when the agent does not.
-    fn keep_kubelet(&self, settings: &Settings) {
-        if !matches!(settings.kubernetes, Kubernetes::Run(_)) || self.identity.role != "control-plane" {
-            return;
-        }
-        let (machine, restart, mut order) = (self.clone(), settings.restart(), self.order.subscribe());
-        tokio::spawn(async move {
-            const LOOK: Duration = Duration::from_millis(50);
-            while until(&mut order, |order| order != Order::Hold).await == Some(Order::Run) {
-                if ![paths::KUBELET_CONFIG, paths::KUBELET_KUBECONFIG]
-                    .iter()
-                    .all(|path| machine.root().join(&path[1..]).is_file())
-                {
-                    sleep(LOOK).await;
-                    continue;
-                }
-                match machine.spawn_kubelet() {
-                    Ok(mut child) => {
-                        let ended = child.wait().await.map_or_else(|e| e.to_string(), |how| how.to_string());
-                        tracing::info!(node = machine.identity.name, ended, "a kubelet ended");
-                    }
-                    Err(error) => {
-                        let error = super::error::chain(&error);
-                        tracing::error!(node = machine.identity.name, error, "a kubelet does not start");
-                    }
-                }
-                sleep(restart).await;
-            }
-        });
-    }
-
-    fn spawn_kubelet(&self) -> Result<Child, LabError> {
-        let log = self.dir.join("kubelet.log");
-        let open = || File::options().create(true).append(true).open(&log);
-        let (out, err) = (open(), open());
-        let file = |file: std::io::Result<File>| file.map_err(LabError::file("opening", &log));
-        let program = program::place(&self.dir, "kubelet");
-        Command::new(&program)
-            .arg(format!("--config={}", paths::KUBELET_CONFIG))
-            .arg(format!("--kubeconfig={}", paths::KUBELET_KUBECONFIG))
-            .arg(format!("--hostname-override={}", self.identity.instance))
-            .arg(format!("--node-ip={}", self.identity.address))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(file(out)?)
-            .stderr(file(err)?)
-            .process_group(0)
-            .spawn()
-            .map_err(|source| LabError::Spawn { program, source })
     }
 
     /// Its host name, as its pods see it.

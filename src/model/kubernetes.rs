@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::addons::AddonsObservation;
+use super::containerd::ContainerdObservation;
 use super::enrolment::EnrolmentObservation;
 use super::fact::Fact;
 use super::load_balancer::{FoundLoadBalancers, TargetHealth};
 use super::names::ClusterLeaves;
 use super::node::NodeFacts;
 use super::observation::Authority;
+use super::service::{ServiceName, ServiceObservation};
 use crate::config::settings::ApiEndpoint;
 use crate::kubernetes::{Component, KubernetesVersion};
 
@@ -74,6 +76,9 @@ pub struct LoadBalancing {
     pub target: Fact<TargetHealth>,
 }
 
+/// The services that the agent starts on every node, beside containerd.
+pub const NODE_SERVICES: [ServiceName; 2] = [ServiceName::Kubelet, ServiceName::KubeProxy];
+
 /// What is seen of Kubernetes on and around this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +98,10 @@ pub struct KubernetesObservation {
     /// SHA-256, in hexadecimal, of each file on this machine that a control-plane node has beside
     /// manifests and keys.
     pub files: Fact<BTreeMap<String, String>>,
+    /// containerd.
+    pub containerd: ContainerdObservation,
+    /// The services that the agent starts on every node.
+    pub services: BTreeMap<ServiceName, Fact<ServiceObservation>>,
     /// The components.
     pub components: BTreeMap<Component, ComponentObservation>,
     /// Who looks after what quorate keeps in the API; `Known(None)` when there is no such lease. This and
@@ -145,6 +154,8 @@ impl KubernetesObservation {
             authorities: Fact::unknown(why),
             leaves: Fact::unknown(why),
             files: Fact::unknown(why),
+            containerd: ContainerdObservation::unknown(why),
+            services: NODE_SERVICES.map(|service| (service, Fact::unknown(why))).into(),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
             api_lease: Fact::unknown(why),
             first_things: Fact::unknown(why),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId};
+use super::service::ServiceName;
 use super::step::Step;
 use crate::kubernetes::Component;
 
@@ -186,6 +187,13 @@ pub enum WaitingOn {
         /// What it answers, or why there is no answer.
         why: String,
     },
+    /// A service of this machine.
+    Service {
+        /// The service.
+        service: ServiceName,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Another machine to finish changing its control plane.
     ControlPlaneLock {
         /// Who holds the lock.
@@ -208,6 +216,7 @@ impl WaitingOn {
             (Self::Component { component, .. }, Self::Component { component: other, .. }) => {
                 component == other
             }
+            (Self::Service { service, .. }, Self::Service { service: other, .. }) => service == other,
             (Self::EtcdRestart { .. }, Self::EtcdRestart { .. })
             | (Self::HealthyQuorum { .. }, Self::HealthyQuorum { .. }) => true,
             (one, two) => one == two,
@@ -265,6 +274,10 @@ pub enum Subject {
     ApiLease,
     /// The add-ons.
     Addons,
+    /// containerd.
+    Containerd,
+    /// The services of a node.
+    Services,
     /// What is published to workers.
     WorkersObject,
     /// Requests for nodes' certificates.
@@ -297,6 +310,8 @@ impl fmt::Display for Subject {
             Self::FirstThings => "what is kept in the API",
             Self::ApiLease => "the lease on what is kept in the API",
             Self::Addons => "the add-ons",
+            Self::Containerd => "containerd",
+            Self::Services => "kubelet and kube-proxy",
             Self::WorkersObject => "what is published to workers",
             Self::CertificateRequests => "requests for nodes' certificates",
         })
@@ -459,6 +474,18 @@ pub enum Warning {
     LoadBalancerGone {
         /// Its name.
         host: String,
+    },
+    /// A service of this machine is not as it should be.
+    Service {
+        /// The service.
+        service: ServiceName,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The kubelet will not start on a machine like this.
+    UnfitMachine {
+        /// What is wrong, and what to do.
+        why: String,
     },
     /// All workers are in one zone.
     WorkersShareZone {

@@ -60,6 +60,7 @@ impl fmt::Display for WaitingOn {
                  kubernetes.endpoint",
             ),
             Self::Component { component, why } => write!(f, "{component} on this machine to be ready: {why}"),
+            Self::Service { service, why } => write!(f, "{service} on this machine: {why}"),
             Self::ControlPlaneLock { holder } => write!(f, "{holder} to finish changing its control plane"),
         }
     }
@@ -187,6 +188,8 @@ impl fmt::Display for Warning {
                 "the load balancer {host} is gone; certificates and kubeconfigs go on naming it until there is \
                  another"
             ),
+            Self::Service { service, why } => write!(f, "{service}: {why}"),
+            Self::UnfitMachine { why } => f.write_str(why),
             Self::WorkersShareZone { zone, workers } => write!(
                 f,
                 "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
@@ -227,6 +230,7 @@ mod tests {
     use super::super::plan::Subject;
     use super::*;
     use crate::kubernetes::Component;
+    use crate::model::ServiceName;
     use crate::model::ids::{ClusterName, Generation, InstanceId, MemberId, Region};
 
     fn one() -> Slot {
@@ -304,6 +308,10 @@ mod tests {
             (
                 WaitingOn::Component { component: Component::Scheduler, why: text("refused") },
                 vec![text("kube-scheduler"), text("refused")],
+            ),
+            (
+                WaitingOn::Service { service: ServiceName::Containerd, why: text("not installed") },
+                vec![text("containerd"), text("not installed")],
             ),
             (WaitingOn::ControlPlaneLock { holder: instance() }, vec![text(INSTANCE)]),
         ]
@@ -393,6 +401,11 @@ mod tests {
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
             (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
             (
+                Warning::Service { service: ServiceName::Kubelet, why: text("exit status 1") },
+                vec![text("kubelet"), text("exit status 1")],
+            ),
+            (Warning::UnfitMachine { why: text("swap is on") }, vec![text("swap is on")]),
+            (
                 Warning::WorkersShareZone { zone: text("eu-west-1a"), workers: 4 },
                 vec![text("eu-west-1a"), text("4 workers")],
             ),
@@ -441,6 +454,7 @@ mod tests {
             WaitingOn::LoadBalancer => 19,
             WaitingOn::Component { .. } => 20,
             WaitingOn::ControlPlaneLock { .. } => 21,
+            WaitingOn::Service { .. } => 22,
         }
     }
 
@@ -485,6 +499,8 @@ mod tests {
             Warning::AddonLeftovers { .. } => 9,
             Warning::HealthCheckNeverPasses { .. } => 10,
             Warning::WorkersShareZone { .. } => 11,
+            Warning::Service { .. } => 12,
+            Warning::UnfitMachine { .. } => 13,
         }
     }
 
@@ -509,7 +525,7 @@ mod tests {
 
     #[test]
     fn every_wait_names_what_would_end_it() {
-        check(&waits(), 22, kind_of_wait);
+        check(&waits(), 23, kind_of_wait);
     }
 
     #[test]
@@ -519,6 +535,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 12, kind_of_warning);
+        check(&warnings(), 14, kind_of_warning);
     }
 }

@@ -7,14 +7,20 @@ use tokio::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::config::settings::ControlPlaneKind;
+use crate::host::containerd::Containerd;
 use crate::host::manifests::Manifests;
+use crate::host::service::Service;
 use crate::host::{Root, capacity, files};
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
+use crate::model::containerd::ContainerdObservation;
 use crate::model::fact::chain;
-use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, LoadBalancing, Readiness};
+use crate::model::kubernetes::{
+    ComponentObservation, KubernetesObservation, LoadBalancing, NODE_SERVICES, Readiness,
+};
 use crate::model::load_balancer::TargetHealth;
 use crate::model::node::{InstanceFacts, NodeFacts};
-use crate::model::{Fact, Role};
+use crate::model::service::ServiceObservation;
+use crate::model::{Fact, Role, ServiceName};
 use crate::pki;
 use crate::reach::Reach;
 
@@ -37,12 +43,14 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     if !founded {
         return KubernetesObservation::unknown("not asked for: there is no cluster yet");
     }
-    let (load_balancing, authorities, version, components, node) = tokio::join!(
+    let (load_balancing, authorities, version, components, node, containerd, services) = tokio::join!(
         load_balancing(reach, &mut memory.balancing),
         objects::authority(reach, &mut memory.cluster_authorities, objects::CLUSTER),
         version(reach),
         components(reach),
         node(reach, &mut memory.instance),
+        containerd(reach),
+        services(reach),
     );
     let remembered_endpoint = reach.last_endpoint().into();
     let (api_lease, first_things, addons) =
@@ -57,6 +65,8 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         leaves: pki::cluster_leaves::inspect(&reach.root.path(paths::KUBERNETES), reach.owners().as_ref())
             .into(),
         files: written(reach),
+        containerd,
+        services,
         components,
         api_lease,
         first_things,
@@ -72,11 +82,21 @@ pub(super) async fn again(
     mut seen: KubernetesObservation,
 ) -> KubernetesObservation {
     if seen.version.is_known() {
-        seen.components = components(reach).await;
+        (seen.components, seen.services) = tokio::join!(components(reach), services(reach));
         api::again(reach, &mut memory.addons, &mut seen).await;
         seen.enrolment = enrolment::look(reach, &mut memory.enrolment, &seen.api_lease).await;
     }
     seen
+}
+
+async fn containerd(reach: &Reach) -> ContainerdObservation {
+    Containerd::of(&reach.root).observe().await
+}
+
+async fn services(reach: &Reach) -> BTreeMap<ServiceName, Fact<ServiceObservation>> {
+    let looks = NODE_SERVICES
+        .map(|name| async move { (name, Service::of(&reach.root, name).observe().await.into()) });
+    futures_util::future::join_all(looks).await.into_iter().collect()
 }
 
 /// The version in the settings, else that of the machine's kubelet.

@@ -71,11 +71,13 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
     let found = course.need(&seen.kubernetes.files, Subject::KubernetesFiles)?;
     let wanted: Vec<RenderedFile> =
-        rendered.files.into_iter().filter(|file| found.get(&file.path) != Some(&file.digest())).collect();
+        rendered.files.iter().filter(|file| found.get(&file.path) != Some(&file.digest())).cloned().collect();
     if !wanted.is_empty() || seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
         course.steps.push(Step::WriteKubernetesFiles { files: wanted, endpoint: endpoint.clone() });
     }
     roll_out(seen, me, view, rendered.manifests.into_iter().collect(), &mut course)?;
+    // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
+    super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
     for (component, found) in &seen.kubernetes.components {
         if let Readiness::NotReady(why) = &found.readiness {
             return Err(course.wait(WaitingOn::Component { component: *component, why: why.clone() }));

@@ -15,6 +15,7 @@
 //! | [`upkeep`] | what a healthy member keeps in order |
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
+//! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
@@ -31,6 +32,7 @@ mod evidence;
 mod founding;
 mod joining;
 mod member;
+mod node;
 mod upkeep;
 mod volume;
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use quorate::config::Settings;
 use quorate::config::settings::AddonName;
 use quorate::kubernetes::Component;
+use quorate::model::containerd::{ContainerdConfiguration, ContainerdObservation};
 use quorate::model::enrolment::{EnrolmentObservation, JoinObservation, JoinTerms, PublishedJoin};
 use quorate::model::kubernetes::{
     ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
-    Readiness, Rollout, RolloutState,
+    NODE_SERVICES, Readiness, Rollout, RolloutState,
 };
 use quorate::model::load_balancer::{
     FoundLoadBalancers, HealthCheck, LoadBalancer, LoadBalancerKind, Scheme, TargetHealth,
@@ -16,6 +17,7 @@ use quorate::model::load_balancer::{
 use quorate::model::names::ClusterLeaves;
 use quorate::model::node::{CgroupVersion, InstanceFacts, Machine, NodeFacts};
 use quorate::model::plan::Subject;
+use quorate::model::service::ServiceObservation;
 use quorate::model::*;
 use quorate::plan::plan as plan_of;
 
@@ -104,9 +106,19 @@ fn bare() -> Observation {
                 applied: Fact::Known([].into()),
                 holding: Fact::Known(Vec::new()),
             },
+            containerd: ContainerdObservation {
+                version: Fact::Known(Some("2.1.4".parse().unwrap())),
+                service: Fact::Known(stopped()),
+                configuration: Fact::Known(ContainerdConfiguration::Absent),
+            },
+            services: NODE_SERVICES.map(|service| (service, Fact::Known(stopped()))).into(),
             enrolment: nobody_joins(),
         };
     })
+}
+
+pub fn stopped() -> ServiceObservation {
+    ServiceObservation { state: ServiceState::Stopped, started_with: None, since: None }
 }
 
 /// What workers are told.
@@ -246,6 +258,21 @@ pub fn apply(seen: &mut Observation, step: Step) {
         Step::PruneAddon { name } => {
             applied_addons(seen).remove(&name);
         }
+        Step::ConfigureContainerd { .. } => {
+            seen.kubernetes.containerd.configuration =
+                Fact::Known(ContainerdConfiguration::Present { systemd_cgroups: true });
+        }
+        Step::StartService { service, launch } | Step::RestartService { service, launch } => {
+            let found = Fact::Known(ServiceObservation {
+                state: ServiceState::Running,
+                started_with: Some(launch.configuration),
+                since: Some(at),
+            });
+            match service {
+                ServiceName::Containerd => seen.kubernetes.containerd.service = found,
+                other => drop(seen.kubernetes.services.insert(other, found)),
+            }
+        }
         Step::PublishJoin { terms, token_life_s } => {
             seen.kubernetes.enrolment.join.published = published(terms, at + token_life_s * 1000);
         }
@@ -331,6 +358,10 @@ fn it_is_made_in_order_and_then_nothing_is_left_to_do() {
         "rollOut",
         "rollOut",
         "rollOut",
+        "configureContainerd",
+        "startService",
+        "startService",
+        "startService",
     ];
     assert_eq!(done, expected);
     assert!(matches!(waits_for(&seen), WaitingOn::Component { component: Component::ApiServer, .. }));

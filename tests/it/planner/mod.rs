@@ -13,6 +13,7 @@ mod founding;
 mod joining;
 mod keeping;
 mod member;
+mod node;
 mod properties;
 mod scene;
 mod sources;

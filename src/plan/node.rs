@@ -1,0 +1,118 @@
+//! A node's services: containerd, kubelet and kube-proxy.
+//!
+//! A service that runs goes on running while an answer about it is missing. One is started anew when what
+//! it reads at its start is not what it was started with; the pods of a node do not notice that.
+
+use crate::kubernetes::{self, NodeInputs, RenderedFile};
+use crate::model::containerd::ContainerdConfiguration;
+use crate::model::kubernetes::KubernetesObservation;
+use crate::model::plan::Subject;
+use crate::model::{Fact, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning};
+
+use super::course::{Course, Next};
+
+/// containerd runs, with a configuration that the kubelet can work with; or else what is missing.
+pub(super) fn containerd(seen: &KubernetesObservation, course: &mut Course) -> Next<()> {
+    let seen = &seen.containerd;
+    let runs = matches!(&seen.service, Fact::Known(service) if service.state == ServiceState::Running);
+    let missing = |why: String| WaitingOn::Service { service: ServiceName::Containerd, why };
+    let version = match &seen.version {
+        Fact::Known(Some(version)) => *version,
+        Fact::Known(None) => {
+            return Err(
+                course.wait(missing("it is not installed: install containerd 2 on the image".to_owned()))
+            );
+        }
+        Fact::Unknown(why) if runs => {
+            course.warn(Warning::Answer { subject: Subject::Containerd, why: why.clone() });
+            return Ok(());
+        }
+        Fact::Unknown(why) => {
+            let on = WaitingOn::Answer { about: Subject::Containerd, why: why.clone() };
+            return Err(course.wait(on));
+        }
+    };
+    if let Err(unfit) = version.check() {
+        let why = unfit.to_string();
+        if !runs {
+            return Err(course.wait(missing(why)));
+        }
+        course.warn(Warning::Service { service: ServiceName::Containerd, why });
+    }
+    if let Some(why) = seen.warning() {
+        course.warn(Warning::Service { service: ServiceName::Containerd, why: why.to_owned() });
+    }
+    let configured = course.need(&seen.configuration, Subject::Containerd)?;
+    if *configured == ContainerdConfiguration::Absent {
+        course.steps.push(Step::ConfigureContainerd { version });
+    }
+    let service = course.need(&seen.service, Subject::Containerd)?;
+    let launch = kubernetes::node::containerd_launch();
+    match &service.state {
+        // It reads its configuration when it starts.
+        ServiceState::Running if *configured == ContainerdConfiguration::Absent => {
+            course.steps.push(Step::RestartService { service: ServiceName::Containerd, launch });
+        }
+        ServiceState::Running => {}
+        ServiceState::Stopped => {
+            course.steps.push(Step::StartService { service: ServiceName::Containerd, launch });
+        }
+        ServiceState::Failed(why) => {
+            course.warn(Warning::Service { service: ServiceName::Containerd, why: why.clone() });
+            course.steps.push(Step::StartService { service: ServiceName::Containerd, launch });
+        }
+    }
+    Ok(())
+}
+
+/// kubelet or kube-proxy runs with this; or else it is started, or started anew.
+pub(super) fn service(
+    seen: &KubernetesObservation,
+    service: ServiceName,
+    launch: ServiceLaunch,
+    course: &mut Course,
+) {
+    let found = match seen.services.get(&service) {
+        Some(Fact::Known(found)) => found,
+        Some(Fact::Unknown(why)) => {
+            return course.warn(Warning::Answer { subject: Subject::Services, why: why.clone() });
+        }
+        None => return,
+    };
+    match &found.state {
+        ServiceState::Running if found.started_with.as_ref() == Some(&launch.configuration) => {}
+        ServiceState::Running => course.steps.push(Step::RestartService { service, launch }),
+        ServiceState::Stopped => course.steps.push(Step::StartService { service, launch }),
+        ServiceState::Failed(why) => {
+            course.warn(Warning::Service { service, why: why.clone() });
+            course.steps.push(Step::StartService { service, launch });
+        }
+    }
+}
+
+/// All three of a node whose kubelet has its identity.
+pub(super) fn services(
+    seen: &KubernetesObservation,
+    inputs: &NodeInputs,
+    files: &[RenderedFile],
+    cluster: &[&str],
+    course: &mut Course,
+) -> Next<()> {
+    unfit(inputs, course);
+    containerd(seen, course)?;
+    service(seen, ServiceName::Kubelet, kubernetes::node::kubelet_launch(inputs, files, cluster), course);
+    service(
+        seen,
+        ServiceName::KubeProxy,
+        kubernetes::node::kube_proxy_launch(inputs, files, cluster),
+        course,
+    );
+    Ok(())
+}
+
+/// What the kubelet will not start with is said before it has failed.
+pub(super) fn unfit(inputs: &NodeInputs, course: &mut Course) {
+    for unfit in inputs.unfit() {
+        course.warn(Warning::UnfitMachine { why: unfit.to_string() });
+    }
+}
