@@ -296,6 +296,15 @@ impl Laboratory {
         })
     }
 
+    /// An object of the cluster's, as it lies in the bucket.
+    pub fn object(&self, key: &str) -> Option<axum::body::Bytes> {
+        let key = format!("{CLUSTER}/{key}");
+        self.inner.region.with(|world| {
+            let object = world.get_object(&Caller::Operator, BUCKET, &key);
+            object.ok().map(|object| object.body.clone())
+        })
+    }
+
     /// Deletes the charter, as a person might by mistake.
     pub fn delete_charter(&self) -> Result<(), LabError> {
         self.ask("the charter's end", |w| w.delete_object(&Caller::Operator, BUCKET, CHARTER))

@@ -110,8 +110,12 @@ pub(super) fn services(
     Ok(())
 }
 
-/// What the kubelet will not start with is said before it has failed.
-pub(super) fn unfit(inputs: &NodeInputs, course: &mut Course) {
+/// What the kubelet will not start with is said before it has failed. Machines that share one host stand
+/// for machines, and their host is not the machine that a kubelet would start on.
+fn unfit(inputs: &NodeInputs, course: &mut Course) {
+    if inputs.shares_host() {
+        return;
+    }
     for unfit in inputs.unfit() {
         course.warn(Warning::UnfitMachine { why: unfit.to_string() });
     }

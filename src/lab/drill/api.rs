@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
-use super::{Options, Report, Stage, Unmet, addons};
+use super::{Options, Report, Stage, Unmet, addons, enrolment};
 use crate::cluster_api::ApiClient;
 use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
@@ -43,6 +43,7 @@ pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Res
     let kubernetes = Kubernetes::here().map_err(Unmet::Broken)?;
     let mut stage = Stage::build("control-plane", options, |settings| {
         settings.kubernetes = kubernetes;
+        settings.workers = 1;
         settings.configuration.extend(addons::configuration());
     })
     .await?;
@@ -55,6 +56,7 @@ pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Res
         ("leasesMovedMs", told.leases_moved),
         ("firstThingsBackMs", told.repaired),
         ("addonsAppliedMs", told.addons),
+        ("workerCertifiedMs", told.certified),
     ] {
         if let Some(time) = value {
             report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -73,6 +75,7 @@ struct Told {
     leases_moved: Option<Duration>,
     repaired: Option<Duration>,
     addons: Option<Duration>,
+    certified: Option<Duration>,
     writes: u64,
 }
 
@@ -97,6 +100,7 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
 
 async fn misfortunes(stage: &mut Stage, admin: &Config, told: &mut Told) -> Result<(), Unmet> {
     secrets_are_encrypted(stage, admin).await?;
+    told.certified = Some(enrolment::machines_join(stage, admin).await?);
     let mut drill = addons::Addons::of(stage, client(admin)?);
     told.addons = Some(drill.are_applied().await?);
     drill.change().await?;

@@ -12,6 +12,7 @@ mod addons;
 mod api;
 mod charter;
 mod crash;
+mod enrolment;
 mod form;
 mod replace;
 mod report;
