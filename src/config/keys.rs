@@ -82,7 +82,7 @@ const VOLUME_PATTERN: &str = "^(/[!-9;-~]+)+:(/[!-9;-~]+)+(:rw)?$";
 pub(super) const SCHEDULER_EXAMPLE: &str =
     "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration}";
 
-/// All keys, in the order in which they are shown.
+/// All keys, in the order in which they are shown: those of one part lie together.
 pub(super) static KEYS: &[Key] = &[
     Key {
         path: "cluster",
@@ -276,6 +276,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Text(text::<ProgramPath>("^(/[!-.0-~]+)+$", "/usr/bin/kubelet")),
         default: Default::Value("/usr/bin/kubelet"),
         doc: "Path of the kubelet's program.",
+    },
+    Key {
+        path: "kubernetes.kubelet.maxPods",
+        kind: Kind::Integer { min: 1, max: 1_000, unit: "pods" },
+        default: Default::Unset("110, or what the network has addresses for"),
+        doc: "Most pods on the node; memory reserved for Kubernetes grows with it.",
     },
     Key {
         path: "kubernetes.kubeProxy.binary",
@@ -509,12 +515,6 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::List(text::<NodeTaint>(TAINT_PATTERN, "example.com/pool=batch:NoSchedule").by(node::key)),
         default: Default::Unset("none"),
         doc: "Taints that the node registers with, beside the control plane's own.",
-    },
-    Key {
-        path: "kubernetes.kubelet.maxPods",
-        kind: Kind::Integer { min: 1, max: 1_000, unit: "pods" },
-        default: Default::Unset("110, or what the network has addresses for"),
-        doc: "Most pods on the node; memory reserved for Kubernetes grows with it.",
     },
     Key {
         path: "founding.patience",

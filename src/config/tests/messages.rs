@@ -357,7 +357,7 @@ fn the_pods_network_and_their_number_go_together() {
         ),
         (
             "{nodeLabels: [node-role.kubernetes.io/worker=]}",
-            ["`kubernetes.nodeLabels`", "a kubelet is not let"],
+            ["`kubernetes.nodeLabels[0]` is `node-role.kubernetes.io/worker=`", "a kubelet is not let"],
         ),
     ] {
         let errors = errors_in(&format!("kubernetes: {kubernetes}\n"));
