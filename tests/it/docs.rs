@@ -7,6 +7,7 @@ use quorate::exit::Exit;
 use quorate::lab::drill::Drill;
 use quorate::model::plan::Subject;
 use quorate::model::{Halt, WaitingOn, Warning};
+use quorate::reach::JOIN;
 use quorate::telemetry::status::{KubernetesStatus, MemberStatus, Status, VERSION};
 
 fn repository() -> &'static Path {
@@ -151,11 +152,52 @@ fn permissions_name_every_call_to_ec2_and_load_balancers_and_no_other() {
         assert_eq!(named, calls, "{files:?}");
     }
     // And the policy allows what the table says.
-    let policy = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(allowed(&statements(policy(&page, 1))), set(&documented));
+}
+
+#[test]
+fn permissions_name_every_call_to_auto_scaling_and_s3_and_no_other() {
+    let page = read("docs/permissions.md");
+    let documented = names(section(&page, "## Control plane"));
+    for (service, file) in [("autoscaling:", "src/aws/autoscaling.rs"), ("s3:", "src/aws/objects.rs")] {
+        let source: String = read(file).split_whitespace().collect();
+        let calls: BTreeSet<String> = source
+            .split("self.client.")
+            .skip(1)
+            .filter_map(|rest| rest.split('(').next())
+            // S3 has one permission for both of its ways to list.
+            .map(|method| if method == "list_objects_v2" { "list_bucket" } else { method })
+            .map(|method| method.split('_').map(capitalized).collect())
+            .collect();
+        let named = documented.iter().filter_map(|name| name.strip_prefix(service)).map(str::to_owned);
+        assert_eq!(named.collect::<BTreeSet<String>>(), calls, "{file}");
+    }
+}
+
+#[test]
+fn workers_may_read_what_they_are_told_and_nothing_else() {
+    let page = read("docs/permissions.md");
+    assert_eq!(names(section(&page, "## Workers")), ["s3:GetObject"]);
+    let statements = statements(policy(&page, 2));
+    let [only] = &statements[..] else { panic!("one statement: {statements:#?}") };
+    assert_eq!((&only["Effect"], &only["Action"]), (&"Allow".into(), &"s3:GetObject".into()));
+    // All that is published to them lies there, and no private key does.
+    let folder = JOIN.split_once('/').unwrap().0;
+    assert_eq!(only["Resource"], format!("arn:aws:s3:::demo-quorate/demo/{folder}/*"));
+}
+
+/// The statements of the page's policy of this number, from 1.
+fn policy(page: &str, number: usize) -> &str {
+    page.split("```json").nth(number).and_then(|rest| rest.split("```").next()).unwrap()
+}
+
+fn statements(policy: &str) -> Vec<serde_json::Value> {
     let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
-    let allowed: BTreeSet<&str> = policy["Statement"]
-        .as_array()
-        .unwrap()
+    policy["Statement"].as_array().unwrap().clone()
+}
+
+fn allowed(statements: &[serde_json::Value]) -> BTreeSet<&str> {
+    statements
         .iter()
         .flat_map(|statement| match &statement["Action"] {
             serde_json::Value::Array(actions) => {
@@ -163,8 +205,11 @@ fn permissions_name_every_call_to_ec2_and_load_balancers_and_no_other() {
             }
             action => Vec::from_iter(action.as_str()),
         })
-        .collect();
-    assert_eq!(allowed, set(&documented));
+        .collect()
+}
+
+fn capitalized(word: &str) -> String {
+    format!("{}{}", word[..1].to_ascii_uppercase(), &word[1..])
 }
 
 #[test]
