@@ -9,6 +9,7 @@ use quorate::lab::region::{
     AccessRule, EventKind, GroupSpec, HookResult, HookSpec, RegionConfig, Service, Timings, Transition,
     WorldConfig,
 };
+use quorate::model::{InstanceId, InstanceState};
 
 use super::endpoints::{Endpoints, OPERATOR, SOON, ZONES, config, s3_client, tags};
 use super::http;
@@ -100,6 +101,21 @@ async fn volumes_come_in_pages() {
     assert_eq!(sizes, [5, 2]);
     let both = e.ec2.describe_volumes().max_results(5).volume_ids("vol-1").send().await.unwrap_err();
     assert_eq!(both.code(), Some("InvalidParameterCombination"));
+}
+
+#[tokio::test]
+async fn a_terminated_instance_is_not_found_by_the_name_that_it_had() {
+    let e = Endpoints::simulated().await;
+    let id: InstanceId = e.instance(ZONES[0], &tags(&[])).await.parse().unwrap();
+    let (cluster, ec2) = ("c1".parse().unwrap(), e.agents().await.ec2);
+    let found = ec2.node_instances(&cluster, std::slice::from_ref(&id), &[]).await.unwrap();
+    let names = [found[&id].private_dns_name.clone().unwrap()];
+    assert_eq!(ec2.node_instances(&cluster, &[], &names).await.unwrap(), found);
+    e.terminate(id.as_str()).await;
+    assert!(ec2.node_instances(&cluster, &[], &names).await.unwrap().is_empty());
+    let gone = &ec2.node_instances(&cluster, std::slice::from_ref(&id), &[]).await.unwrap()[&id];
+    assert_eq!((gone.state, &gone.private_dns_name), (InstanceState::Terminated, &None));
+    assert!(gone.addresses.is_empty() && gone.dns_names.is_empty(), "{gone:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@ use futures_util::FutureExt;
 
 use quorate::lab::region::{BalancerKind, BalancerSpec, CheckSpec, PoolSpec};
 use quorate::model::{
-    FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Scheme, TargetGroupArn, TargetHealth, TargetId, Unfit,
+    FoundLoadBalancers, InstanceId, InstanceState, LoadBalancer, LoadBalancerKind, Role, Scheme,
+    TargetGroupArn, TargetHealth, TargetId, Unfit,
 };
 
 use super::endpoints::{Endpoints, ZONES, tags};
@@ -32,6 +33,7 @@ checks![
     instances_are_found_by_id_tag_key_state_and_zone,
     a_missing_instance_is_an_error_by_id_and_nothing_by_filter,
     a_terminated_instance_is_still_described,
+    nodes_are_found_by_id_and_by_private_dns_name,
     instances_come_in_pages_without_gap_or_overlap,
     volumes_are_created_with_tags_and_found_by_every_filter,
     a_missing_volume_is_an_error_by_id_and_nothing_by_filter,
@@ -133,6 +135,34 @@ async fn a_terminated_instance_is_still_described(e: &Endpoints) {
     let answer = e.ec2.describe_instances().instance_ids(&id).send().await.unwrap();
     let state = answer.reservations()[0].instances()[0].state().unwrap().name().unwrap().as_str().to_owned();
     assert_eq!(state, "terminated");
+}
+
+async fn nodes_are_found_by_id_and_by_private_dns_name(e: &Endpoints) {
+    let ours = tags(&[("quorate:cluster", "nodes"), ("quorate:role", "worker")]);
+    let id: InstanceId = e.instance(ZONES[1], &ours).await.parse().unwrap();
+    let other: InstanceId = e.instance(ZONES[1], &ours).await.parse().unwrap();
+    let (cluster, ec2) = ("nodes".parse().unwrap(), e.agents().await.ec2);
+    let missing: InstanceId = "i-0123456789abcdef0".parse().unwrap();
+    let found = ec2.node_instances(&cluster, &[id.clone(), missing], &[]).await.unwrap();
+    let [(found_id, node)] = &Vec::from_iter(found.clone())[..] else {
+        panic!("one, and no other: {found:?}")
+    };
+    assert_eq!(*found_id, id);
+    assert_eq!((node.state, node.role), (InstanceState::Running, Some(Role::Worker)));
+    assert_eq!(node.zone.as_ref().unwrap().as_str(), ZONES[1]);
+    let name = node.private_dns_name.clone().unwrap();
+    assert!(name.ends_with(".eu-west-1.compute.internal"), "{name}");
+    assert!(node.dns_names.contains(&name));
+    let told = ec2.instances_by_id(&cluster, std::slice::from_ref(&id)).await.unwrap();
+    assert!(node.addresses.contains(&told[&id].address.unwrap().into()), "{node:?}");
+    let by_name = |names: Vec<String>| {
+        let (cluster, ec2) = (&cluster, &ec2);
+        async move { ec2.node_instances(cluster, &[], &names).await.unwrap() }
+    };
+    assert_eq!(by_name(vec![name.clone(), "nobody.eu-west-1.compute.internal".to_owned()]).await, found);
+    assert!(by_name(vec!["nobody.eu-west-1.compute.internal".to_owned()]).await.is_empty());
+    let both = ec2.node_instances(&cluster, &[other.clone()], &[name]).await.unwrap();
+    assert_eq!(BTreeSet::from_iter(both.into_keys()), BTreeSet::from([id, other]));
 }
 
 async fn instances_come_in_pages_without_gap_or_overlap(e: &Endpoints) {

@@ -126,7 +126,8 @@ fn instance_fits(instance: &Instance, filter: &Filter, region: &str) -> Result<b
         return Ok(fits);
     }
     match filter.name.as_str() {
-        "private-dns-name" => Ok(filter.fits(&instance.host_name(region))),
+        // The name is gone with the instance: the next one with its address has it.
+        "private-dns-name" => Ok(!instance.is_terminated() && filter.fits(&instance.host_name(region))),
         "instance-id" => Ok(filter.fits(instance.id.as_str())),
         "instance-state-name" => Ok(filter.fits(instance.state.name())),
         "availability-zone" => Ok(filter.fits(&instance.zone)),
@@ -217,7 +218,7 @@ fn instance_content(x: &mut Xml, i: &Instance, view: &View, region: &str) {
         x.text("tenancy", "default");
     });
     // An instance that is gone has no address any more.
-    if i.state.name() != "terminated" {
+    if !i.is_terminated() {
         x.text("privateDnsName", i.host_name(region));
         x.text("privateIpAddress", i.private_ip);
     }

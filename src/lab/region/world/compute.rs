@@ -183,6 +183,11 @@ impl Instance {
         format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal")
     }
 
+    /// Whether it is gone: with it go its address and its name.
+    pub fn is_terminated(&self) -> bool {
+        self.state == InstanceState::Terminated
+    }
+
     /// Whether EC2 counts it among the living.
     pub fn exists(&self) -> bool {
         matches!(self.state, InstanceState::Pending | InstanceState::Running)
