@@ -152,3 +152,106 @@ fn decode(found: &CertificateSigningRequest, signer: NodeSigner) -> Option<Certi
         told: annotations.and_then(|annotations| annotations.get(TOLD).cloned()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequestStatus;
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    const USER: &str = "system:node:i-0123456789abcdef0";
+
+    fn pending() -> CertificateSigningRequest {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(DnType::CommonName, USER);
+        let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let mut found: CertificateSigningRequest = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "csr-abcde", "resourceVersion": "17" },
+            "spec": {
+                "request": "",
+                "signerName": NodeSigner::Client.name(),
+                "username": "system:bootstrap:abcdef",
+                "groups": ["system:bootstrappers", "system:authenticated"],
+                "usages": ["digital signature", "client auth"],
+            },
+        }))
+        .unwrap();
+        found.spec.request = ByteString(pem.into_bytes());
+        found
+    }
+
+    fn with_status(status: CertificateSigningRequestStatus) -> CertificateSigningRequest {
+        CertificateSigningRequest { status: Some(status), ..pending() }
+    }
+
+    #[test]
+    fn a_pending_request_is_told_with_who_asks_and_for_what() {
+        let request = decode(&pending(), NodeSigner::Client).unwrap();
+        assert_eq!((request.name.as_str(), request.version.as_str()), ("csr-abcde", "17"));
+        assert_eq!(
+            (request.signer, request.requester.as_str()),
+            (NodeSigner::Client, "system:bootstrap:abcdef")
+        );
+        let set = |texts: [&str; 2]| texts.map(str::to_owned).into();
+        assert_eq!(request.groups, set(["system:authenticated", "system:bootstrappers"]));
+        assert_eq!(request.usages, set(["client auth", "digital signature"]));
+        assert_eq!(request.subject.as_ref().unwrap().common_names, [USER]);
+        assert_eq!((request.node(), request.told.as_deref()), (Some("i-0123456789abcdef0"), None));
+    }
+
+    #[test]
+    fn a_request_that_somebody_decided_on_is_left_out() {
+        for kind in ["Approved", "Denied", "Failed"] {
+            let condition = CertificateSigningRequestCondition {
+                type_: kind.to_owned(),
+                status: "True".to_owned(),
+                ..CertificateSigningRequestCondition::default()
+            };
+            let decided =
+                CertificateSigningRequestStatus { conditions: Some(vec![condition]), certificate: None };
+            assert_eq!(decode(&with_status(decided), NodeSigner::Client), None, "{kind}");
+        }
+        let signed = CertificateSigningRequestStatus {
+            conditions: None,
+            certificate: Some(ByteString(b"-----BEGIN CERTIFICATE-----".to_vec())),
+        };
+        assert_eq!(decode(&with_status(signed), NodeSigner::Client), None);
+    }
+
+    #[test]
+    fn a_status_that_says_nothing_decides_nothing() {
+        for status in [
+            CertificateSigningRequestStatus::default(),
+            CertificateSigningRequestStatus {
+                conditions: Some(Vec::new()),
+                certificate: Some(ByteString(Vec::new())),
+            },
+        ] {
+            assert!(decode(&with_status(status), NodeSigner::Client).is_some());
+        }
+    }
+
+    #[test]
+    fn why_a_request_was_left_before_is_read_back() {
+        let mut left = pending();
+        left.metadata.annotations = Some(BTreeMap::from([
+            ("other".to_owned(), "else".to_owned()),
+            (TOLD.to_owned(), "EC2 knows no such instance".to_owned()),
+        ]));
+        let told = decode(&left, NodeSigner::Serving).unwrap().told;
+        assert_eq!(told.as_deref(), Some("EC2 knows no such instance"));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_read_is_told_with_why() {
+        let mut odd = pending();
+        odd.spec.request = ByteString(b"nothing".to_vec());
+        let request = decode(&odd, NodeSigner::Client).unwrap();
+        assert!(request.subject.as_ref().is_err_and(|why| why.contains("no PEM block")), "{request:?}");
+        assert_eq!(request.node(), None);
+    }
+}

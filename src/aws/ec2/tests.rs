@@ -371,3 +371,133 @@ async fn tags_are_set_together() {
     assert_eq!(request.field("Tag.2.Key"), "quorate:slot");
     assert_eq!(request.field("Tag.2.Value"), "1");
 }
+
+const NAME: &str = "ip-10-0-1-5.eu-west-1.compute.internal";
+
+/// An instance with two interfaces, of which the second has IPv6 only beside its private address.
+fn node(id: &str) -> String {
+    let tags = tag_set(&PEER);
+    format!(
+        "<item><reservationId>r-1</reservationId><instancesSet><item><instanceId>{id}</instanceId>\
+         <instanceState><code>16</code><name>running</name></instanceState>\
+         <privateDnsName>{NAME}</privateDnsName>\
+         <dnsName>ec2-203-0-113-5.eu-west-1.compute.amazonaws.com</dnsName>\
+         <privateIpAddress>10.0.1.5</privateIpAddress><ipAddress>203.0.113.5</ipAddress>\
+         <placement><availabilityZone>eu-west-1a</availabilityZone></placement>\
+         <networkInterfaceSet><item><privateIpAddressesSet>\
+         <item><privateIpAddress>10.0.1.5</privateIpAddress>\
+         <association><publicIp>203.0.113.5</publicIp></association></item>\
+         <item><privateIpAddress>10.0.1.6</privateIpAddress>\
+         <association><publicIp>203.0.113.6</publicIp></association></item>\
+         </privateIpAddressesSet></item>\
+         <item><privateIpAddressesSet><item><privateIpAddress>10.0.9.5</privateIpAddress></item>\
+         </privateIpAddressesSet><ipv6AddressesSet><item><ipv6Address>2001:db8::5</ipv6Address></item>\
+         </ipv6AddressesSet></item></networkInterfaceSet>{tags}</item></instancesSet></item>"
+    )
+}
+
+#[tokio::test]
+async fn a_node_has_the_addresses_of_all_its_interfaces_and_all_its_names() {
+    let (server, ec2) = server(|_| instances(&node(A), "")).await;
+    let found = ec2.node_instances(&cluster(), &[id(A)], &[]).await.unwrap();
+    let node = &found[&id::<InstanceId>(A)];
+    assert_eq!((node.state, node.role), (InstanceState::Running, Some(Role::ControlPlane)));
+    assert_eq!(node.zone.as_ref().unwrap().as_str(), "eu-west-1a");
+    assert_eq!(node.private_dns_name.as_deref(), Some(NAME));
+    let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
+    let all = ["10.0.1.5", "10.0.1.6", "10.0.9.5", "203.0.113.5", "203.0.113.6", "2001:db8::5"];
+    assert_eq!(addresses, all);
+    let names: Vec<_> = node.dns_names.iter().map(String::as_str).collect();
+    assert_eq!(names, ["ec2-203-0-113-5.eu-west-1.compute.amazonaws.com", NAME]);
+    assert_eq!(server.seen().len(), 1, "no names are given, so nobody is asked for by name");
+}
+
+#[tokio::test]
+async fn a_node_without_public_names_or_addresses_has_none() {
+    let gone = instance(A, "terminated", &[("quorate:cluster", "other"), ("quorate:role", "worker")])
+        .replace("<tagSet>", "<privateDnsName/><dnsName/><ipAddress/><tagSet>");
+    let (_server, ec2) = server(move |_| instances(&gone, "")).await;
+    let found = ec2.node_instances(&cluster(), &[id(A)], &[]).await.unwrap();
+    let node = &found[&id::<InstanceId>(A)];
+    assert_eq!((node.state, node.role), (InstanceState::Terminated, None), "another cluster's role");
+    assert_eq!(node.private_dns_name, None);
+    assert!(node.addresses.is_empty() && node.dns_names.is_empty(), "{node:?}");
+}
+
+#[tokio::test]
+async fn nodes_are_asked_for_by_id_and_by_name_in_portions_and_read_to_the_last_page() {
+    let (server, ec2) = server(|request| {
+        let by_name = request.field("Filter.1.Name") == "private-dns-name";
+        match (by_name, request.field("NextToken").as_str()) {
+            (false, "") => instances(&instance(A, "running", &PEER), "page-2"),
+            (false, _) => instances("", ""),
+            (true, "") => instances("", "page-2"),
+            (true, _) => instances(&node(B), ""),
+        }
+    })
+    .await;
+    let ids: Vec<InstanceId> = (0..201).map(|n| id(&format!("i-{n:017x}"))).collect();
+    let found = ec2.node_instances(&cluster(), &ids, &[NAME.to_owned()]).await.unwrap();
+    let found: Vec<_> = found.keys().map(InstanceId::as_str).collect();
+    assert_eq!(found, [A, B], "those that EC2 does not list are left out");
+    let asked: Vec<_> = server
+        .seen()
+        .iter()
+        .map(|request| {
+            let values = (1..).take_while(|n| !request.field(&format!("Filter.1.Value.{n}")).is_empty());
+            (request.field("Filter.1.Name"), values.count(), request.field("NextToken"))
+        })
+        .collect();
+    let expected = [
+        ("instance-id", 200, ""),
+        ("instance-id", 200, "page-2"),
+        ("instance-id", 1, ""),
+        ("instance-id", 1, "page-2"),
+        ("private-dns-name", 1, ""),
+        ("private-dns-name", 1, "page-2"),
+    ];
+    assert_eq!(asked, expected.map(|(by, count, page)| (by.to_owned(), count, page.to_owned())));
+    assert_eq!(server.seen().last().unwrap().field("Filter.1.Value.1"), NAME);
+}
+
+#[tokio::test]
+async fn half_an_answer_about_nodes_is_an_error() {
+    let broken = [
+        ec2_error(503, "RequestLimitExceeded", "slow down"),
+        ec2_error(403, "UnauthorizedOperation", "You are not authorized"),
+        Reply::Cut,
+        Reply::Half,
+        answer(200, "<DescribeInstancesResponse></DescribeInstancesResponse>"),
+        instances(&node(B).replace("2001:db8::5", "five"), ""),
+        instances(&node(B).replace("203.0.113.6", "203.0.113"), ""),
+        instances(&node(B).replace(">running<", ">hibernating<"), ""),
+    ];
+    for reply in broken {
+        let again = reply.clone();
+        // The ids are told, the names are not; and the first page is, the second is not.
+        let (_server, ec2) = server(move |request| match request.field("Filter.1.Name").as_str() {
+            "instance-id" => instances(&node(A), ""),
+            _ => reply.clone(),
+        })
+        .await;
+        assert!(ec2.node_instances(&cluster(), &[id(A)], &[NAME.to_owned()]).await.is_err(), "{again:?}");
+        let told = again.clone();
+        let (_server, ec2) = self::server(move |request| match request.field("NextToken").as_str() {
+            "" => instances(&node(A), "page-2"),
+            _ => again.clone(),
+        })
+        .await;
+        assert!(ec2.node_instances(&cluster(), &[id(A)], &[]).await.is_err(), "{told:?}");
+    }
+    let (_server, ec2) = server(|_| ec2_error(503, "RequestLimitExceeded", "slow down")).await;
+    let error = ec2.node_instances(&cluster(), &[], &[NAME.to_owned()]).await.unwrap_err();
+    assert!(error.is_throttled() && error.is_retryable(), "{error:?}");
+    assert!(chain(&error).contains(NAME), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn of_no_nodes_nothing_is_asked() {
+    let (server, ec2) = server(|_| instances("", "")).await;
+    assert!(ec2.node_instances(&cluster(), &[], &[]).await.unwrap().is_empty());
+    assert!(server.seen().is_empty());
+}
