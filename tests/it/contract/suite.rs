@@ -161,8 +161,8 @@ async fn nodes_are_found_by_id_and_by_private_dns_name(e: &Endpoints) {
     };
     assert_eq!(by_name(vec![name.clone(), "nobody.eu-west-1.compute.internal".to_owned()]).await, found);
     assert!(by_name(vec!["nobody.eu-west-1.compute.internal".to_owned()]).await.is_empty());
-    let both = ec2.node_instances(&cluster, &[other.clone()], &[name]).await.unwrap();
-    assert_eq!(BTreeSet::from_iter(both.into_keys()), BTreeSet::from([id, other]));
+    let both = ec2.node_instances(&cluster, std::slice::from_ref(&other), &[name]).await.unwrap();
+    assert_eq!(both.into_keys().collect::<BTreeSet<_>>(), BTreeSet::from([id, other]));
 }
 
 async fn instances_come_in_pages_without_gap_or_overlap(e: &Endpoints) {

@@ -292,7 +292,7 @@ fn workers_are_told_again_when_anything_of_it_is_another_or_its_token_ends() {
         },
         |join| match &mut join.published {
             Fact::Known(Some(published)) => {
-                published.terms.endpoint = "old.example.com:6443".parse().unwrap()
+                published.terms.endpoint = "old.example.com:6443".parse().unwrap();
             }
             other => panic!("{other:?}"),
         },
