@@ -12,7 +12,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::stage::{FORM, HEAL};
 use super::{Options, Report, Stage, Unmet};
@@ -22,6 +22,9 @@ use crate::lab::settings::Start;
 
 type Steps = BTreeSet<String>;
 
+/// How long lies between two looks at the agents' logs.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// The steps that an agent has done, in order, by its log: whether or not it was aborted after.
 pub(super) fn executed(machine: &Machine) -> Result<Vec<String>, Unmet> {
     steps_in(machine, &["step done", CUT_OFF])
@@ -30,6 +33,15 @@ pub(super) fn executed(machine: &Machine) -> Result<Vec<String>, Unmet> {
 /// The steps after which an agent was aborted.
 fn cut_off(machine: &Machine) -> Result<Vec<String>, Unmet> {
     steps_in(machine, &[CUT_OFF])
+}
+
+/// The same of all of these machines.
+fn cut_off_anywhere(machines: &[Machine]) -> Result<Steps, Unmet> {
+    let mut steps = Steps::new();
+    for machine in machines {
+        steps.extend(cut_off(machine)?);
+    }
+    Ok(steps)
 }
 
 const CUT_OFF: &str = "cut off by a fail point";
@@ -128,6 +140,17 @@ async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Show
             formed = stage.formed(FORM) => drop(formed?),
             never = get_on(armed, arm) => match never {},
         }
+        if let Arm::Step(step) = arm {
+            // Some steps keep up what is, and may come after the cluster is formed. Whether this one came is told by
+            // what is read, so a wait in vain is no error here.
+            let came = async {
+                while !cut_off_anywhere(&machines)?.contains(step) {
+                    sleep(LOOK).await;
+                }
+                Ok::<(), Unmet>(())
+            };
+            timeout(FORM, came).await.unwrap_or(Ok(()))?;
+        }
         read(&machines, &mut shown)
     }
     .await;
@@ -139,7 +162,6 @@ async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Show
 /// each time, as a lock, would never come to its second step. The longer an agent was cut off after
 /// nothing but steps that it was cut off after before, the more steps it has in its next life.
 async fn get_on(machines: Vec<Machine>, arm: &Arm) -> Infallible {
-    const LOOK: Duration = Duration::from_millis(10);
     if matches!(arm, Arm::Nobody | Arm::Step(_)) {
         return std::future::pending().await;
     }
