@@ -347,6 +347,14 @@ pub(super) static KEYS: &[Key] = &[
         doc: "Issuer of service accounts' tokens; a change ends all tokens.",
     },
     Key {
+        path: "kubernetes.readyPatience",
+        // The lock on changes of the control plane is held for ten minutes, and for all of this time.
+        kind: duration(10 * S, 8 * M),
+        default: Default::Value("6m"),
+        doc: "How long a component of the control plane may take to be ready with a changed manifest; then the one \
+              before is put back. Its startup probe gives it 250 s.",
+    },
+    Key {
         path: "kubernetes.leaderElection.leaseDuration",
         kind: duration(S, 10 * M),
         default: Default::Value("15s"),

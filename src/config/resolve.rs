@@ -352,6 +352,7 @@ impl Effective {
             extra_names: self.all("kubernetes.extraNames")?,
             component_endpoint: self.need("kubernetes.componentEndpoint")?,
             service_account_issuer: self.optional("kubernetes.serviceAccountIssuer")?,
+            ready_patience: self.need("kubernetes.readyPatience")?,
             leader_election: LeaderElectionSettings {
                 lease_duration: self.need("kubernetes.leaderElection.leaseDuration")?,
                 renew_deadline: self.need("kubernetes.leaderElection.renewDeadline")?,

@@ -150,6 +150,9 @@ pub struct KubernetesSettings {
     pub component_endpoint: ComponentEndpoint,
     /// Who issues service accounts' tokens; the cluster itself when none.
     pub service_account_issuer: Option<IssuerUrl>,
+    /// How long a component may take to be ready with a changed manifest, before the one before is
+    /// put back.
+    pub ready_patience: TimeSpan,
     /// How controller-manager and scheduler elect a leader.
     pub leader_election: LeaderElectionSettings,
     /// The API server.

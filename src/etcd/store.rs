@@ -61,7 +61,8 @@ impl LockName {
         }
     }
 
-    /// How long it outlives its holder, in seconds. A component is given six minutes to get ready.
+    /// How long it outlives its holder, in seconds. A component is given at most eight minutes to
+    /// get ready.
     pub(super) fn lease(self) -> i64 {
         match self {
             Self::Membership => 60,

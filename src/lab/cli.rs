@@ -185,11 +185,14 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct FaultVerb {
-    /// ec2, autoscaling, s3 or imds; or `clear`, to end all faults
+    /// ec2, autoscaling, elasticloadbalancing, s3 or imds; or `clear`, to end all faults
     service: String,
     /// throttle, server-error, lost-answer, lost-request, stale-read, slow-answer, slow-request,
     /// access-denied or conflict
-    #[arg(required_if_eq_any([("service", "ec2"), ("service", "autoscaling"), ("service", "s3"), ("service", "imds")]))]
+    #[arg(required_if_eq_any([
+        ("service", "ec2"), ("service", "autoscaling"), ("service", "elasticloadbalancing"), ("service", "s3"),
+        ("service", "imds"),
+    ]))]
     kind: Option<String>,
     /// In what share of the calls, 0 to 1
     #[arg(default_value_t = 1.0)]
@@ -265,7 +268,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
         Verb::Fault(fault) => drop(tell(fault_request(fault, &dir).await?).await?),
         Verb::Drill { list: true, .. } => {
             for drill in Drill::ALL {
-                writeln!(out, "{:<14} {}", drill.name(), drill.summary())?;
+                writeln!(out, "{:<21} {}", drill.name(), drill.summary())?;
             }
         }
         Verb::Drill { name: None, .. } => {}

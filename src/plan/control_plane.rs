@@ -25,10 +25,6 @@ use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
 
-/// How long, in milliseconds, a component may take to be ready with a changed manifest. Its startup
-/// probe gives it 250 s.
-const READY_PATIENCE: i64 = 6 * 60_000;
-
 /// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
 pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
     let settled = matches!(etcd.report.phase, Phase::Running | Phase::Standby);
@@ -75,7 +71,7 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     if !wanted.is_empty() || seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
         course.steps.push(Step::WriteKubernetesFiles { files: wanted, endpoint: endpoint.clone() });
     }
-    roll_out(seen, me, view, rendered.manifests.into_iter().collect(), &mut course)?;
+    roll_out(settings, seen, me, view, rendered.manifests.into_iter().collect(), &mut course)?;
     // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
     super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
     for (component, found) in &seen.kubernetes.components {
@@ -325,6 +321,7 @@ fn node(
 /// Puts the manifests in place that are not there, and changes those that differ, one after the
 /// other.
 fn roll_out(
+    settings: &Settings,
     seen: &Observation,
     me: &Identity,
     view: &ClusterView,
@@ -342,7 +339,7 @@ fn roll_out(
             continue;
         };
         if there == wanted {
-            settle(seen, component, found, last.filter(|last| last.digest == wanted), course)?;
+            settle(settings, seen, component, found, last.filter(|last| last.digest == wanted), course)?;
             continue;
         }
         if last.is_some_and(|last| last.failed.contains(&wanted)) {
@@ -351,7 +348,7 @@ fn roll_out(
         }
         if let Readiness::NotReady(why) = &found.readiness
             && last.is_some_and(|last| last.digest == there && last.state == RolloutState::Pending)
-            && last.is_some_and(|last| seen.at.saturating_sub(last.since) < READY_PATIENCE)
+            && last.is_some_and(|last| !had_its_time(settings, seen, last.since))
         {
             return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
         }
@@ -372,6 +369,7 @@ fn roll_out(
 
 /// The manifest is in place: it has proven good, or is waited for, or goes.
 fn settle(
+    settings: &Settings,
     seen: &Observation,
     component: Component,
     found: &ComponentObservation,
@@ -383,7 +381,7 @@ fn settle(
     };
     match (&found.readiness, previous) {
         (Readiness::Ready, _) => course.steps.push(Step::KeepManifest { component }),
-        (Readiness::NotReady(_), Some(_)) if seen.at.saturating_sub(*since) >= READY_PATIENCE => {
+        (Readiness::NotReady(_), Some(_)) if had_its_time(settings, seen, *since) => {
             return Err(course.act([Step::RollBack { component }]));
         }
         (Readiness::NotReady(why), Some(_)) => {
@@ -393,6 +391,12 @@ fn settle(
         (Readiness::NotReady(_), None) => {}
     }
     Ok(())
+}
+
+/// Whether a manifest that was put in place then, in milliseconds since 1970, has had its time to get ready.
+fn had_its_time(settings: &Settings, seen: &Observation, since: i64) -> bool {
+    let patience = i64::try_from(settings.kubernetes.ready_patience.as_duration().as_millis());
+    seen.at.saturating_sub(since) >= patience.unwrap_or(i64::MAX)
 }
 
 /// Registers this machine, which is ready, where its group does not.

@@ -80,6 +80,17 @@ async fn three_machines_serve_one_kubernetes_api_through_the_loss_of_a_leader_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_goes_on_in_bad_weather_and_says_what_is_wrong() {
+    if let Err(why) = Programs::find() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let report = run(Drill::ControlPlaneWeather, 1, false).await;
+    assert!(report.more["apiWrites"].as_u64() > Some(0));
+    assert!(report.more["loadBalancingFaults"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_replaced_in_bad_weather() {
     run(Drill::Weather, 1, false).await;
 }

@@ -61,6 +61,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       podNetwork: other                 # default
       clusterDomain: cluster.local      # default
       componentEndpoint: local          # default
+      readyPatience: 6m                 # default
       leaderElection:
         leaseDuration: 15s              # default
         renewDeadline: 10s              # default
@@ -121,6 +122,7 @@ fn without_origins_only_yaml_is_shown() {
       podNetwork: other
       clusterDomain: cluster.local
       componentEndpoint: local
+      readyPatience: 6m
       leaderElection:
         leaseDuration: 15s
         renewDeadline: 10s
@@ -194,6 +196,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "extraNames": [],
         "componentEndpoint": "local",
         "serviceAccountIssuer": null,
+        "readyPatience": "6m",
         "leaderElection": {
           "leaseDuration": "15s",
           "renewDeadline": "10s",

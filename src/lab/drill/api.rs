@@ -4,6 +4,7 @@
 //! all the time, with a connection of its own for each try, so that each finds out anew which API
 //! server is there.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,11 +29,11 @@ use crate::lab::settings::{CLUSTER, Kubernetes};
 use crate::model::names::NotAServerUrl;
 
 /// How long three API servers, and all that elects a leader, may take to be ready.
-const READY: Duration = Duration::from_mins(2);
+pub(super) const READY: Duration = Duration::from_mins(2);
 /// How long one write through the load balancer may take.
 const WRITE: Duration = Duration::from_secs(2);
 /// The longest time for which the API may fail.
-const LONGEST_GAP: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_GAP: Duration = Duration::from_secs(5);
 /// How long the leases may take to move: one ends 15 s after its holder is last heard.
 const LEASES: Duration = Duration::from_secs(40);
 /// The two that elect a leader.
@@ -89,9 +90,10 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
     wait_healthy(&stage.lab, READY).await?;
     told.ready = Some(began.elapsed());
     let result = misfortunes(stage, &admin, told).await;
-    let (count, gap) = writer.end();
-    (told.writes, told.longest_gap) = (count, Some(gap));
+    let ended = writer.end().await;
     result?;
+    let (count, gap) = ended?;
+    (told.writes, told.longest_gap) = (count, Some(gap));
     if gap > LONGEST_GAP {
         return Err(Unmet::Broken(format!("the API failed for {} ms", gap.as_millis())));
     }
@@ -147,11 +149,16 @@ async fn zone(stage: &mut Stage) -> Result<(), Unmet> {
 }
 
 /// An administrator's way to the API: by the load balancer, with the credentials of one machine.
-async fn admin(lab: &Laboratory) -> Result<Config, Unmet> {
+pub(super) async fn admin(lab: &Laboratory) -> Result<Config, Unmet> {
+    let api = lab.api().ok_or_else(|| Unmet::Broken("there is no load balancer".to_owned()))?;
+    admin_by(lab, api).await
+}
+
+/// The same, by the load balancer that listens here.
+pub(super) async fn admin_by(lab: &Laboratory, api: SocketAddr) -> Result<Config, Unmet> {
     let broken = |what: &str, error: &(dyn std::error::Error + 'static)| {
         Unmet::Broken(format!("{what}: {}", crate::lab::error::chain(error)))
     };
-    let api = lab.api().ok_or_else(|| Unmet::Broken("there is no load balancer".to_owned()))?;
     let path = lab
         .wait("an administrator's kubeconfig", READY, |lab| {
             let paths = lab.control_plane().into_iter().map(|m| m.root().join("etc/kubernetes/admin.conf"));
@@ -275,20 +282,25 @@ fn complaints(lab: &Laboratory) -> Result<(), Unmet> {
 #[derive(Default)]
 struct Written {
     count: u64,
+    /// The number of the last one.
+    number: u64,
     first: Option<Instant>,
     last: Option<Instant>,
     longest_gap: Duration,
 }
 
 /// Writes through the load balancer, again and again.
-struct Writer {
+pub(super) struct Writer {
+    config: Config,
     written: Arc<Mutex<Written>>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
-    fn begin(config: Config) -> Self {
+    /// Begins to.
+    pub fn begin(config: Config) -> Self {
         const AGAIN: Duration = Duration::from_millis(50);
+        let own = config.clone();
         let written = Arc::new(Mutex::new(Written::default()));
         let noted = Arc::clone(&written);
         let task = tokio::spawn(async move {
@@ -297,6 +309,7 @@ impl Writer {
                     let now = Instant::now();
                     let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
                     noted.count += 1;
+                    noted.number = number;
                     noted.first = noted.first.or(Some(now));
                     let gap = noted.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
                     noted.longest_gap = noted.longest_gap.max(gap);
@@ -305,11 +318,11 @@ impl Writer {
                 sleep(AGAIN).await;
             }
         });
-        Self { written, task }
+        Self { config: own, written, task }
     }
 
     /// Waits for the first write.
-    async fn first(&self, patience: Duration) -> Result<Instant, Unmet> {
+    pub async fn first(&self, patience: Duration) -> Result<Instant, Unmet> {
         let began = Instant::now();
         loop {
             if let Some(first) = self.written.lock().unwrap_or_else(PoisonError::into_inner).first {
@@ -322,11 +335,32 @@ impl Writer {
         }
     }
 
-    /// How many writes were acknowledged, and the longest time without one, up to now.
-    fn end(self) -> (u64, Duration) {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = written.last.map_or(Duration::ZERO, |last| last.elapsed());
-        (written.count, written.longest_gap.max(open))
+    /// Ends it and reads what was acknowledged last: it, or a later write that was not acknowledged, must be there. How
+    /// many writes were acknowledged, and the longest time without one.
+    pub async fn end(self) -> Result<(u64, Duration), Unmet> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        self.task.abort();
+        let (count, number, gap) = {
+            let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = written.last.map_or(Duration::ZERO, |last| last.elapsed());
+            (written.count, written.number, written.longest_gap.max(open))
+        };
+        let began = Instant::now();
+        loop {
+            match read(&self.config).await {
+                Ok(found) if count == 0 || found.is_some_and(|found| found >= number) => {
+                    return Ok((count, gap));
+                }
+                Ok(found) => {
+                    let broken = format!("write {number} was acknowledged, and {found:?} is there");
+                    return Err(Unmet::Broken(broken));
+                }
+                Err(error) if began.elapsed() > PATIENCE => {
+                    return Err(Unmet::Broken(crate::lab::error::chain(&error)));
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
     }
 }
 
@@ -334,6 +368,13 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The number that is there.
+async fn read(config: &Config) -> Result<Option<u64>, kube::Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(Client::try_from(config.clone())?, "default");
+    let found = maps.get_opt("drill").await?;
+    Ok(found.and_then(|map| map.data?.get("number")?.parse().ok()))
 }
 
 async fn write(config: &Config, number: u64) -> Result<(), kube::Error> {

@@ -10,6 +10,7 @@
 
 mod addons;
 mod api;
+mod api_weather;
 mod charter;
 mod crash;
 mod enrolment;
@@ -51,11 +52,14 @@ pub enum Drill {
     LostCharter,
     /// Three machines serve one Kubernetes API: the one that leads dies, and a zone is lost.
     ControlPlane,
+    /// The same three with a bad manifest, a load balancer that goes, damaged authorities, and calls
+    /// that go wrong.
+    ControlPlaneWeather,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -66,6 +70,7 @@ impl Drill {
         Self::Weather,
         Self::LostCharter,
         Self::ControlPlane,
+        Self::ControlPlaneWeather,
     ];
 
     /// The name, as on the command line.
@@ -81,6 +86,7 @@ impl Drill {
             Self::Weather => "weather",
             Self::LostCharter => "lost-charter",
             Self::ControlPlane => "control-plane",
+            Self::ControlPlaneWeather => "control-plane-weather",
         }
     }
 
@@ -97,6 +103,9 @@ impl Drill {
             Self::Weather => "a machine is replaced while every fifth call goes wrong",
             Self::LostCharter => "the charter is deleted while the cluster runs, and while it is down",
             Self::ControlPlane => "three API servers behind a load balancer lose a leader, and a zone",
+            Self::ControlPlaneWeather => {
+                "a bad manifest, a load balancer that goes, damaged authorities, calls that go wrong"
+            }
         }
     }
 
@@ -109,7 +118,11 @@ impl Drill {
             | Self::CrashAgents
             | Self::Weather
             | Self::LostCharter => true,
-            Self::Form | Self::FormMissing | Self::CrashSteps | Self::ControlPlane => false,
+            Self::Form
+            | Self::FormMissing
+            | Self::CrashSteps
+            | Self::ControlPlane
+            | Self::ControlPlaneWeather => false,
         }
     }
 }
@@ -135,6 +148,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::FormMissing => form::missing(options, &mut report).await,
         Drill::CrashSteps => steps::crash_steps(options, &mut report).await,
         Drill::ControlPlane => api::control_plane(options, &mut report).await,
+        Drill::ControlPlaneWeather => api_weather::weather(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::ReplaceBlank
         | Drill::ZoneLoss
@@ -185,7 +199,11 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         Drill::ZoneLoss => zone::loss(stage).await,
         Drill::CrashAgents => crash::agents(stage).await,
         Drill::LostCharter => charter::lost(stage).await,
-        Drill::Form | Drill::FormMissing | Drill::CrashSteps | Drill::ControlPlane => {
+        Drill::Form
+        | Drill::FormMissing
+        | Drill::CrashSteps
+        | Drill::ControlPlane
+        | Drill::ControlPlaneWeather => {
             Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name())))
         }
     }

@@ -183,7 +183,9 @@ impl Stage {
 
     /// Makes a share of the calls go wrong in each of these ways, on all services: `rate` each.
     pub fn weather(&mut self, kinds: &[FaultKind], rate: f64) {
-        for service in [Service::Ec2, Service::Autoscaling, Service::S3, Service::Imds] {
+        let services =
+            [Service::Ec2, Service::Autoscaling, Service::LoadBalancing, Service::S3, Service::Imds];
+        for service in services {
             for kind in kinds {
                 let spec = FaultSpec {
                     service,
