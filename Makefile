@@ -49,7 +49,7 @@ advisories: ## known faults of the dependencies; needs cargo-deny and the networ
 	cargo deny --all-features check advisories
 
 .PHONY: bench
-bench: tools ## measures forming and idling; the figures go to target/bench.json, too
+bench: tools ## measures forming, the control plane and idling; the figures go to target/bench.json, too
 	cargo build --profile $(PROFILE) --features lab --bins
 	benches/forming-and-idling $(PROGRAMS)/quorate-lab
 

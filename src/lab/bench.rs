@@ -1,8 +1,12 @@
-//! Measures: how soon a cluster takes writes, beside bare etcd, and what an idle agent costs.
+//! Measures: how soon a cluster takes writes, beside bare etcd; how soon its API does, beside the same
+//! programs started by hand; how long a node's files take, beside kubeadm; and what an idle agent costs.
 //!
 //! Forming is timed from the start of the third agent to the first linearizable write. Beside it, in
 //! the same run and on the same addresses, disks and certificates, three bare etcd processes are
 //! started at once with a static configuration, and timed from the start of the third.
+
+mod control_plane;
+mod node_files;
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::LabError;
 use super::cluster::{Tls, pki_of, wait_healthy};
 use super::drill::first_write;
+use super::kubelet::Programs;
 use super::laboratory::{Laboratory, Scratch};
 use super::machine::Machine;
 use super::settings::{Settings, Start};
@@ -52,18 +57,96 @@ impl Figure {
     }
 }
 
+/// What to measure, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// How often etcd is formed.
+    pub etcd: usize,
+    /// How often a control plane is formed.
+    pub control_plane: usize,
+    /// How often a node's files are made.
+    pub files: usize,
+    /// How long an idle agent is watched; zero for not at all.
+    pub idle: Duration,
+}
+
 /// Measures everything.
-pub async fn run(agent: &Path, runs: usize, idle: Duration) -> Result<Vec<Figure>, LabError> {
+pub async fn run(agent: &Path, runs: Runs) -> Result<Vec<Figure>, LabError> {
+    let mut figures = etcd(agent, runs.etcd).await?;
+    match Programs::find() {
+        Ok(programs) => {
+            figures.extend(api(agent, &programs, runs.control_plane).await?);
+            figures.extend(files(&programs, runs.files)?);
+        }
+        Err(why) => tell(&format!("SKIPPED the control plane, and a node's files beside kubeadm: {why}")),
+    }
+    let idle = runs.idle;
+    if !idle.is_zero() {
+        tell(&format!("an idle cluster is watched for twice {} s", idle.as_secs()));
+        figures.extend(Box::pin(rest(agent, idle)).await?);
+    }
+    Ok(figures)
+}
+
+/// How soon an API takes an object, beside the same programs started by hand.
+async fn api(agent: &Path, programs: &Programs, runs: usize) -> Result<Vec<Figure>, LabError> {
+    let (mut agents, mut by_hand) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        let (with, without) = Box::pin(control_plane::form(agent, programs, run as u64)).await?;
+        let (with, without) = (millis(with), millis(without));
+        tell(&format!("API, run {run} of {runs}: {with:.0} ms, by hand {without:.0} ms"));
+        agents.push(with);
+        by_hand.push(without);
+    }
+    Ok(beside("first object, median", &agents, "by hand, directly, median", &by_hand))
+}
+
+/// How long a node's files take, beside kubeadm.
+fn files(programs: &Programs, runs: usize) -> Result<Vec<Figure>, LabError> {
+    let (version, kubeadm) = (&programs.version, node_files::kubeadm(programs));
+    if runs > 0 && kubeadm.is_none() {
+        tell(&format!("SKIPPED kubeadm: there is none in {}", programs.dir.display()));
+    }
+    let mut ours = Vec::new();
+    let mut theirs = vec![Vec::new(); node_files::ALGORITHMS.len()];
+    // In turns, so that what else the computer does at the time is in both.
+    for _ in 0..runs {
+        ours.push(millis(node_files::ours(version)?));
+        for (algorithm, times) in node_files::ALGORITHMS.into_iter().zip(&mut theirs) {
+            if let Some(kubeadm) = &kubeadm {
+                times.push(millis(node_files::theirs(kubeadm, version, algorithm)?));
+            }
+        }
+    }
+    if let (None, Some(median)) = (&kubeadm, quantile(&ours, 0.5)) {
+        tell(&format!("a node's files, synced: {median:.1} ms (median of {runs})"));
+    }
+    let mut figures = Vec::new();
+    for (algorithm, times) in node_files::ALGORITHMS.into_iter().zip(&theirs) {
+        let against = format!("kubeadm with {algorithm}, not synced, median");
+        figures.extend(beside("a node's files, synced, median", &ours, &against, times));
+    }
+    Ok(figures)
+}
+
+/// A median beside a median; nothing where one of them was not measured.
+fn beside(name: &str, ours: &[f64], against: &str, theirs: &[f64]) -> Vec<Figure> {
+    let medians = quantile(ours, 0.5).zip(quantile(theirs, 0.5));
+    medians.map(|(value, other)| Figure::new(name, value, "ms", against, other)).into_iter().collect()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+async fn etcd(agent: &Path, runs: usize) -> Result<Vec<Figure>, LabError> {
     let (mut agents, mut bare) = (Vec::new(), Vec::new());
     for run in 1..=runs {
         let (with, without) = Box::pin(form(agent, run as u64)).await?;
-        tell(&format!(
-            "run {run} of {runs}: {:.0} ms, bare etcd {:.0} ms",
-            with.as_secs_f64() * 1000.0,
-            without.as_secs_f64() * 1000.0
-        ));
-        agents.push(with.as_secs_f64() * 1000.0);
-        bare.push(without.as_secs_f64() * 1000.0);
+        let (with, without) = (millis(with), millis(without));
+        tell(&format!("run {run} of {runs}: {with:.0} ms, bare etcd {without:.0} ms"));
+        agents.push(with);
+        bare.push(without);
     }
     let mut figures = Vec::new();
     for (name, against, share) in
@@ -72,10 +155,6 @@ pub async fn run(agent: &Path, runs: usize, idle: Duration) -> Result<Vec<Figure
         if let (Some(value), Some(other)) = (quantile(&agents, share), quantile(&bare, share)) {
             figures.push(Figure::new(name, value, "ms", against, other));
         }
-    }
-    if !idle.is_zero() {
-        tell(&format!("an idle cluster is watched for twice {} s", idle.as_secs()));
-        figures.extend(Box::pin(rest(agent, idle)).await?);
     }
     Ok(figures)
 }

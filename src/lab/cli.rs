@@ -155,11 +155,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Measures forming against bare etcd, and the idle agent
+    /// Measures forming against bare etcd, the control plane against its programs started by hand, a
+    /// node's files against kubeadm's, and the idle agent
     Bench {
         /// How often the cluster is formed
         #[arg(long, default_value_t = 20)]
         runs: usize,
+        /// How often a control plane is formed, where Kubernetes' programs are
+        #[arg(long, default_value_t = 5)]
+        control_plane_runs: usize,
+        /// How often a node's files are made, where Kubernetes' programs are
+        #[arg(long, default_value_t = 10)]
+        files_runs: usize,
         /// How long the idle agent is watched, in seconds
         #[arg(long, default_value_t = 60)]
         idle: u64,
@@ -277,8 +284,14 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let on = running.then_some(dir.as_path());
             return drills(drill, &options, seeds, jobs, on, json, out).await;
         }
-        Verb::Bench { runs, idle, json } => {
-            let figures = bench::run(&agent, runs, Duration::from_secs(idle)).await?;
+        Verb::Bench { runs, control_plane_runs, files_runs, idle, json } => {
+            let runs = bench::Runs {
+                etcd: runs,
+                control_plane: control_plane_runs,
+                files: files_runs,
+                idle: Duration::from_secs(idle),
+            };
+            let figures = bench::run(&agent, runs).await?;
             bench::write(&figures, &json, out)?;
         }
         Verb::Down => {

@@ -5,6 +5,7 @@
 //! server is there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
@@ -156,9 +157,6 @@ pub(super) async fn admin(lab: &Laboratory) -> Result<Config, Unmet> {
 
 /// The same, by the load balancer that listens here.
 pub(super) async fn admin_by(lab: &Laboratory, api: SocketAddr) -> Result<Config, Unmet> {
-    let broken = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        Unmet::Broken(format!("{what}: {}", crate::lab::error::chain(error)))
-    };
     let path = lab
         .wait("an administrator's kubeconfig", READY, |lab| {
             let paths = lab.control_plane().into_iter().map(|m| m.root().join("etc/kubernetes/admin.conf"));
@@ -166,6 +164,14 @@ pub(super) async fn admin_by(lab: &Laboratory, api: SocketAddr) -> Result<Config
         })
         .await?;
     let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| broken("reading admin.conf", &error))?;
+    config_by(kubeconfig, api).await
+}
+
+fn broken(what: &str, error: &(dyn std::error::Error + 'static)) -> Unmet {
+    Unmet::Broken(format!("{what}: {}", crate::lab::error::chain(error)))
+}
+
+async fn config_by(kubeconfig: Kubeconfig, api: SocketAddr) -> Result<Config, Unmet> {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let mut config = config.map_err(|error| broken("understanding admin.conf", &error))?;
@@ -175,6 +181,44 @@ pub(super) async fn admin_by(lab: &Laboratory, api: SocketAddr) -> Result<Config
     config.connect_timeout = Some(WRITE);
     config.read_timeout = Some(WRITE);
     Ok(config)
+}
+
+/// Tries to write an object at every one of these addresses at once, each by a machine's credentials,
+/// until one acknowledges; answers when that was. The kubeconfigs are looked for until they are there.
+pub async fn first_object(kubeconfigs: Vec<PathBuf>, at: &[SocketAddr]) -> Instant {
+    const AGAIN: Duration = Duration::from_millis(20);
+    let kubeconfig = loop {
+        match kubeconfigs.iter().find_map(|path| Kubeconfig::read_from(path).ok()) {
+            Some(kubeconfig) => break kubeconfig,
+            None => sleep(AGAIN).await,
+        }
+    };
+    let mut attempts = JoinSet::new();
+    for api in at.iter().copied() {
+        let kubeconfig = kubeconfig.clone();
+        attempts.spawn(async move {
+            loop {
+                let put = async {
+                    let config = config_by(kubeconfig.clone(), api).await?;
+                    write(&config, 0).await.map_err(|error| Unmet::Broken(crate::lab::error::chain(&error)))
+                };
+                match timeout(WRITE, put).await {
+                    Ok(Ok(())) => return Instant::now(),
+                    Ok(Err(error)) => tracing::debug!(%error, %api, "no object was written"),
+                    Err(_) => tracing::debug!(%api, "no answer"),
+                }
+                sleep(AGAIN).await;
+            }
+        });
+    }
+    loop {
+        match attempts.join_next().await {
+            Some(Ok(at)) => return at,
+            Some(Err(error)) => tracing::error!(%error, "an attempt to write ended early"),
+            // Every attempt was lost: this never comes to an end, and the caller's patience does.
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn client(config: &Config) -> Result<Client, Unmet> {

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::laboratory::Laboratory;
+pub use api::first_object;
 pub use report::{Report, Unmet};
 pub use stage::{Stage, first_write};
 

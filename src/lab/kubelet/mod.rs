@@ -31,13 +31,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
+use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::environment::AgentEnvironment;
 use super::error::chain;
-use crate::kubernetes::digest;
+use super::machine::Machine;
+use crate::kubernetes::{Component, digest};
 use life::Life;
 
 pub use state::{PodStatus, Pods, Running};
@@ -195,6 +197,31 @@ impl Kubelet {
             }
         }
     }
+}
+
+/// Starts what a machine's manifest of a component says, as a kubelet would, and looks after it no more.
+pub(super) fn start_alone(
+    machine: &Machine,
+    programs: &Programs,
+    component: Component,
+) -> Result<Child, String> {
+    let root = machine.root();
+    let path = root.join(component.manifest().trim_start_matches('/'));
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let pod: Pod = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let container = containers.first().ok_or("it has no container")?;
+    container::Plan {
+        pod: &pod,
+        container,
+        program: programs.of_image(container.image.as_deref().unwrap_or_default())?,
+        root: &root,
+        host_name: &machine.host_name(),
+        environment: machine.environment(),
+        mount_point: root.join("run/alone").join(&container.name),
+        log: root.join("var/log/pods").join(format!("{}.alone.log", container.name)),
+    }
+    .start()
 }
 
 /// The pods that the directory's files describe. Like the kubelet it takes every file but hidden
