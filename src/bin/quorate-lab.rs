@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use quorate::lab::cli::{self, Cli};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 fn main() -> ExitCode {
-    let level = std::env::var("QUORATE_LAB_LOG").ok().and_then(|level| level.parse().ok());
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level.unwrap_or(LevelFilter::WARN))
-        .init();
+    let level = std::env::var("QUORATE_LAB_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
+    // An API that does not answer yet is no error here, and its client would say so at every try.
+    let filter = level.map_or_else(
+        || EnvFilter::new(format!("{},kube_client=off", LevelFilter::WARN)),
+        |level| EnvFilter::new(level.to_string()),
+    );
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -363,6 +363,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_measured_has_no_figure() {
+        assert_eq!(beside("a", &[1.0], "b", &[]), []);
+        assert_eq!(beside("a", &[], "b", &[1.0]), []);
+        let figures = beside("a", &[1.0, 3.0, 2.0], "b", &[4.0]);
+        assert_eq!(figures, [Figure::new("a", 2.0, "ms", "b", 4.0)]);
+    }
+
+    #[test]
     fn a_process_has_memory_and_time() {
         let me = std::process::id();
         assert!(memory(me, "VmRSS").unwrap() > 1.0);

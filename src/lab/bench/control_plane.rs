@@ -6,10 +6,13 @@
 //! at once, and timed from the start of the last to the first object that any of the three API servers
 //! takes directly.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::process::Child;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{ready, spawn};
 use crate::kubernetes::Component;
@@ -18,7 +21,7 @@ use crate::lab::cluster::wait_healthy;
 use crate::lab::drill::first_object;
 use crate::lab::kubelet::{Programs, start_alone};
 use crate::lab::laboratory::{Laboratory, Scratch};
-use crate::lab::machine::Machine;
+use crate::lab::machine::{CLIENT_PORT, Machine};
 use crate::lab::settings::{Kubernetes, Settings, Start};
 
 /// How long an API may take to take a write, and a control plane to be healthy.
@@ -26,7 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One run: with agents, then by hand.
 pub(super) async fn form(
-    agent: &std::path::Path,
+    agent: &Path,
     programs: &Programs,
     seed: u64,
 ) -> Result<(Duration, Duration), LabError> {
@@ -49,6 +52,7 @@ pub(super) async fn form(
     for machine in &machines {
         machine.power_off();
     }
+    silence(&machines).await?;
     let mut by_hand = Vec::new();
     let started = start(&lab, programs, &machines, &mut by_hand);
     let began = Instant::now();
@@ -60,6 +64,28 @@ pub(super) async fn form(
     };
     end(by_hand, programs).await?;
     Ok((with, without?))
+}
+
+/// Waits until nothing listens at the machines' addresses any more.
+async fn silence(machines: &[Machine]) -> Result<(), LabError> {
+    const AGAIN: Duration = Duration::from_millis(20);
+    let ports = Component::ALL.map(Component::port).into_iter().chain([CLIENT_PORT]);
+    let places: Vec<SocketAddr> = ports
+        .flat_map(|port| machines.iter().map(move |m| SocketAddr::from((m.identity().address, port))))
+        .collect();
+    let silent = async {
+        for place in &places {
+            while TcpStream::connect(place).await.is_ok() {
+                sleep(AGAIN).await;
+            }
+        }
+    };
+    let late = |_| LabError::TimedOut {
+        what: "the end of what the machines ran".to_owned(),
+        seconds: PATIENCE.as_secs(),
+        why: "something still listens".to_owned(),
+    };
+    timeout(PATIENCE, silent).await.map_err(late)
 }
 
 /// Starts everything that the machines run, as they have it.
@@ -92,7 +118,7 @@ async fn end(children: Vec<Child>, programs: &Programs) -> Result<(), LabError> 
 
 async fn first(
     machines: &[Machine],
-    at: &[std::net::SocketAddr],
+    at: &[SocketAddr],
     began: Instant,
     what: &str,
 ) -> Result<Duration, LabError> {

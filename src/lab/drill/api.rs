@@ -34,7 +34,7 @@ pub(super) const READY: Duration = Duration::from_mins(2);
 /// How long one write through the load balancer may take.
 const WRITE: Duration = Duration::from_secs(2);
 /// The longest time for which the API may fail.
-pub(super) const LONGEST_GAP: Duration = Duration::from_secs(5);
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 /// How long the leases may take to move: one ends 15 s after its holder is last heard.
 const LEASES: Duration = Duration::from_secs(40);
 /// The two that elect a leader.
