@@ -9,7 +9,8 @@ use crate::cluster_api::ApiClient;
 use crate::config::settings::ApiEndpoint;
 use crate::host::clock;
 use crate::host::files::{self, NewFile};
-use crate::kubernetes::{Owner, RenderedFile, objects, paths};
+use crate::host::manifests::Manifests;
+use crate::kubernetes::{Component, Owner, RenderedFile, objects, paths};
 use crate::model::InstanceId;
 use crate::model::fact::chain;
 use crate::model::names::ClusterLeafRequest;
@@ -77,6 +78,21 @@ pub(super) fn write_files(
         files::create_dir(parent, 0o755)?;
     }
     Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
+}
+
+pub(super) fn roll_out(
+    reach: &Reach,
+    component: Component,
+    files: &[RenderedFile],
+    manifest: &RenderedFile,
+) -> Result<(), StepError> {
+    let owner = owner(reach, component.owner());
+    Ok(Manifests::of(&reach.root).roll_out(component, files, owner, manifest, clock::now_ms())?)
+}
+
+pub(super) fn roll_back(reach: &Reach, component: Component) -> Result<(), StepError> {
+    let owner = owner(reach, component.owner());
+    Ok(Manifests::of(&reach.root).roll_back(component, owner, clock::now_ms())?)
 }
 
 pub(super) async fn api(reach: &Reach) -> Result<ApiClient, StepError> {

@@ -120,13 +120,11 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
             kubernetes::issue(reach, request, authorities, etcd_authority).await
         }
         Step::WriteKubernetesFiles { files, endpoint } => kubernetes::write_files(reach, files, endpoint),
-        Step::RollOut { component, manifest } => {
-            Ok(Manifests::of(&reach.root).roll_out(*component, manifest, clock::now_ms())?)
+        Step::RollOut { component, files, manifest } => {
+            kubernetes::roll_out(reach, *component, files, manifest)
         }
         Step::KeepManifest { component } => Ok(Manifests::of(&reach.root).keep(*component)?),
-        Step::RollBack { component } => {
-            Ok(Manifests::of(&reach.root).roll_back(*component, clock::now_ms())?)
-        }
+        Step::RollBack { component } => kubernetes::roll_back(reach, *component),
         Step::TakeControlPlaneLock { instance } => {
             Ok(reach.etcd.take_lock(LockName::ControlPlane, instance).await?)
         }

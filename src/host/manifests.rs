@@ -10,11 +10,14 @@
 //! | `/etc/kubernetes/manifests/NAME.yaml` | the manifest |
 //! | `/var/lib/quorate/manifests/NAME.json` | the last change, a [`Rollout`] |
 //! | `/var/lib/quorate/manifests/NAME.yaml` | the manifest before it |
+//! | `/var/lib/quorate/manifests/NAME-files.json` | the files that the component read with that one, where others took their place |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use super::Root;
-use super::files::{self, FileError};
+use super::files::{self, FileError, NewFile};
 use crate::kubernetes::{Component, RenderedFile, digest, paths};
 use crate::model::kubernetes::{Rollout, RolloutState};
 
@@ -64,10 +67,13 @@ impl Manifests {
         serde_json::from_slice(&bytes).map(Some).map_err(|source| ManifestError::Record { path, source })
     }
 
-    /// Puts a manifest in place. `now` is in milliseconds since 1970.
+    /// Puts a manifest in place, after the files that the component reads with it, which are given to
+    /// `owner`. `now` is in milliseconds since 1970.
     pub fn roll_out(
         &self,
         component: Component,
+        files: &[RenderedFile],
+        owner: Option<u32>,
         manifest: &RenderedFile,
         now: i64,
     ) -> Result<(), ManifestError> {
@@ -83,6 +89,9 @@ impl Manifests {
             }
             (Some(current), _) => {
                 self.create_records()?;
+                let before = files.iter().map(|file| self.as_it_is(file)).collect::<Result<Vec<_>, _>>()?;
+                let before: Vec<RenderedFile> = before.into_iter().flatten().collect();
+                self.write_json(&self.previous_files(component), &before)?;
                 files::write_durably(&self.previous(component), current, 0o600)?;
                 Some(digest(current))
             }
@@ -91,7 +100,28 @@ impl Manifests {
         let record =
             Rollout { digest: manifest.digest(), since: now, state: RolloutState::Pending, previous, failed };
         self.write_record(component, &record)?;
+        self.write_files(files, owner)?;
         self.place(component, manifest.content.as_bytes(), manifest.mode)
+    }
+
+    /// A file as it lies there now; `None` where it does not.
+    fn as_it_is(&self, file: &RenderedFile) -> Result<Option<RenderedFile>, FileError> {
+        let found = files::read_optional(&self.root.path(&file.path))?;
+        Ok(found.map(|bytes| RenderedFile {
+            content: String::from_utf8_lossy(&bytes).into_owned(),
+            ..file.clone()
+        }))
+    }
+
+    fn write_files(&self, files: &[RenderedFile], owner: Option<u32>) -> Result<(), FileError> {
+        for file in files {
+            let path = self.root.path(&file.path);
+            let name = path.file_name().and_then(|name| name.to_str());
+            let (Some(dir), Some(name)) = (path.parent(), name) else { continue };
+            let file = NewFile { name, bytes: file.content.as_bytes(), mode: file.mode };
+            files::write_set_as(dir, &[file], owner)?;
+        }
+        Ok(())
     }
 
     /// The manifest in place has proven good.
@@ -103,8 +133,9 @@ impl Manifests {
         self.write_record(component, &record)
     }
 
-    /// Puts the manifest before back in place, and remembers that this one failed.
-    pub fn roll_back(&self, component: Component, now: i64) -> Result<(), ManifestError> {
+    /// Puts the manifest before back in place, with the files that were read with it, and remembers that
+    /// this one failed.
+    pub fn roll_back(&self, component: Component, owner: Option<u32>, now: i64) -> Result<(), ManifestError> {
         let missing = || ManifestError::NoPrevious { component };
         let mut record = self.rollout(component)?.ok_or_else(missing)?;
         let kept = files::read_optional(&self.previous(component))?.ok_or_else(missing)?;
@@ -115,6 +146,12 @@ impl Manifests {
         if !record.failed.contains(&record.digest) {
             record.failed.push(record.digest.clone());
             self.write_record(component, &record)?;
+        }
+        let path = self.previous_files(component);
+        if let Some(bytes) = files::read_optional(&path)? {
+            let before: Vec<RenderedFile> =
+                serde_json::from_slice(&bytes).map_err(|source| ManifestError::Record { path, source })?;
+            self.write_files(&before, owner)?;
         }
         self.place(component, &kept, MANIFEST_MODE)?;
         let record = Rollout {
@@ -135,10 +172,13 @@ impl Manifests {
 
     fn write_record(&self, component: Component, record: &Rollout) -> Result<(), ManifestError> {
         self.create_records()?;
-        let path = self.record(component);
-        let bytes = serde_json::to_vec_pretty(record)
-            .map_err(|source| ManifestError::Record { path: path.clone(), source })?;
-        Ok(files::write_durably(&path, &bytes, 0o600)?)
+        self.write_json(&self.record(component), record)
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), ManifestError> {
+        let bytes = serde_json::to_vec_pretty(value)
+            .map_err(|source| ManifestError::Record { path: path.to_owned(), source })?;
+        Ok(files::write_durably(path, &bytes, 0o600)?)
     }
 
     fn create_records(&self) -> Result<(), FileError> {
@@ -151,6 +191,10 @@ impl Manifests {
 
     fn record(&self, component: Component) -> PathBuf {
         self.root.path(RECORDS).join(format!("{component}.json"))
+    }
+
+    fn previous_files(&self, component: Component) -> PathBuf {
+        self.root.path(RECORDS).join(format!("{component}-files.json"))
     }
 
     fn previous(&self, component: Component) -> PathBuf {
@@ -186,14 +230,14 @@ mod tests {
     fn a_failed_manifest_is_replaced_by_the_last_one_that_was_good() {
         let dir = tempfile::tempdir().unwrap();
         let manifests = manifests(dir.path());
-        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
         manifests.keep(WHICH).unwrap();
-        manifests.roll_out(WHICH, &manifest("two"), 2).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("two"), 2).unwrap();
         // Corrected before it ever was ready: the way back still leads to the good one.
-        manifests.roll_out(WHICH, &manifest("three"), 3).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("three"), 3).unwrap();
         let rollout = manifests.rollout(WHICH).unwrap().unwrap();
         assert_eq!((rollout.since, rollout.previous), (3, Some(digest(b"one"))));
-        manifests.roll_back(WHICH, 4).unwrap();
+        manifests.roll_back(WHICH, None, 4).unwrap();
         assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"one")));
         let rollout = manifests.rollout(WHICH).unwrap().unwrap();
         assert_eq!(rollout.state, RolloutState::Good);
@@ -201,11 +245,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_component_reads_goes_back_with_its_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        let file =
+            |content: &str| RenderedFile { path: paths::SCHEDULER_CONFIG.to_owned(), ..manifest(content) };
+        let path = dir.path().join(&paths::SCHEDULER_CONFIG[1..]);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let found = || std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, "good").unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
+        manifests.keep(WHICH).unwrap();
+        manifests.roll_out(WHICH, &[file("bad")], None, &manifest("two"), 2).unwrap();
+        assert_eq!(found(), "bad");
+        // Corrected, and bad again, before it ever was ready.
+        manifests.roll_out(WHICH, &[file("worse")], None, &manifest("three"), 3).unwrap();
+        assert_eq!(found(), "worse");
+        manifests.roll_back(WHICH, None, 4).unwrap();
+        assert_eq!((found().as_str(), manifests.digest(WHICH).unwrap()), ("good", Some(digest(b"one"))));
+        // A change without files takes none of them back.
+        std::fs::write(&path, "good too").unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("four"), 5).unwrap();
+        manifests.roll_back(WHICH, None, 6).unwrap();
+        assert_eq!(found(), "good too");
+    }
+
+    #[test]
     fn the_first_manifest_has_none_to_go_back_to() {
         let dir = tempfile::tempdir().unwrap();
         let manifests = manifests(dir.path());
-        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
-        assert!(matches!(manifests.roll_back(WHICH, 2), Err(ManifestError::NoPrevious { .. })));
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
+        assert!(matches!(manifests.roll_back(WHICH, None, 2), Err(ManifestError::NoPrevious { .. })));
         assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"one")));
     }
 
@@ -213,12 +283,12 @@ mod tests {
     fn a_roll_out_that_was_cut_off_before_the_manifest_was_placed_is_done_again() {
         let dir = tempfile::tempdir().unwrap();
         let manifests = manifests(dir.path());
-        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
         manifests.keep(WHICH).unwrap();
-        manifests.roll_out(WHICH, &manifest("two"), 2).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("two"), 2).unwrap();
         // As it was when the record was written and the manifest not placed yet.
         std::fs::write(dir.path().join(&WHICH.manifest()[1..]), "one").unwrap();
-        manifests.roll_out(WHICH, &manifest("two"), 3).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("two"), 3).unwrap();
         assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"two")));
         assert_eq!(manifests.rollout(WHICH).unwrap().unwrap().previous, Some(digest(b"one")));
     }
@@ -227,7 +297,7 @@ mod tests {
     fn nothing_but_manifests_ever_lies_in_their_directory() {
         let dir = tempfile::tempdir().unwrap();
         let manifests = manifests(dir.path());
-        manifests.roll_out(WHICH, &manifest("one"), 1).unwrap();
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
         let names = files::list_optional(&dir.path().join("etc/kubernetes/manifests")).unwrap().unwrap();
         assert_eq!(names, ["kube-scheduler.yaml"]);
     }

@@ -199,10 +199,12 @@ pub enum Step {
         /// The endpoint that all of them were made for.
         endpoint: ApiEndpoint,
     },
-    /// Put a component's manifest in place, and keep the one before.
+    /// Put a component's manifest in place, with the files that it reads, and keep those before.
     RollOut {
         /// The component.
         component: Component,
+        /// The files that only this component reads, and that differ.
+        files: Vec<RenderedFile>,
         /// Its manifest.
         manifest: RenderedFile,
     },

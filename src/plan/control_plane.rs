@@ -7,6 +7,9 @@
 //! A manifest that is there is changed on one control-plane node at a time, under a lock in etcd,
 //! and one that does not get ready in time is replaced by the one before and not tried again.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::node::node_name;
@@ -24,6 +27,10 @@ use crate::model::{
 use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
+
+/// How long, in milliseconds, a component that answers with a changed manifest is watched before that has proven
+/// good; but not for more than half of its time to get ready. The kubelet looks at its directory every 20 s.
+const WATCHED_FOR: i64 = 30_000;
 
 /// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
 pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
@@ -66,12 +73,17 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     let impossible = |error: &dyn std::error::Error| Halt::Contradiction { what: chain(error) };
     let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
     let found = course.need(&seen.kubernetes.files, Subject::KubernetesFiles)?;
-    let wanted: Vec<RenderedFile> =
+    let mut wanted: Vec<RenderedFile> =
         rendered.files.iter().filter(|file| found.get(&file.path) != Some(&file.digest())).cloned().collect();
+    // What a component that runs would read at its next start is changed with its manifest, and goes back
+    // with it.
+    let changing = changing(seen, &rendered.manifests);
+    let with_manifest: Vec<RenderedFile> =
+        wanted.extract_if(.., |file| changing.iter().any(|component| reads(*component, file))).collect();
     if !wanted.is_empty() || seen.kubernetes.remembered_endpoint != Fact::Known(Some(endpoint.clone())) {
         course.steps.push(Step::WriteKubernetesFiles { files: wanted, endpoint: endpoint.clone() });
     }
-    roll_out(settings, seen, me, view, rendered.manifests.into_iter().collect(), &mut course)?;
+    roll_out(settings, seen, me, view, rendered.manifests, &with_manifest, &mut course)?;
     // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
     super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
     for (component, found) in &seen.kubernetes.components {
@@ -318,6 +330,25 @@ fn node(
     })
 }
 
+/// The components whose manifest is there, for all that is known, and is to be another.
+fn changing(seen: &Observation, manifests: &BTreeMap<Component, RenderedFile>) -> Vec<Component> {
+    let is_changing = |(component, manifest): (&Component, &RenderedFile)| {
+        let found = seen.kubernetes.components.get(component)?;
+        let same = match &found.manifest {
+            Fact::Known(None) => true,
+            Fact::Known(Some(there)) => *there == manifest.digest(),
+            Fact::Unknown(_) => false,
+        };
+        (!same).then_some(*component)
+    };
+    manifests.iter().filter_map(is_changing).collect()
+}
+
+/// Whether the file is one of those that only this component reads.
+fn reads(component: Component, file: &RenderedFile) -> bool {
+    Path::new(&file.path).starts_with(component.directory())
+}
+
 /// Puts the manifests in place that are not there, and changes those that differ, one after the
 /// other.
 fn roll_out(
@@ -325,7 +356,8 @@ fn roll_out(
     seen: &Observation,
     me: &Identity,
     view: &ClusterView,
-    manifests: Vec<(Component, RenderedFile)>,
+    manifests: BTreeMap<Component, RenderedFile>,
+    with_manifest: &[RenderedFile],
     course: &mut Course,
 ) -> Next<()> {
     for (component, manifest) in manifests {
@@ -335,7 +367,7 @@ fn roll_out(
         let wanted = manifest.digest();
         let Some(there) = there else {
             // Nothing runs that could be interrupted.
-            course.steps.push(Step::RollOut { component, manifest });
+            course.steps.push(Step::RollOut { component, files: Vec::new(), manifest });
             continue;
         };
         if there == wanted {
@@ -354,13 +386,14 @@ fn roll_out(
         }
         // One change at a time, on this machine as in the cluster. The lock is taken, or kept for its
         // whole lease, right before each: where another machine has it now, the plan ends there.
+        let files = with_manifest.iter().filter(|file| reads(component, file)).cloned().collect();
         return Err(match &view.control_plane.lock {
             Some(holder) if *holder != me.instance => {
                 course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() })
             }
             Some(_) | None => course.act([
                 Step::TakeControlPlaneLock { instance: me.instance.clone() },
-                Step::RollOut { component, manifest },
+                Step::RollOut { component, files, manifest },
             ]),
         });
     }
@@ -380,6 +413,11 @@ fn settle(
         return Ok(());
     };
     match (&found.readiness, previous) {
+        // It may be the program of the manifest before that still answers.
+        (Readiness::Ready, Some(_)) if !was_watched(settings, seen, *since) => {
+            let why = "it is ready with a changed manifest, and is watched for a while".to_owned();
+            return Err(course.wait(WaitingOn::Component { component, why }));
+        }
         (Readiness::Ready, _) => course.steps.push(Step::KeepManifest { component }),
         (Readiness::NotReady(_), Some(_)) if had_its_time(settings, seen, *since) => {
             return Err(course.act([Step::RollBack { component }]));
@@ -391,6 +429,13 @@ fn settle(
         (Readiness::NotReady(_), None) => {}
     }
     Ok(())
+}
+
+/// Whether a manifest that was put in place then, in milliseconds since 1970, has been there for long enough
+/// for the kubelet to have ended what ran before.
+fn was_watched(settings: &Settings, seen: &Observation, since: i64) -> bool {
+    let patience = i64::try_from(settings.kubernetes.ready_patience.as_duration().as_millis());
+    seen.at.saturating_sub(since) >= WATCHED_FOR.min(patience.unwrap_or(i64::MAX) / 2)
 }
 
 /// Whether a manifest that was put in place then, in milliseconds since 1970, has had its time to get ready.

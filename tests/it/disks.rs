@@ -361,7 +361,7 @@ async fn a_full_disk_is_named_and_leaves_the_old_files_whole() {
         content: String::from_utf8(content).unwrap(),
     };
     fs::create_dir_all(disk.dir().join("etc/kubernetes")).unwrap();
-    manifests.roll_out(Component::Scheduler, &manifest(b"old".to_vec()), 1).unwrap();
+    manifests.roll_out(Component::Scheduler, &[], None, &manifest(b"old".to_vec()), 1).unwrap();
 
     // Fill it to the last block.
     let filler = File::create(disk.dir().join("filler")).unwrap();
@@ -381,7 +381,7 @@ async fn a_full_disk_is_named_and_leaves_the_old_files_whole() {
     assert!(error.to_string().contains(key.to_str().unwrap()), "{error}");
     assert_eq!(fs::read(&key).unwrap(), b"old");
     let changed = manifest(vec![b'n'; 65536]);
-    let error = manifests.roll_out(Component::Scheduler, &changed, 2).unwrap_err();
+    let error = manifests.roll_out(Component::Scheduler, &[], None, &changed, 2).unwrap_err();
     assert!(matches!(&error, ManifestError::File(error) if error.is_disk_full()), "{error:?}");
     assert_eq!(manifests.digest(Component::Scheduler).unwrap(), Some(digest(b"old")));
     let names = files::list_optional(&disk.dir().join("etc/kubernetes/manifests")).unwrap();

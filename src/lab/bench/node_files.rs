@@ -118,7 +118,7 @@ fn make(dir: &Path, mut inputs: ControlPlaneInputs) -> Result<(), Failure> {
     }
     let manifests = Manifests::of(&root);
     for (component, manifest) in &rendered.manifests {
-        manifests.roll_out(*component, manifest, now)?;
+        manifests.roll_out(*component, &[], None, manifest, now)?;
     }
     Ok(())
 }

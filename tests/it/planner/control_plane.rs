@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate::config::Settings;
 use quorate::config::settings::AddonName;
-use quorate::kubernetes::Component;
+use quorate::kubernetes::{Component, paths};
 use quorate::model::containerd::{ContainerdConfiguration, ContainerdObservation};
 use quorate::model::enrolment::{EnrolmentObservation, JoinObservation, JoinTerms, PublishedJoin};
 use quorate::model::kubernetes::{
@@ -215,7 +215,10 @@ pub fn apply(seen: &mut Observation, step: Step) {
                 found.extend(files.iter().map(|file| (file.path.clone(), file.digest())));
             }
         }
-        Step::RollOut { component, manifest } => {
+        Step::RollOut { component, files, manifest } => {
+            if let Fact::Known(found) = &mut seen.kubernetes.files {
+                found.extend(files.iter().map(|file| (file.path.clone(), file.digest())));
+            }
             let found = seen.kubernetes.components.get_mut(&component).unwrap();
             let previous = found.manifest.known().cloned().flatten();
             found.manifest = Fact::Known(Some(manifest.digest()));
@@ -520,6 +523,34 @@ fn a_changed_manifest_that_does_not_get_ready_in_time_is_replaced_by_the_one_bef
     assert_eq!(plan.report.warnings, [Warning::RolledBack { component: Component::ApiServer }]);
     let ready = rolled_out(1).0.but(all_ready);
     does_with(&changed(), &ready, &["keepManifest", "releaseControlPlaneLock"]);
+    // What answers a moment after the change may be what ran before it.
+    let at_once = rolled_out(0).0.but(all_ready);
+    let plan = does_with(&changed(), &at_once, &[]);
+    assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
+}
+
+#[test]
+fn what_a_component_reads_is_changed_with_its_manifest_and_not_before() {
+    let config = "apiVersion: kubescheduler.config.k8s.io/v1\\nkind: KubeSchedulerConfiguration\\n";
+    let settings = settings_with(&format!(
+        "kubernetes: {{version: v1.36.2, scheduler: {{config: \"{config}percentageOfNodesToScore: 50\"}}}}\n"
+    ));
+    let plan = does_with(&settings, &running(), &["takeControlPlaneLock", "rollOut"]);
+    let Step::RollOut { component: Component::Scheduler, files, manifest } = &plan.steps[1] else {
+        panic!("{:?}", plan.steps)
+    };
+    assert_eq!(files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), [paths::SCHEDULER_CONFIG]);
+    // Another machine changes now: nothing of it is touched.
+    let held = running().but(|seen| records(seen).lock = Some(instance(2)));
+    does_with(&settings, &held, &[]);
+    // It never got ready: the file of the manifest before stays, too.
+    let failed = running().but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::Scheduler).unwrap();
+        if let Fact::Known(Some(rollout)) = &mut found.rollout {
+            rollout.failed.push(manifest.digest());
+        }
+    });
+    does_with(&settings, &failed, &[]);
 }
 
 #[test]
@@ -556,7 +587,7 @@ fn api_server_flag(mut seen: Observation, flag: &str) -> String {
     let manifest = (0..20).find_map(|_| {
         let mut manifest = None;
         for step in plan_of(&kubernetes(), &seen).steps {
-            if let Step::RollOut { component: Component::ApiServer, manifest: found } = &step {
+            if let Step::RollOut { component: Component::ApiServer, manifest: found, .. } = &step {
                 manifest = Some(found.content.clone());
             }
             apply(&mut seen, step);
