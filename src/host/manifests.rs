@@ -91,7 +91,7 @@ impl Manifests {
                 self.create_records()?;
                 let before = files.iter().map(|file| self.as_it_is(file)).collect::<Result<Vec<_>, _>>()?;
                 let before: Vec<RenderedFile> = before.into_iter().flatten().collect();
-                self.write_json(&self.previous_files(component), &before)?;
+                write_json(&self.previous_files(component), &before)?;
                 files::write_durably(&self.previous(component), current, 0o600)?;
                 Some(digest(current))
             }
@@ -172,13 +172,7 @@ impl Manifests {
 
     fn write_record(&self, component: Component, record: &Rollout) -> Result<(), ManifestError> {
         self.create_records()?;
-        self.write_json(&self.record(component), record)
-    }
-
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), ManifestError> {
-        let bytes = serde_json::to_vec_pretty(value)
-            .map_err(|source| ManifestError::Record { path: path.to_owned(), source })?;
-        Ok(files::write_durably(path, &bytes, 0o600)?)
+        write_json(&self.record(component), record)
     }
 
     fn create_records(&self) -> Result<(), FileError> {
@@ -200,6 +194,12 @@ impl Manifests {
     fn previous(&self, component: Component) -> PathBuf {
         self.root.path(RECORDS).join(format!("{component}.yaml"))
     }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ManifestError> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| ManifestError::Record { path: path.to_owned(), source })?;
+    Ok(files::write_durably(path, &bytes, 0o600)?)
 }
 
 const RECORDS: &str = "/var/lib/quorate/manifests";
