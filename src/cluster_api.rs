@@ -177,6 +177,12 @@ impl From<kube::Error> for ApiCause {
     }
 }
 
+/// The version of what was read. Without one, a write that is bound to it would be bound to nothing.
+fn version_of(read: Option<String>) -> Result<String, ApiCause> {
+    let version = read.filter(|version| !version.is_empty());
+    version.ok_or_else(|| ApiCause::NoAnswer("it came without its version".to_owned()))
+}
+
 /// A way to the API.
 #[derive(Clone)]
 pub struct ApiClient {
@@ -228,14 +234,15 @@ impl ApiClient {
             object: format!("Lease {NAMESPACE}/{LEASE}"),
             source: error.into(),
         })?;
-        Ok(lease.map(|lease| {
-            let spec = lease.spec.unwrap_or_default();
-            ApiLease {
-                holder: spec.holder_identity,
-                renewed: spec.renew_time.map(|at| at.0.as_millisecond()),
-                duration_s: spec.lease_duration_seconds.unwrap_or_default(),
-                version: lease.metadata.resource_version.unwrap_or_default(),
-            }
+        let Some(lease) = lease else { return Ok(None) };
+        let version = version_of(lease.metadata.resource_version)
+            .map_err(|source| ApiError::Read { object: format!("Lease {NAMESPACE}/{LEASE}"), source })?;
+        let spec = lease.spec.unwrap_or_default();
+        Ok(Some(ApiLease {
+            holder: spec.holder_identity,
+            renewed: spec.renew_time.map(|at| at.0.as_millisecond()),
+            duration_s: spec.lease_duration_seconds.unwrap_or_default(),
+            version,
         }))
     }
 
@@ -338,10 +345,11 @@ impl ApiClient {
             && let Some(found) = self.read(object).await?
             && object.is_bound_elsewhere(&found)
         {
-            let seen =
-                Preconditions { uid: found.metadata.uid, resource_version: found.metadata.resource_version };
+            let failed = |source| ApiError::Replace { object: object.title(), source };
+            let version = version_of(found.metadata.resource_version).map_err(failed)?;
+            let seen = Preconditions { uid: found.metadata.uid, resource_version: Some(version) };
             let deleted = api.delete(&object.name, &DeleteParams::default().preconditions(seen)).await;
-            deleted.map_err(|error| ApiError::Replace { object: object.title(), source: error.into() })?;
+            deleted.map_err(|error| failed(error.into()))?;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&object.name, &params, &Patch::Apply(&object.value)).await;

@@ -14,7 +14,7 @@ use kube::api::{
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 
-use super::{ApiCause, ApiClient, ApiError, FIELD_MANAGER};
+use super::{ApiCause, ApiClient, ApiError, FIELD_MANAGER, version_of};
 use crate::config::settings::AddonName;
 use crate::kubernetes::addons::inventory::{self, Entry, Inventory, KIND_LABEL};
 use crate::kubernetes::addons::{AddonObject, group_of};
@@ -161,14 +161,10 @@ impl ApiClient {
     /// [`ApiError::Inventory`] and [`ApiError::Damaged`].
     pub async fn inventory(&self, addon: &AddonName) -> Result<Option<(Inventory, String)>, ApiError> {
         let map = self.maps().get_opt(&inventory::name_of(addon)).await;
-        let map = map.map_err(|error| ApiError::Inventory {
-            doing: "reading",
-            addon: addon.to_string(),
-            source: error.into(),
-        })?;
-        let Some(map) = map else { return Ok(None) };
+        let failed = |source| ApiError::Inventory { doing: "reading", addon: addon.to_string(), source };
+        let Some(map) = map.map_err(|error| failed(error.into()))? else { return Ok(None) };
         let read = Inventory::read(&map)?;
-        Ok(Some((read, map.metadata.resource_version.unwrap_or_default())))
+        Ok(Some((read, version_of(map.metadata.resource_version).map_err(failed)?)))
     }
 
     /// Writes an inventory, in place of the one of that version or where there is none. Its new version;
@@ -188,13 +184,12 @@ impl ApiClient {
             Some(_) => self.maps().replace(&inventory::name_of(addon), &params, &map).await,
             None => self.maps().create(&params, &map).await,
         };
+        let failed = |source| ApiError::Inventory { doing: "writing", addon: addon.to_string(), source };
         match written {
-            Ok(map) => Ok(Some(map.metadata.resource_version.unwrap_or_default())),
+            Ok(map) => version_of(map.metadata.resource_version).map(Some).map_err(failed),
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
             Err(kube::Error::Api(status)) if version.is_some() && status.is_not_found() => Ok(None),
-            Err(error) => {
-                Err(ApiError::Inventory { doing: "writing", addon: addon.to_string(), source: error.into() })
-            }
+            Err(error) => Err(failed(error.into())),
         }
     }
 
@@ -361,7 +356,9 @@ impl ApiClient {
             if !ours || metadata.deletion_timestamp.is_some() {
                 return Ok(false);
             }
-            let seen = Preconditions { uid: metadata.uid, resource_version: metadata.resource_version };
+            let version = version_of(metadata.resource_version)
+                .map_err(|source| ApiError::Read { object: entry.key().to_string(), source })?;
+            let seen = Preconditions { uid: metadata.uid, resource_version: Some(version) };
             let params = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Background),
                 ..DeleteParams::default().preconditions(seen)

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Preconditions, VersionMatch};
+use kube::api::{DeleteParams, ListParams, Preconditions};
 
-use super::{ApiClient, ApiError};
+use super::{ApiCause, ApiClient, ApiError};
 use crate::kubernetes::node::CONTROL_PLANE_TAINT;
 use crate::model::enrolment::{ClusterNode, NodeReadiness};
 use crate::model::ids::InstanceId;
@@ -19,17 +19,16 @@ impl ApiClient {
         Api::all(self.client.clone())
     }
 
-    /// All nodes, by name, as the API server last saw them: its cache is asked and not etcd.
+    /// All nodes, by name, as they are: a list from the API server's cache may lack one, whose name would seem free.
     ///
     /// # Errors
     /// [`ApiError::Read`].
     pub async fn all_nodes(&self) -> Result<BTreeMap<String, ClusterNode>, ApiError> {
-        let params = ListParams::default().match_any();
-        debug_assert_eq!(params.version_match, Some(VersionMatch::NotOlderThan));
-        let listed = self.nodes().list(&params).await;
-        let listed = listed
-            .map_err(|error| ApiError::Read { object: "the nodes".to_owned(), source: error.into() })?;
-        Ok(listed.items.iter().filter_map(decode).collect())
+        let failed = |source| ApiError::Read { object: "the nodes".to_owned(), source };
+        let listed = self.nodes().list(&ListParams::default()).await.map_err(|error| failed(error.into()))?;
+        // One that was passed over would be a name that nobody has.
+        let nodes: Option<_> = listed.items.iter().map(decode).collect();
+        nodes.ok_or_else(|| failed(ApiCause::NoAnswer("a node came without its name or id".to_owned())))
     }
 
     /// Deletes a node, if it is still the one that was seen.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addons::AddonPlace;
 use super::charter::Charter;
-use super::cluster::{EtcdLaunch, SlotRecord};
+use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
 use super::enrolment::JoinTerms;
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
@@ -362,6 +362,14 @@ pub enum CharterChange {
     Refound,
 }
 
+/// How much depends on a step.
+#[derive(PartialEq, Eq)]
+enum Weight {
+    Routine,
+    Ordinary,
+    Grave,
+}
+
 impl Step {
     /// The step's name: the same word as in a plan's JSON form.
     pub fn name(&self) -> &'static str {
@@ -421,62 +429,18 @@ impl Step {
     /// due in, and when it is done there is nothing new to look at. What it does must be bound to the version
     /// that was read.
     pub fn is_routine(&self) -> bool {
-        match self {
-            Self::RenewApiLease { .. } => true,
-            Self::CreateVolume { .. }
-            | Self::AttachVolume { .. }
-            | Self::TagSlot { .. }
-            | Self::Format { .. }
-            | Self::Mount { .. }
-            | Self::GrowFilesystem { .. }
-            | Self::WriteStamp { .. }
-            | Self::TagStamp { .. }
-            | Self::SetDataAside { .. }
-            | Self::CreateAuthority
-            | Self::IssueLeaves { .. }
-            | Self::CreateCharter { .. }
-            | Self::AmendCharter { .. }
-            | Self::ConfigureEtcd { .. }
-            | Self::StartEtcd { .. }
-            | Self::StopEtcd
-            | Self::TakeMembershipLock { .. }
-            | Self::ReleaseMembershipLock { .. }
-            | Self::RemoveMember { .. }
-            | Self::AddLearner { .. }
-            | Self::PromoteMember { .. }
-            | Self::UpdatePeerUrl { .. }
-            | Self::RecordSlot { .. }
-            | Self::CopyCharterToEtcd { .. }
-            | Self::CopyCharterToVolume { .. }
-            | Self::PublishMembers { .. }
-            | Self::CreateClusterAuthorities
-            | Self::RecordClusterAuthorities { .. }
-            | Self::IssueClusterLeaves { .. }
-            | Self::WriteKubernetesFiles { .. }
-            | Self::RollOut { .. }
-            | Self::KeepManifest { .. }
-            | Self::RollBack { .. }
-            | Self::TakeControlPlaneLock { .. }
-            | Self::ReleaseControlPlaneLock { .. }
-            | Self::RegisterTarget { .. }
-            | Self::TakeApiLease { .. }
-            | Self::PublishJoin { .. }
-            | Self::ApproveRequests { .. }
-            | Self::LeaveRequests { .. }
-            | Self::DeleteNode { .. }
-            | Self::ApplyAddon { .. }
-            | Self::PruneAddon { .. }
-            | Self::ApplyObjects { .. }
-            | Self::ConfigureContainerd { .. }
-            | Self::StartService { .. }
-            | Self::RestartService { .. } => false,
-        }
+        self.weight() == Weight::Routine
     }
 
     /// Whether the step takes something away or starts what can't be taken back: the steps that
     /// an unknown answer must never add.
     pub fn is_destructive(&self) -> bool {
+        self.weight() == Weight::Grave
+    }
+
+    fn weight(&self) -> Weight {
         match self {
+            Self::RenewApiLease { .. } => Weight::Routine,
             Self::Format { .. }
             | Self::SetDataAside { .. }
             | Self::CreateAuthority
@@ -490,9 +454,10 @@ impl Step {
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
             | Self::ApproveRequests { .. }
-            | Self::DeleteNode { .. } => true,
-            Self::ConfigureEtcd { launch } => launch.state == super::cluster::LaunchState::New,
-            Self::CreateVolume { .. }
+            | Self::DeleteNode { .. } => Weight::Grave,
+            Self::ConfigureEtcd { launch } if launch.state == LaunchState::New => Weight::Grave,
+            Self::ConfigureEtcd { .. }
+            | Self::CreateVolume { .. }
             | Self::AttachVolume { .. }
             | Self::TagSlot { .. }
             | Self::Mount { .. }
@@ -518,13 +483,12 @@ impl Step {
             | Self::ReleaseControlPlaneLock { .. }
             | Self::RegisterTarget { .. }
             | Self::TakeApiLease { .. }
-            | Self::RenewApiLease { .. }
             | Self::PublishJoin { .. }
             | Self::LeaveRequests { .. }
             | Self::ApplyObjects { .. }
             | Self::ConfigureContainerd { .. }
             | Self::StartService { .. }
-            | Self::RestartService { .. } => false,
+            | Self::RestartService { .. } => Weight::Ordinary,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::model::enrolment::{
 };
 use crate::model::fact::chain;
 use crate::model::kubernetes::ApiLease;
-use crate::model::{Fact, InstanceId, Role};
+use crate::model::{Fact, InstanceId, InstanceState, Role};
 use crate::reach::{JOIN, Reach};
 
 /// How long all answers may take.
@@ -25,8 +25,9 @@ const ASK: Duration = Duration::from_secs(30);
 const NODES_FOR: Duration = Duration::from_secs(30);
 /// What is published is read again so often.
 const JOIN_FOR: Duration = Duration::from_mins(1);
-/// Between two looks at an instance that count as two.
+/// Between two looks at an instance that count as two. One that EC2 does not find may be too new for it.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
+const BETWEEN_LOOKS_NOT_FOUND: Duration = Duration::from_mins(1);
 
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
@@ -164,15 +165,23 @@ fn count_gone(
     instances: &Fact<BTreeMap<InstanceId, NodeInstance>>,
 ) -> GoneLooks {
     let (Fact::Known(nodes), Fact::Known(instances)) = (nodes, instances) else { return GoneLooks::new() };
-    let gone: BTreeSet<&InstanceId> = nodes
+    let gone: BTreeMap<&InstanceId, Duration> = nodes
         .values()
         .filter_map(|node| node.instance.as_ref())
-        .filter(|id| instances.get(id).is_some_and(|found| found.state.is_gone()))
+        .filter_map(|id| match instances.get(id)?.state {
+            InstanceState::Terminated => Some((id, BETWEEN_LOOKS)),
+            InstanceState::NotFound => Some((id, BETWEEN_LOOKS_NOT_FOUND)),
+            InstanceState::Pending
+            | InstanceState::Running
+            | InstanceState::Stopping
+            | InstanceState::Stopped
+            | InstanceState::ShuttingDown => None,
+        })
         .collect();
-    memory.gone.retain(|id, _| gone.contains(id));
-    for id in gone {
+    memory.gone.retain(|id, _| gone.contains_key(id));
+    for (id, between) in gone {
         match memory.gone.get_mut(id) {
-            Some((at, looks)) if at.elapsed() >= BETWEEN_LOOKS => {
+            Some((at, looks)) if at.elapsed() >= between => {
                 *at = Instant::now();
                 *looks = looks.saturating_add(1);
             }

@@ -14,43 +14,50 @@ use super::course::{Course, Next};
 /// containerd runs, with a configuration that the kubelet can work with; or else what is missing.
 pub(super) fn containerd(seen: &KubernetesObservation, course: &mut Course) -> Next<()> {
     let seen = &seen.containerd;
-    let runs = matches!(&seen.service, Fact::Known(service) if service.state == ServiceState::Running);
-    let missing = |why: String| WaitingOn::Service { service: ServiceName::Containerd, why };
-    let version = match &seen.version {
-        Fact::Known(Some(version)) => *version,
-        Fact::Known(None) => {
-            return Err(
-                course.wait(missing("it is not installed: install containerd 2 on the image".to_owned()))
-            );
-        }
-        Fact::Unknown(why) if runs => {
+    let service = match &seen.service {
+        Fact::Known(service) => service,
+        Fact::Unknown(why) => {
             course.warn(Warning::Answer { subject: Subject::Containerd, why: why.clone() });
             return Ok(());
         }
-        Fact::Unknown(why) => {
+    };
+    let runs = service.state == ServiceState::Running;
+    // What is wrong with one that runs, or is not known of it, is in nobody's way.
+    let amiss = |why: String, course: &mut Course| {
+        let service = ServiceName::Containerd;
+        if !runs {
+            return Err(course.wait(WaitingOn::Service { service, why }));
+        }
+        course.warn(Warning::Service { service, why });
+        Ok(())
+    };
+    let (version, configured) = match (&seen.version, &seen.configuration) {
+        (Fact::Known(Some(version)), Fact::Known(configured)) => (*version, *configured),
+        (Fact::Known(None), _) => {
+            return amiss("it is not installed: install containerd 2 on the image".to_owned(), course);
+        }
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) if runs => {
+            course.warn(Warning::Answer { subject: Subject::Containerd, why: why.clone() });
+            return Ok(());
+        }
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => {
             let on = WaitingOn::Answer { about: Subject::Containerd, why: why.clone() };
             return Err(course.wait(on));
         }
     };
     if let Err(unfit) = version.check() {
-        let why = unfit.to_string();
-        if !runs {
-            return Err(course.wait(missing(why)));
-        }
-        course.warn(Warning::Service { service: ServiceName::Containerd, why });
+        amiss(unfit.to_string(), course)?;
     }
     if let Some(why) = seen.warning() {
         course.warn(Warning::Service { service: ServiceName::Containerd, why: why.to_owned() });
     }
-    let configured = course.need(&seen.configuration, Subject::Containerd)?;
-    if *configured == ContainerdConfiguration::Absent {
+    if configured == ContainerdConfiguration::Absent {
         course.steps.push(Step::ConfigureContainerd { version });
     }
-    let service = course.need(&seen.service, Subject::Containerd)?;
     let launch = kubernetes::node::containerd_launch();
     match &service.state {
         // It reads its configuration when it starts.
-        ServiceState::Running if *configured == ContainerdConfiguration::Absent => {
+        ServiceState::Running if configured == ContainerdConfiguration::Absent => {
             course.steps.push(Step::RestartService { service: ServiceName::Containerd, launch });
         }
         ServiceState::Running => {}

@@ -84,9 +84,10 @@ pub struct KubernetesStatus {
     /// The instance whose agent looks after what is kept in the API; `None` when none does, or it is not known.
     #[serde(default)]
     pub keeper: Option<String>,
-    /// The add-ons in the API: `null` for one that was applied as a whole, else why it was not.
+    /// The add-ons in the API: `null` for one that was applied as a whole, else why it was not. `None` where
+    /// that is not known.
     #[serde(default)]
-    pub addons: BTreeMap<AddonName, Option<String>>,
+    pub addons: Option<BTreeMap<AddonName, Option<String>>>,
 }
 
 impl KubernetesStatus {
@@ -103,7 +104,7 @@ impl KubernetesStatus {
                 .and_then(|endpoint| Some(endpoint.as_ref()?.to_string())),
             components: seen.components.iter().map(|(which, found)| (*which, not_ready(found))).collect(),
             keeper: seen.api_lease.known().and_then(|lease| lease.as_ref()?.holder.clone()),
-            addons: seen.addons.applied.known().map(addons).unwrap_or_default(),
+            addons: seen.addons.applied.known().map(addons),
         })
     }
 }
@@ -278,7 +279,7 @@ impl Status {
                 let why = why.as_ref().map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}"));
                 row("", format!("{:<23} {why}", component.name()));
             }
-            for (addon, why) in &kubernetes.addons {
+            for (addon, why) in kubernetes.addons.iter().flatten() {
                 let why = why.as_deref().map_or("applied".to_owned(), |why| format!("not applied: {why}"));
                 row("add-on", format!("{:<23} {why}", addon.as_str()));
             }
@@ -402,11 +403,13 @@ mod tests {
             ]
             .into(),
             keeper: Some("i-0123456789abcdef0".to_owned()),
-            addons: [
-                ("coredns".parse().unwrap(), None),
-                ("monitors".parse().unwrap(), Some("the API does not serve it yet".to_owned())),
-            ]
-            .into(),
+            addons: Some(
+                [
+                    ("coredns".parse().unwrap(), None),
+                    ("monitors".parse().unwrap(), Some("the API does not serve it yet".to_owned())),
+                ]
+                .into(),
+            ),
         });
         status.words = status.in_words();
         status

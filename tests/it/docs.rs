@@ -120,7 +120,7 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         endpoint: None,
         components: BTreeMap::default(),
         keeper: None,
-        addons: BTreeMap::default(),
+        addons: Some(BTreeMap::default()),
     };
     assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
     assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));

@@ -61,8 +61,17 @@ fn what_is_not_known_of_a_service_stops_and_starts_nothing() {
     assert_eq!(touched(&plan), []);
     let why = "no answer from systemd".to_owned();
     assert!(plan.report.warnings.contains(&Warning::Answer { subject: Subject::Services, why }));
-    let seen = containerd(|seen| seen.version = Fact::unknown("timed out"));
-    assert_eq!(touched(&plan_of(&kubernetes(), &seen)), []);
+    let forgets: [fn(&mut ContainerdObservation); 4] = [
+        |seen| seen.version = Fact::unknown("timed out"),
+        |seen| seen.version = Fact::Known(None),
+        |seen| seen.configuration = Fact::unknown("timed out"),
+        |seen| seen.service = Fact::unknown("timed out"),
+    ];
+    for forget in forgets {
+        let plan = plan_of(&kubernetes(), &containerd(forget));
+        assert_eq!((touched(&plan), plan.report.waiting), (vec![], vec![]));
+        assert_eq!(plan.report.warnings.len(), 1, "{:?}", plan.report.warnings);
+    }
 }
 
 #[test]
