@@ -1,4 +1,5 @@
-//! The client of this machine's API server, as the administrator of this node.
+//! The client of the API: of this machine's own server as the administrator of this node, or, on a worker, as the node
+//! itself.
 //!
 //! It reads and keeps the lease `kube-system/quorate`, and reads and applies objects. Applying is
 //! server-side, as the field manager `quorate`, by force: the fields that are ours are ours, and all
@@ -19,6 +20,8 @@ mod tokens;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -30,6 +33,8 @@ use crate::kubernetes::addons::inventory::InventoryError;
 use crate::kubernetes::objects::{MANAGED_BY, ObjectError, WantedObject};
 use crate::model::ids::InstanceId;
 use crate::model::kubernetes::ApiLease;
+use crate::model::names::ServerUrl;
+use crate::pki::node_identity::NodeIdentity;
 
 /// Who owns the fields that are ours.
 pub const FIELD_MANAGER: &str = "quorate";
@@ -37,7 +42,7 @@ pub const FIELD_MANAGER: &str = "quorate";
 const NAMESPACE: &str = "kube-system";
 /// The lease's name.
 const LEASE: &str = "quorate";
-/// How long one request may take. The server is on this machine.
+/// How long one request may take. The server is on this machine, or in its region.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the API did not answer or do.
@@ -204,6 +209,27 @@ impl ApiClient {
         config.write_timeout = Some(PATIENCE);
         // It is on this machine, and no proxy's matter.
         config.proxy_url = None;
+        let client = Client::try_from(config).map_err(|error| ApiError::Client(error.into()))?;
+        Ok(Self { client })
+    }
+
+    /// The way of a node with this identity to a server that this authority, in PEM, vouches for. Nothing is asked
+    /// yet.
+    ///
+    /// # Errors
+    /// [`ApiError::Client`].
+    pub fn as_node(server: &ServerUrl, authority: &str, identity: &NodeIdentity) -> Result<Self, ApiError> {
+        let unusable = |why: String| ApiError::Client(ApiCause::NoAnswer(why));
+        let url = server.to_string().parse().map_err(|error| unusable(format!("{server}: {error}")))?;
+        let (_, authority) = x509_parser::pem::parse_x509_pem(authority.as_bytes())
+            .map_err(|error| unusable(format!("the cluster's authority: {error}")))?;
+        let mut config = Config::new(url);
+        config.root_cert = Some(vec![authority.contents]);
+        config.auth_info.client_certificate_data = Some(BASE64.encode(identity.certificates()));
+        config.auth_info.client_key_data = Some(BASE64.encode(identity.key().expose()).into());
+        config.connect_timeout = Some(PATIENCE);
+        config.read_timeout = Some(PATIENCE);
+        config.write_timeout = Some(PATIENCE);
         let client = Client::try_from(config).map_err(|error| ApiError::Client(error.into()))?;
         Ok(Self { client })
     }

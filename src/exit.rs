@@ -85,9 +85,7 @@ impl Exit {
             CliError::Kubeconfig(error) => Self::of_kubeconfig(error),
             CliError::Render(error) => match error {
                 render::VerbError::Missing { .. } => Self::NotThere,
-                render::VerbError::Role { .. }
-                | render::VerbError::NoControlPlane
-                | render::VerbError::NotEmpty { .. } => Self::Refused,
+                render::VerbError::NoControlPlane | render::VerbError::NotEmpty { .. } => Self::Refused,
                 render::VerbError::Render(_) | render::VerbError::File(_) => Self::Failed,
             },
             CliError::Start(_)

@@ -20,6 +20,7 @@ use crate::host::service::{self, Service, VersionError};
 use crate::host::{Root, volume};
 use crate::kubernetes::KubernetesVersion;
 use crate::kubernetes::addons::Variables;
+use crate::kubernetes::join::Join;
 use crate::model::{EtcdVersion, Identity, ServiceName};
 use crate::pki::Owners;
 
@@ -54,6 +55,7 @@ pub struct Reach {
     /// etcd's cluster.
     pub etcd: ClusterClient,
     version: Mutex<Option<(Program, EtcdVersion)>>,
+    join: Mutex<Option<Join>>,
 }
 
 /// A program's file: another one in its place is another program.
@@ -90,7 +92,16 @@ impl Reach {
         let aws = access.clients(&identity.region, location).await;
         let service = Service::of(&root, ServiceName::Etcd);
         let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
-        Self { root, settings, identity, aws, service, etcd, version: Mutex::default() }
+        Self {
+            root,
+            settings,
+            identity,
+            aws,
+            service,
+            etcd,
+            version: Mutex::default(),
+            join: Mutex::default(),
+        }
     }
 
     /// The directory of etcd's leaf certificates.
@@ -118,6 +129,17 @@ impl Reach {
     pub fn last_endpoint(&self) -> Result<Option<ApiEndpoint>, FileError> {
         let text = read_optional(&self.remembered_endpoint())?;
         Ok(text.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
+    }
+
+    /// Keeps what a worker was told last: its token is used without reading it again.
+    pub fn keep_join(&self, join: Join) {
+        *self.join.lock().unwrap_or_else(PoisonError::into_inner) = Some(join);
+    }
+
+    /// What a worker was told last, if its token is still that one.
+    pub fn kept_join(&self, token: &str) -> Option<Join> {
+        let kept = self.join.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|join| join.token.id() == token).cloned()
     }
 
     /// The variables of add-ons, in a cluster whose API is reached there.

@@ -118,7 +118,7 @@ fn is_founding(on: &WaitingOn) -> bool {
     matches!(on, WaitingOn::Claims { .. } | WaitingOn::Founders { .. })
 }
 
-/// Whether a light look, at etcd and the charter, would see the end of this wait.
+/// Whether a light look, at etcd and the charter, or at a worker's node, would see the end of this wait.
 fn is_told_quickly(on: &WaitingOn) -> bool {
     match on {
         WaitingOn::Claims { .. }
@@ -131,6 +131,10 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::InSync
         | WaitingOn::Component { .. }
         | WaitingOn::Service { .. }
+        | WaitingOn::Api { .. }
+        | WaitingOn::NodeCertificate { .. }
+        | WaitingOn::NodeRegistered
+        | WaitingOn::NodeReady { .. }
         | WaitingOn::ControlPlaneLock { .. } => true,
         WaitingOn::Answer { .. }
         | WaitingOn::OwnInstance
@@ -143,6 +147,9 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::EtcdRestart { .. }
         | WaitingOn::PredecessorGone { .. }
         | WaitingOn::ConfirmedGone { .. }
+        | WaitingOn::Join
+        | WaitingOn::JoinToken { .. }
+        | WaitingOn::FittingVersion { .. }
         | WaitingOn::LoadBalancer => false,
     }
 }

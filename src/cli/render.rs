@@ -1,6 +1,6 @@
-//! `quorate render`: what a control-plane node would get, from a recorded observation, offline.
+//! `quorate render`: what a node would get, from a recorded observation, offline.
 //!
-//! It starts from the same inputs as the planner ([`control_plane_inputs`]) and renders by the same
+//! It starts from the same inputs as the planner ([`control_plane_inputs`], [`worker_inputs`]) and renders by the same
 //! functions, so what it writes is what the agent would write. Certificates, keys and what holds
 //! them are made on the node from the authorities, and are only named.
 
@@ -10,19 +10,13 @@ use crate::agent::setup::Record;
 use crate::config::settings::ControlPlaneKind;
 use crate::host::files::{FileError, create_dir, list_optional, write_durably};
 use crate::kubernetes::{self, RenderError, RenderedFile, paths};
-use crate::model::{Report, Role};
+use crate::model::{Report, Role, Warning};
 use crate::pki::files::FILES;
-use crate::plan::control_plane_inputs;
+use crate::plan::{control_plane_inputs, worker_inputs};
 
 /// Why nothing was rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum VerbError {
-    /// The machine is none that has a control plane.
-    #[error("the observation is a {role}'s: only a control-plane node's files can be rendered")]
-    Role {
-        /// What it is.
-        role: Role,
-    },
     /// The machine has no control plane.
     #[error("nothing is rendered for the machine that was observed: `kubernetes.controlPlane` is `none`")]
     NoControlPlane,
@@ -55,20 +49,10 @@ fn missing(report: &Report) -> String {
 /// Renders into the directory `out`, which is made where it is missing, and tells what it wrote and
 /// what it left out.
 pub fn run(record: &Record, out: &Path) -> Result<String, VerbError> {
-    match record.settings.role {
-        Role::ControlPlane => {}
-        role @ Role::Worker => return Err(VerbError::Role { role }),
-    }
-    match record.settings.kubernetes.control_plane {
-        ControlPlaneKind::StaticPods => {}
-        ControlPlaneKind::None => return Err(VerbError::NoControlPlane),
-    }
-    let (inputs, warnings) = control_plane_inputs(&record.settings, &record.observation)
-        .map_err(|report| VerbError::Missing { report })?;
-    let rendered = kubernetes::control_plane(&inputs).map_err(VerbError::Render)?;
-    let mut files: Vec<RenderedFile> = rendered.files;
-    files.extend(rendered.manifests.into_values());
-    files.sort();
+    let Rendered { files, elsewhere, warnings } = match record.settings.role {
+        Role::ControlPlane => control_plane(record)?,
+        Role::Worker => worker(record)?,
+    };
 
     if list_optional(out)?.is_some_and(|names| !names.is_empty()) {
         return Err(VerbError::NotEmpty { path: out.to_owned() });
@@ -83,12 +67,49 @@ pub fn run(record: &Record, out: &Path) -> Result<String, VerbError> {
         write_durably(&path, file.content.as_bytes(), file.mode)?;
         told.push_str(&format!("written    {}\n", file.path));
     }
-    for file in FILES {
-        let kind = if file.mode == paths::SECRET { "secret" } else { "on the node" };
-        told.push_str(&format!("{kind:<10} {}\n", file.path(Path::new(paths::KUBERNETES)).display()));
+    for (kind, path) in elsewhere {
+        told.push_str(&format!("{kind:<10} {}\n", path.display()));
     }
     for warning in warnings {
         told.push_str(&format!("warning    {warning}\n"));
     }
     Ok(told)
+}
+
+/// What is rendered, and what comes to the node in another way.
+struct Rendered {
+    files: Vec<RenderedFile>,
+    elsewhere: Vec<(&'static str, PathBuf)>,
+    warnings: Vec<Warning>,
+}
+
+fn control_plane(record: &Record) -> Result<Rendered, VerbError> {
+    match record.settings.kubernetes.control_plane {
+        ControlPlaneKind::StaticPods => {}
+        ControlPlaneKind::None => return Err(VerbError::NoControlPlane),
+    }
+    let (inputs, warnings) = control_plane_inputs(&record.settings, &record.observation)
+        .map_err(|report| VerbError::Missing { report })?;
+    let rendered = kubernetes::control_plane(&inputs).map_err(VerbError::Render)?;
+    let mut files: Vec<RenderedFile> = rendered.files;
+    files.extend(rendered.manifests.into_values());
+    files.sort();
+    let kind = |mode| if mode == paths::SECRET { "secret" } else { "on the node" };
+    let elsewhere =
+        FILES.map(|file| (kind(file.mode), file.path(Path::new(paths::KUBERNETES)))).into_iter().collect();
+    Ok(Rendered { files, elsewhere, warnings })
+}
+
+fn worker(record: &Record) -> Result<Rendered, VerbError> {
+    let (inputs, warnings) = worker_inputs(&record.settings, &record.observation)
+        .map_err(|report| VerbError::Missing { report })?;
+    let files = kubernetes::worker(&inputs).map_err(VerbError::Render)?;
+    let elsewhere = [
+        ("secret", paths::BOOTSTRAP_KUBECONFIG),
+        ("secret", paths::KUBELET_ROTATING_CERTIFICATE),
+        ("on the node", paths::KUBELET_KUBECONFIG),
+        ("on the node", paths::TOLD),
+    ];
+    let elsewhere = elsewhere.map(|(kind, path)| (kind, PathBuf::from(path))).into_iter().collect();
+    Ok(Rendered { files, elsewhere, warnings })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 
@@ -11,6 +11,7 @@ use crate::kubernetes::node::CONTROL_PLANE_TAINT;
 use crate::model::enrolment::{ClusterNode, NodeReadiness};
 use crate::model::ids::InstanceId;
 use crate::model::step::GoneNode;
+use crate::model::worker::OwnNode;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -29,6 +30,20 @@ impl ApiClient {
         // One that was passed over would be a name that nobody has.
         let nodes: Option<_> = listed.items.iter().map(decode).collect();
         nodes.ok_or_else(|| failed(ApiCause::NoAnswer("a node came without its name or id".to_owned())))
+    }
+
+    /// A node, as it sees itself; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`ApiError::Read`].
+    pub async fn own_node(&self, name: &str) -> Result<Option<OwnNode>, ApiError> {
+        let found = self.nodes().get_opt(name).await;
+        let failed = |source| ApiError::Read { object: format!("Node {name}"), source };
+        let found = found.map_err(|error| failed(error.into()))?;
+        Ok(found.map(|node| OwnNode {
+            readiness: readiness(&node),
+            said: ready(&node).and_then(|condition| condition.message.clone()),
+        }))
     }
 
     /// Deletes a node, if it is still the one that was seen.
@@ -55,17 +70,22 @@ fn instance(provider_id: &str) -> Option<InstanceId> {
     id.parse().ok()
 }
 
-fn decode(node: &Node) -> Option<(String, ClusterNode)> {
-    let metadata = &node.metadata;
-    let labels = metadata.labels.as_ref();
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready =
-        conditions.filter(|condition| condition.type_ == "Ready").map(|found| found.status.as_str()).next();
-    let readiness = match ready {
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+fn readiness(node: &Node) -> NodeReadiness {
+    match ready(node).map(|condition| condition.status.as_str()) {
         Some("True") => NodeReadiness::Ready,
         Some("False") => NodeReadiness::NotReady,
         Some(_) | None => NodeReadiness::Silent,
-    };
+    }
+}
+
+fn decode(node: &Node) -> Option<(String, ClusterNode)> {
+    let metadata = &node.metadata;
+    let labels = metadata.labels.as_ref();
     let spec = node.spec.as_ref();
     let tainted = spec
         .and_then(|spec| spec.taints.as_ref())
@@ -74,7 +94,7 @@ fn decode(node: &Node) -> Option<(String, ClusterNode)> {
     let node = ClusterNode {
         uid: metadata.uid.clone()?,
         instance: spec.and_then(|spec| spec.provider_id.as_deref()).and_then(instance),
-        readiness,
+        readiness: readiness(node),
         zone: labels.and_then(|labels| labels.get(ZONE).cloned()),
         control_plane: tainted || labelled,
     };

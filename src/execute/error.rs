@@ -50,6 +50,30 @@ pub enum StepError {
         /// The fingerprint of what was decided on.
         expected: String,
     },
+    /// What is published to workers is not there any more.
+    #[error("there is no {key} in S3 any more")]
+    NoJoin {
+        /// The object.
+        key: &'static str,
+    },
+    /// What is published to workers can't be used.
+    #[error("reading {key} in S3")]
+    Join {
+        /// The object.
+        key: &'static str,
+        /// Why not.
+        #[source]
+        source: crate::kubernetes::join::JoinError,
+    },
+    /// A kubeconfig was not made.
+    #[error("making {path}")]
+    Kubeconfig {
+        /// Which.
+        path: &'static str,
+        /// Why not.
+        #[source]
+        source: crate::kubernetes::kubeconfig::KubeconfigError,
+    },
     /// No token could be made of what the machine's random numbers gave.
     #[error("no bootstrap token could be made")]
     NoToken,

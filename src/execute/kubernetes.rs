@@ -10,10 +10,11 @@ use crate::config::settings::ApiEndpoint;
 use crate::host::clock;
 use crate::host::files::{self, NewFile};
 use crate::host::manifests::Manifests;
+use crate::kubernetes::paths::Place;
 use crate::kubernetes::{Component, Owner, RenderedFile, objects, paths};
-use crate::model::InstanceId;
 use crate::model::fact::chain;
 use crate::model::names::ClusterLeafRequest;
+use crate::model::{InstanceId, Role};
 use crate::pki::{ClusterAuthorities, cluster_leaves};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
 
@@ -54,7 +55,11 @@ pub(super) fn write_files(
     files: &[RenderedFile],
     endpoint: &ApiEndpoint,
 ) -> Result<(), StepError> {
-    for place in paths::DIRECTORIES {
+    let directories: &[Place] = match reach.settings.role {
+        Role::ControlPlane => &paths::DIRECTORIES,
+        Role::Worker => &paths::WORKER_DIRECTORIES,
+    };
+    for place in directories {
         files::create_dir_as(&reach.root.path(place.path), place.mode, owner(reach, place.owner))?;
     }
     let mut sets: BTreeMap<(PathBuf, Owner), Vec<&RenderedFile>> = BTreeMap::new();

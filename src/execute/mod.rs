@@ -14,6 +14,7 @@ mod enrolment;
 mod error;
 mod kubernetes;
 mod services;
+mod worker;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -120,6 +121,10 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
             kubernetes::issue(reach, request, authorities, etcd_authority).await
         }
         Step::WriteKubernetesFiles { files, endpoint } => kubernetes::write_files(reach, files, endpoint),
+        Step::WriteBootstrapKubeconfig { token, server, authority } => {
+            worker::write_bootstrap(reach, token, server, authority).await
+        }
+        Step::SetNodeIdentityAside { because } => worker::set_identity_aside(reach, because),
         Step::RollOut { component, files, manifest } => {
             kubernetes::roll_out(reach, *component, files, manifest)
         }

@@ -6,10 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::KubernetesVersion;
+use super::component::Owner;
+use super::{KubernetesVersion, RenderError, RenderedFile, file, paths};
 use crate::config::settings::{ApiEndpoint, ClusterDomain, PodSubnet, ServiceSubnet};
 use crate::model::enrolment::{JoinTerms, PublishedJoin};
 use crate::model::ids::ClusterName;
+use crate::model::worker::{PublishedTold, Told};
 use crate::pki::Secret;
 
 /// A bootstrap token: six characters that name it and sixteen that are secret.
@@ -195,15 +197,57 @@ impl Join {
         })
     }
 
+    /// What a worker keeps of it.
+    pub fn told(&self) -> PublishedTold {
+        PublishedTold {
+            told: Told {
+                terms: self.terms.clone(),
+                certificate_authority: self.certificate_authority.clone(),
+            },
+            token: self.token.id.clone(),
+            token_ends: self.token_ends,
+        }
+    }
+
     /// What may be seen of it.
     pub fn published(&self) -> PublishedJoin {
         PublishedJoin { terms: self.terms.clone(), token: self.token.id.clone(), token_ends: self.token_ends }
     }
 }
 
+/// The file at [`TOLD`](paths::TOLD): what a worker was told.
+///
+/// # Errors
+/// [`RenderError::Told`].
+pub fn told_file(told: &Told) -> Result<RenderedFile, RenderError> {
+    let text = serde_json::to_string_pretty(told).map_err(RenderError::Told)?;
+    Ok(file(paths::TOLD, Owner::Root, text + "\n"))
+}
+
+/// Reads that file; `None` when it can't be used: it is another cluster's, damaged, or a later version's.
+pub fn read_told(bytes: &[u8], cluster: &ClusterName) -> Option<Told> {
+    let told: Told = serde_json::from_slice(bytes).ok()?;
+    let digest = super::digest(told.certificate_authority.as_bytes());
+    (told.terms.cluster == *cluster && told.terms.authority == digest).then_some(told)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_told_is_kept_without_its_secret_and_for_this_cluster_only() {
+        let join = join();
+        let told = join.told().told;
+        let file = told_file(&told).unwrap();
+        assert!(!file.content.contains("0123456789abcdef"), "{}", file.content);
+        let cluster = &join.terms.cluster;
+        assert_eq!(read_told(file.content.as_bytes(), cluster), Some(told));
+        assert_eq!(read_told(file.content.as_bytes(), &"other".parse().unwrap()), None);
+        assert_eq!(read_told(&file.content.as_bytes()[..80], cluster), None);
+        let other = file.content.replace(&join.terms.authority, "0");
+        assert_eq!(read_told(other.as_bytes(), cluster), None);
+    }
 
     fn join() -> Join {
         let authority = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap().cert.pem();

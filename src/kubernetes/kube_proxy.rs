@@ -5,11 +5,9 @@
 
 use serde_json::json;
 
-use super::kubeconfig::{Credential, Kubeconfig};
 use super::node::NodeInputs;
 use super::{RenderError, paths, yaml};
 use crate::model::Role;
-use crate::model::names::ServerUrl;
 
 /// The file at [`KUBE_PROXY_CONFIG`](paths::KUBE_PROXY_CONFIG). `nftables` is stable since 1.33.
 pub(super) fn configuration(inputs: &NodeInputs) -> Result<String, RenderError> {
@@ -38,24 +36,4 @@ pub(super) fn configuration(inputs: &NodeInputs) -> Result<String, RenderError> 
 /// kube-proxy's flags.
 pub fn arguments() -> Vec<String> {
     vec![format!("--config={}", paths::KUBE_PROXY_CONFIG)]
-}
-
-/// The file at [`KUBE_PROXY_KUBECONFIG`](paths::KUBE_PROXY_KUBECONFIG): a worker's way to the API by the certificate
-/// that its kubelet renews. It holds no secret. client-go reads the certificate again when it changes.
-pub(super) fn kubeconfig(
-    inputs: &NodeInputs,
-    server: &ServerUrl,
-    authority: &str,
-) -> Result<String, RenderError> {
-    let kubeconfig = Kubeconfig {
-        cluster: inputs.cluster.as_str(),
-        user: "kube-proxy",
-        server,
-        authority,
-        credential: Credential::Files {
-            certificate: paths::KUBELET_ROTATING_CERTIFICATE,
-            key: paths::KUBELET_ROTATING_CERTIFICATE,
-        },
-    };
-    Ok(kubeconfig.render().map_err(RenderError::Kubeconfig)?.expose().to_owned())
 }

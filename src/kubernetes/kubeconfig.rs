@@ -179,6 +179,8 @@ pub enum FoundCredential {
         /// Its key's.
         key: String,
     },
+    /// With a token.
+    Token(Secret),
 }
 
 /// Reads what the current context of a kubeconfig says. What an administrator may have added beside
@@ -214,6 +216,9 @@ pub fn read(text: &str) -> Result<Found, KubeconfigError> {
         }
         AuthInfo { client_certificate: Some(certificate), client_key: Some(key), .. } => {
             FoundCredential::Files { certificate, key }
+        }
+        AuthInfo { token: Some(token), .. } => {
+            FoundCredential::Token(Secret::new(token.expose_secret().to_owned()))
         }
         _ => return Err(part("the user's certificate")),
     };
@@ -296,6 +301,8 @@ mod tests {
         let token = Secret::new("abcdef.0123456789abcdef".to_owned());
         let text = rendered(Credential::Token(&token));
         assert!(text.expose().contains("    token: abcdef.0123456789abcdef\n"), "{}", text.expose());
+        let found = super::read(text.expose()).unwrap();
+        assert_eq!(found.credential, FoundCredential::Token(token));
         let read = kube::config::Kubeconfig::from_yaml(text.expose()).unwrap();
         assert!(read.other.is_empty() && !format!("{text:?}").contains("abcdef"), "{text:?}");
     }

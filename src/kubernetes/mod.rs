@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use kubeconfig::{Credential, Kubeconfig};
 use paths::{PUBLIC, SECRET};
 
 pub use component::{Component, Owner};
@@ -102,9 +103,12 @@ pub enum RenderError {
     /// The number of pods is not known.
     #[error(transparent)]
     MaxPods(#[from] reserved::NoInterfaceLimits),
-    /// The kubeconfig of a worker's kube-proxy was not made.
-    #[error("rendering kube-proxy's kubeconfig")]
+    /// A kubeconfig of a worker's was not made.
+    #[error("rendering a kubeconfig by the kubelet's certificate")]
     Kubeconfig(#[source] kubeconfig::KubeconfigError),
+    /// What a worker was told can't be written down.
+    #[error("writing down what this worker was told")]
+    Told(#[source] serde_json::Error),
     /// The endpoint is none.
     #[error("the endpoint of the API")]
     Endpoint(#[from] crate::model::names::NotAServerUrl),
@@ -136,11 +140,36 @@ fn node_files(inputs: &NodeInputs) -> Result<Vec<RenderedFile>, RenderError> {
 /// See [`RenderError`].
 pub fn worker(inputs: &WorkerInputs) -> Result<Vec<RenderedFile>, RenderError> {
     let mut files = node_files(&inputs.node)?;
-    let kubeconfig = kube_proxy::kubeconfig(&inputs.node, &inputs.server()?, &inputs.authority)?;
+    let kubeconfig = by_rotating_certificate(inputs, "kube-proxy")?;
     files.push(file(paths::KUBE_PROXY_KUBECONFIG, Owner::Root, kubeconfig));
     files.push(file(paths::CA, Owner::Root, inputs.authority.clone()));
     files.sort();
     Ok(files)
+}
+
+/// The kubeconfig of a worker's kubelet that has its certificate, as the kubelet itself writes it when it joins.
+///
+/// # Errors
+/// See [`RenderError`].
+pub fn workers_kubelet_kubeconfig(inputs: &WorkerInputs) -> Result<RenderedFile, RenderError> {
+    let content = by_rotating_certificate(inputs, "kubelet")?;
+    Ok(RenderedFile { mode: SECRET, ..file(paths::KUBELET_KUBECONFIG, Owner::Root, content) })
+}
+
+/// A way to the API by the certificate that the kubelet renews. It holds no secret. client-go reads the certificate
+/// again when it changes.
+fn by_rotating_certificate(inputs: &WorkerInputs, user: &str) -> Result<String, RenderError> {
+    let kubeconfig = Kubeconfig {
+        cluster: inputs.node.cluster.as_str(),
+        user,
+        server: &inputs.server()?,
+        authority: &inputs.authority,
+        credential: Credential::Files {
+            certificate: paths::KUBELET_ROTATING_CERTIFICATE,
+            key: paths::KUBELET_ROTATING_CERTIFICATE,
+        },
+    };
+    Ok(kubeconfig.render().map_err(RenderError::Kubeconfig)?.expose().to_owned())
 }
 
 /// Renders a control-plane node's files.

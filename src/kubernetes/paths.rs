@@ -39,6 +39,8 @@ pub const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 pub const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 /// A worker's kube-proxy's kubeconfig.
 pub const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";
+/// The directory of all keys and certificates that the kubelet keeps.
+pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 /// The client certificate that the kubelet renews, and its key, in one file: a link that the kubelet keeps.
 pub const KUBELET_ROTATING_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The directory of the operator's part of the kubelet's configuration.
@@ -49,6 +51,8 @@ pub const IMAGE_CREDENTIAL_PROVIDERS: &str = "/etc/kubernetes/image-credential-p
 pub const ECR_CREDENTIAL_PROVIDER: &str = "ecr-credential-provider";
 /// How long logind lets programs hold a shutdown back.
 pub const LOGIND: &str = "/etc/systemd/logind.conf.d/50-quorate.conf";
+/// What a worker was told of its cluster.
+pub const TOLD: &str = "/var/lib/quorate/join.json";
 /// The kubelet's configuration.
 pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// kube-proxy's configuration.
@@ -139,11 +143,12 @@ pub const DIRECTORIES: [Place; 10] = [
 ];
 
 /// The directories that have to be there before a worker's files are.
-pub const WORKER_DIRECTORIES: [Place; 4] = [
+pub const WORKER_DIRECTORIES: [Place; 5] = [
     place(KUBERNETES, 0o755, Owner::Root),
     place(PUBLIC_DIRECTORY, 0o755, Owner::Root),
     place("/var/lib/kubelet", 0o700, Owner::Root),
     place("/etc/systemd/logind.conf.d", 0o755, Owner::Root),
+    place("/var/lib/quorate", 0o755, Owner::Root),
 ];
 
 /// The files that [`control_plane`](super::control_plane) renders, beside the manifests, in order; that of the image

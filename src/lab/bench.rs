@@ -7,6 +7,7 @@
 
 mod control_plane;
 mod node_files;
+mod workers;
 
 use std::fs;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::LabError;
 use super::cluster::{Tls, pki_of, wait_healthy};
 use super::drill::first_write;
+use super::error::chain;
 use super::kubelet::Programs;
 use super::laboratory::{Laboratory, Scratch};
 use super::machine::Machine;
@@ -32,6 +34,11 @@ use super::settings::{Settings, Start};
 const FORM: Duration = Duration::from_mins(1);
 /// Resident memory that an idle agent is to stay under, in MiB.
 const RSS_LIMIT: f64 = 30.0;
+/// What nodeadm takes for a worker's configuration: milliseconds, and MiB.
+const NODEADM_MS: f64 = 32.0;
+const NODEADM_MIB: f64 = 27.5;
+/// How often a worker may read S3 until it has joined.
+const WORKERS_READS: f64 = 2.0;
 /// The share of one core that an idle agent is to stay under, in percent.
 const CPU_LIMIT: f64 = 0.2;
 
@@ -66,6 +73,10 @@ pub struct Runs {
     pub control_plane: usize,
     /// How often a node's files are made.
     pub files: usize,
+    /// How often a worker is booted.
+    pub worker: usize,
+    /// How many workers boot at once; zero for none.
+    pub workers: usize,
     /// How long an idle agent is watched; zero for not at all.
     pub idle: Duration,
 }
@@ -80,6 +91,8 @@ pub async fn run(agent: &Path, runs: Runs) -> Result<Vec<Figure>, LabError> {
         }
         Err(why) => tell(&format!("SKIPPED the control plane, and a node's files beside kubeadm: {why}")),
     }
+    figures.extend(worker(agent, runs.worker).await?);
+    figures.extend(many_workers(runs.workers).await?);
     let idle = runs.idle;
     if !idle.is_zero() {
         tell(&format!("an idle cluster is watched for twice {} s", idle.as_secs()));
@@ -99,6 +112,44 @@ async fn api(agent: &Path, programs: &Programs, runs: usize) -> Result<Vec<Figur
         by_hand.push(without);
     }
     Ok(beside("first object, median", &agents, "by hand, directly, median", &by_hand))
+}
+
+/// How long a worker takes until its kubelet is told to start, and what it asks for.
+async fn worker(agent: &Path, runs: usize) -> Result<Vec<Figure>, LabError> {
+    let (mut times, mut memory) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        let one = Box::pin(workers::one(agent, run as u64)).await?;
+        let (time, metadata, calls) = (millis(one.time), one.metadata, one.calls);
+        tell(&format!(
+            "worker, run {run} of {runs}: {time:.1} ms, {metadata} metadata requests, {calls} calls"
+        ));
+        times.push(time);
+        memory.push(one.memory);
+    }
+    let figure = |name, of: &[f64], unit, target| {
+        quantile(of, 0.5)
+            .map(|value| Figure::new(name, value, unit, "target, of nodeadm on another computer", target))
+    };
+    let time = figure("a worker until its kubelet is told to start, median", &times, "ms", NODEADM_MS);
+    let memory = figure("its agent, most ever resident, median", &memory, "MiB", NODEADM_MIB);
+    Ok(time.into_iter().chain(memory).collect())
+}
+
+/// What workers take that boot at once, beside as many one after the other.
+async fn many_workers(count: usize) -> Result<Vec<Figure>, LabError> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let one = Box::pin(workers::many(1)).await?;
+    let all = Box::pin(workers::many(count)).await?;
+    workers::tell_many(count, &all);
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let (one_by_one, reads) = (millis(one.time) * count as f64, all.most_reads as f64);
+    let name = format!("{count} workers at once, the last one");
+    Ok(vec![
+        Figure::new(&name, millis(all.time), "ms", "as many one after the other", one_by_one),
+        Figure::new("most reads of S3 by one of them", reads, "reads", "limit", WORKERS_READS),
+    ])
 }
 
 /// How long a node's files take, beside kubeadm.

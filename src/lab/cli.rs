@@ -113,6 +113,14 @@ enum Verb {
         /// Name, instance id or address
         node: String,
     },
+    /// Sets how many workers their group keeps, and waits until they are ready nodes
+    Scale {
+        /// How many
+        workers: usize,
+        /// Seconds until it is given up
+        #[arg(long, default_value_t = 180)]
+        timeout: u64,
+    },
     /// Takes a zone's power
     StopZone {
         /// The zone, or its last letter
@@ -167,6 +175,12 @@ enum Verb {
         /// How often a node's files are made, where Kubernetes' programs are
         #[arg(long, default_value_t = 10)]
         files_runs: usize,
+        /// How often a worker is booted
+        #[arg(long, default_value_t = 10)]
+        worker_runs: usize,
+        /// How many simulated workers boot at once; 0 for none
+        #[arg(long, default_value_t = 1000)]
+        workers: usize,
         /// How long the idle agent is watched, in seconds
         #[arg(long, default_value_t = 60)]
         idle: u64,
@@ -270,6 +284,10 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
         }
         Verb::Kill { node } => drop(tell(Request::Kill { node }).await?),
         Verb::Replace { node } => drop(tell(Request::Replace { node }).await?),
+        Verb::Scale { workers, timeout } => {
+            drop(tell(Request::Scale { workers }).await?);
+            return progress(&dir, Duration::from_secs(timeout), out).await;
+        }
         Verb::StopZone { zone } => drop(tell(Request::StopZone { zone }).await?),
         Verb::StartZone { zone } => drop(tell(Request::StartZone { zone }).await?),
         Verb::Fault(fault) => drop(tell(fault_request(fault, &dir).await?).await?),
@@ -284,11 +302,13 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let on = running.then_some(dir.as_path());
             return drills(drill, &options, seeds, jobs, on, json, out).await;
         }
-        Verb::Bench { runs, control_plane_runs, files_runs, idle, json } => {
+        Verb::Bench { runs, control_plane_runs, files_runs, worker_runs, workers, idle, json } => {
             let runs = bench::Runs {
                 etcd: runs,
                 control_plane: control_plane_runs,
                 files: files_runs,
+                worker: worker_runs,
+                workers,
                 idle: Duration::from_secs(idle),
             };
             let figures = bench::run(&agent, runs).await?;

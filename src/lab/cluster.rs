@@ -168,6 +168,7 @@ pub async fn health(lab: &Laboratory) -> Result<Health, String> {
     }
     if let Kubernetes::Run(_) = lab.settings().kubernetes {
         machines.iter().try_for_each(control_plane)?;
+        workers(lab)?;
     }
     let access = Access::to(lab).ok_or("no machine has certificates")?;
     let mut seen = Vec::new();
@@ -199,6 +200,27 @@ pub async fn health(lab: &Laboratory) -> Result<Health, String> {
         return Err(format!("the members do not agree: {seen:?}"));
     }
     Ok(Health { cluster: first.cluster, members: listed, leader: first.leader })
+}
+
+/// Looks whether there are as many workers as their group is to have, and whether those whose agents run are ready
+/// nodes.
+fn workers(lab: &Laboratory) -> Result<(), String> {
+    let workers: Vec<Machine> =
+        lab.machines().into_iter().filter(|machine| machine.identity().role == "worker").collect();
+    let wanted = lab.desired_workers();
+    if workers.len() != wanted {
+        return Err(format!("{} of {wanted} workers", workers.len()));
+    }
+    workers.iter().filter(|machine| machine.is_started()).try_for_each(|machine| {
+        let status =
+            Status::of(&machine.root()).map_err(|error| super::error::chain(&error))?.unwrap_or_default();
+        let is_current = status.pid.is_some() && status.pid == machine.pid();
+        if is_current && status.is_running() {
+            Ok(())
+        } else {
+            Err(format!("{}: {}", machine.identity().name, status.line()))
+        }
+    })
 }
 
 /// Looks whether a machine's control plane is ready.

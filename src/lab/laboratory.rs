@@ -34,6 +34,8 @@ pub const API: &str = "demo-api";
 const API_PORT: u16 = 6443;
 /// Where an instance's metadata service listens at its address.
 const METADATA_PORT: u16 = 8775;
+/// How many machines a group may have.
+const MOST_NODES: usize = 200;
 /// For how long events are waited for at a time.
 const LISTEN: Duration = Duration::from_secs(30);
 
@@ -138,7 +140,7 @@ impl Laboratory {
             let spec = GroupSpec {
                 name: name.into(),
                 desired,
-                max: desired.max(1),
+                max: MOST_NODES,
                 tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
                 template: InstanceSpec {
                     metadata_tags: true,
@@ -172,6 +174,11 @@ impl Laboratory {
         self.inner
             .region
             .with(|world| world.view().balancers.get(API).map(super::region::Balancer::listens_at))
+    }
+
+    /// How many workers their group is to have.
+    pub fn desired_workers(&self) -> usize {
+        self.inner.region.with(|world| world.view().groups.get(WORKERS).map_or(0, |group| group.spec.desired))
     }
 
     /// Creates a blank volume for a slot, in the slot's zone.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{Tls, health, pki_of};
 use super::drill::{self, Drill, first_write};
 use super::error::chain;
-use super::laboratory::Laboratory;
+use super::laboratory::{Laboratory, WORKERS};
 use super::machine::Machine;
 use super::region::{FaultSpec, World};
 use super::settings::{Kubernetes, Settings};
@@ -50,6 +50,11 @@ pub enum Request {
     Replace {
         /// Name, instance id or address.
         node: String,
+    },
+    /// The workers' group is to have so many.
+    Scale {
+        /// How many.
+        workers: usize,
     },
     /// A zone loses its power.
     StopZone {
@@ -385,6 +390,9 @@ async fn answer(request: Request, lab: &Arc<Laboratory>, desk: &Desk) -> Result<
         Request::Replace { node } => {
             let id = lab.machine(&node)?.identity().instance.clone();
             lab.ask(format!("the end of {id}"), |w| w.terminate_instance(&id)).map(done)
+        }
+        Request::Scale { workers } => {
+            lab.ask("workers", |w| w.set_desired_capacity(WORKERS, workers)).map(done)
         }
         Request::StopZone { zone: name } => {
             let name = zone(&name);

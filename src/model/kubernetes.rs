@@ -1,4 +1,4 @@
-//! What is seen of Kubernetes' control plane on and around this machine.
+//! What is seen of Kubernetes on and around this machine.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use super::names::ClusterLeaves;
 use super::node::NodeFacts;
 use super::observation::Authority;
 use super::service::{ServiceName, ServiceObservation};
+use super::worker::WorkerObservation;
 use crate::config::settings::ApiEndpoint;
 use crate::kubernetes::{Component, KubernetesVersion};
 
@@ -95,7 +96,7 @@ pub struct KubernetesObservation {
     pub authorities: Fact<Option<Authority>>,
     /// The leaves, kubeconfigs and keys on this machine; `Known(None)` when any is missing or unfit.
     pub leaves: Fact<Option<ClusterLeaves>>,
-    /// SHA-256, in hexadecimal, of each file on this machine that a control-plane node has beside
+    /// SHA-256, in hexadecimal, of each file on this machine that a node of its role has beside
     /// manifests and keys.
     pub files: Fact<BTreeMap<String, String>>,
     /// containerd.
@@ -113,6 +114,8 @@ pub struct KubernetesObservation {
     pub addons: AddonsObservation,
     /// Machines that become nodes; asked for by the holder of the lease only.
     pub enrolment: EnrolmentObservation,
+    /// What only a worker sees.
+    pub worker: WorkerObservation,
 }
 
 /// What quorate keeps in the API whatever is set.
@@ -161,6 +164,7 @@ impl KubernetesObservation {
             first_things: Fact::unknown(why),
             addons: AddonsObservation::unknown(why),
             enrolment: EnrolmentObservation::unknown(why),
+            worker: WorkerObservation::unknown(why),
         }
     }
 }

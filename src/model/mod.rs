@@ -27,6 +27,7 @@ pub mod stamp;
 pub mod step;
 pub mod tags;
 mod words;
+pub mod worker;
 
 pub use addons::{
     AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,

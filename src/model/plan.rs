@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId};
 use super::service::ServiceName;
 use super::step::Step;
-use crate::kubernetes::Component;
+use crate::kubernetes::{Component, KubernetesVersion};
 
 /// What the agent does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,16 +45,14 @@ pub enum Phase {
     Preparing,
     /// The cluster is being founded.
     Founding,
-    /// It becomes a member of a running cluster.
+    /// It becomes a member of a running cluster; or, a worker, a node.
     Joining,
-    /// Its member is being started on the data that it has.
+    /// Its member is being started on the data that it has; or, a worker, its node gets ready.
     Returning,
-    /// Its member is healthy and has a vote.
+    /// Its member is healthy and has a vote; or, a worker, its node is ready.
     Running,
     /// It has no slot, and stands by.
     Standby,
-    /// Its role asks for nothing yet.
-    Idle,
     /// It can't go on without a human.
     Halted,
 }
@@ -69,7 +67,6 @@ impl fmt::Display for Phase {
             Self::Returning => "returning",
             Self::Running => "running",
             Self::Standby => "standby",
-            Self::Idle => "idle",
             Self::Halted => "halted",
         })
     }
@@ -194,6 +191,39 @@ pub enum WaitingOn {
         /// What is wrong with it.
         why: String,
     },
+    /// The control plane to publish how workers join.
+    Join,
+    /// The control plane to publish a bootstrap token that is still good.
+    JoinToken {
+        /// When the one that is published ended, in milliseconds since 1970.
+        ended: i64,
+    },
+    /// A kubelet and a control plane whose versions go together.
+    FittingVersion {
+        /// The kubelet's.
+        found: KubernetesVersion,
+        /// The control plane's.
+        control_plane: KubernetesVersion,
+    },
+    /// The API to answer this worker.
+    Api {
+        /// Where it is asked.
+        endpoint: String,
+        /// What it answers, or why there is no answer.
+        why: String,
+    },
+    /// The control plane to approve the certificate that this worker's kubelet asks for.
+    NodeCertificate {
+        /// The id of the token that it asks with.
+        token: String,
+    },
+    /// The kubelet to register this machine's node.
+    NodeRegistered,
+    /// This machine's node to be ready.
+    NodeReady {
+        /// What its kubelet says.
+        why: String,
+    },
     /// Another machine to finish changing its control plane.
     ControlPlaneLock {
         /// Who holds the lock.
@@ -217,7 +247,11 @@ impl WaitingOn {
                 component == other
             }
             (Self::Service { service, .. }, Self::Service { service: other, .. }) => service == other,
+            (Self::Api { endpoint, .. }, Self::Api { endpoint: other, .. }) => endpoint == other,
             (Self::EtcdRestart { .. }, Self::EtcdRestart { .. })
+            | (Self::JoinToken { .. }, Self::JoinToken { .. })
+            | (Self::NodeCertificate { .. }, Self::NodeCertificate { .. })
+            | (Self::NodeReady { .. }, Self::NodeReady { .. })
             | (Self::HealthyQuorum { .. }, Self::HealthyQuorum { .. }) => true,
             (one, two) => one == two,
         }
@@ -282,6 +316,10 @@ pub enum Subject {
     WorkersObject,
     /// Requests for nodes' certificates.
     CertificateRequests,
+    /// The kubelet's certificate and kubeconfigs on this machine.
+    NodeIdentity,
+    /// This machine's node in the API.
+    Node,
 }
 
 impl fmt::Display for Subject {
@@ -314,6 +352,8 @@ impl fmt::Display for Subject {
             Self::Services => "kubelet and kube-proxy",
             Self::WorkersObject => "what is published to workers",
             Self::CertificateRequests => "requests for nodes' certificates",
+            Self::NodeIdentity => "the kubelet's certificate and kubeconfigs on this machine",
+            Self::Node => "this machine's node",
         })
     }
 }

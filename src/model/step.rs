@@ -12,7 +12,7 @@ use super::containerd::ContainerdVersion;
 use super::enrolment::JoinTerms;
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
-use super::names::ClusterLeafRequest;
+use super::names::{ClusterLeafRequest, ServerUrl};
 use super::observation::PublishedMembers;
 use super::service::{ServiceLaunch, ServiceName};
 use super::stamp::{Stamp, StampState};
@@ -198,6 +198,20 @@ pub enum Step {
         files: Vec<RenderedFile>,
         /// The endpoint that all of them were made for.
         endpoint: ApiEndpoint,
+    },
+    /// Write the kubeconfig that a worker's kubelet joins with.
+    WriteBootstrapKubeconfig {
+        /// The id of the published token that goes into it.
+        token: String,
+        /// Where the API is.
+        server: ServerUrl,
+        /// SHA-256 of the cluster's CA certificate in PEM, in hexadecimal.
+        authority: String,
+    },
+    /// Rename the kubelet's keys and certificates aside, which are no good here.
+    SetNodeIdentityAside {
+        /// Why, as a part of the new name: letters, digits and dashes.
+        because: String,
     },
     /// Put a component's manifest in place, with the files that it reads, and keep those before.
     RollOut {
@@ -404,6 +418,8 @@ impl Step {
             Self::RecordClusterAuthorities { .. } => "recordClusterAuthorities",
             Self::IssueClusterLeaves { .. } => "issueClusterLeaves",
             Self::WriteKubernetesFiles { .. } => "writeKubernetesFiles",
+            Self::WriteBootstrapKubeconfig { .. } => "writeBootstrapKubeconfig",
+            Self::SetNodeIdentityAside { .. } => "setNodeIdentityAside",
             Self::RollOut { .. } => "rollOut",
             Self::KeepManifest { .. } => "keepManifest",
             Self::RollBack { .. } => "rollBack",
@@ -450,6 +466,7 @@ impl Step {
             | Self::RemoveMember { .. }
             | Self::CreateClusterAuthorities
             | Self::RecordClusterAuthorities { .. }
+            | Self::SetNodeIdentityAside { .. }
             | Self::RollBack { .. }
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
@@ -477,6 +494,7 @@ impl Step {
             | Self::PublishMembers { .. }
             | Self::IssueClusterLeaves { .. }
             | Self::WriteKubernetesFiles { .. }
+            | Self::WriteBootstrapKubeconfig { .. }
             | Self::RollOut { .. }
             | Self::KeepManifest { .. }
             | Self::TakeControlPlaneLock { .. }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::addons::ADDON_LABEL;
 use super::ids::{Slot, VolumeId};
 use super::plan::{Halt, WaitingOn, Warning};
@@ -14,6 +16,12 @@ fn list<T: fmt::Display>(items: &[T]) -> String {
 
 fn slots(slots: &[Slot]) -> String {
     format!("slot{} {}", if slots.len() == 1 { "" } else { "s" }, list(slots))
+}
+
+/// A moment given in milliseconds since 1970, as `2026-11-22T18:00:00Z`.
+fn moment(millis: i64) -> String {
+    let seconds = millis.div_euclid(1000);
+    Timestamp::from_second(seconds).map_or_else(|_| format!("{millis} ms since 1970"), |at| at.to_string())
 }
 
 fn volumes(volumes: &[VolumeId]) -> String {
@@ -61,6 +69,30 @@ impl fmt::Display for WaitingOn {
             ),
             Self::Component { component, why } => write!(f, "{component} on this machine to be ready: {why}"),
             Self::Service { service, why } => write!(f, "{service} on this machine: {why}"),
+            Self::Join => f.write_str(
+                "the control plane to publish how workers join: there is no workers/join.json in S3 yet",
+            ),
+            Self::JoinToken { ended } => write!(
+                f,
+                "the control plane to publish a bootstrap token that is still good: the one in workers/join.json \
+                 ended at {}",
+                moment(*ended)
+            ),
+            Self::FittingVersion { found, control_plane } => write!(
+                f,
+                "a kubelet that may be used with the control plane's version {control_plane}, the same or up to \
+                 three minor versions older: this machine's is {found}; upgrade the control plane first, then the \
+                 image of the workers"
+            ),
+            Self::Api { endpoint, why } => write!(f, "the API at {endpoint} to answer: {why}"),
+            Self::NodeCertificate { token } => write!(
+                f,
+                "the control plane to approve the certificate that this machine's kubelet asks for with token \
+                 {token}; why one is left pending is with the request (kubectl describe csr) and in the \
+                 journal of the control plane's agents"
+            ),
+            Self::NodeRegistered => f.write_str("the kubelet to register this machine's node"),
+            Self::NodeReady { why } => write!(f, "this machine's node to be ready: {why}"),
             Self::ControlPlaneLock { holder } => write!(f, "{holder} to finish changing its control plane"),
         }
     }
@@ -314,6 +346,25 @@ mod tests {
                 vec![text("containerd"), text("not installed")],
             ),
             (WaitingOn::ControlPlaneLock { holder: instance() }, vec![text(INSTANCE)]),
+            (WaitingOn::Join, vec![text("workers/join.json")]),
+            (
+                WaitingOn::JoinToken { ended: 1_700_000_000_000 },
+                vec![text("2023-11-14T22:13:20Z"), text("workers/join.json")],
+            ),
+            (
+                WaitingOn::FittingVersion {
+                    found: "v1.37.0".parse().unwrap(),
+                    control_plane: "v1.36.2".parse().unwrap(),
+                },
+                vec![text("v1.37.0"), text("v1.36.2"), text("upgrade the control plane first")],
+            ),
+            (
+                WaitingOn::Api { endpoint: text("api.example.com:6443"), why: text("refused") },
+                vec![text("api.example.com:6443"), text("refused")],
+            ),
+            (WaitingOn::NodeCertificate { token: text("abcdef") }, vec![text("abcdef"), text("kubectl")]),
+            (WaitingOn::NodeRegistered, vec![text("register")]),
+            (WaitingOn::NodeReady { why: text("no network") }, vec![text("no network")]),
         ]
     }
 
@@ -455,6 +506,13 @@ mod tests {
             WaitingOn::Component { .. } => 20,
             WaitingOn::ControlPlaneLock { .. } => 21,
             WaitingOn::Service { .. } => 22,
+            WaitingOn::Join => 23,
+            WaitingOn::JoinToken { .. } => 24,
+            WaitingOn::FittingVersion { .. } => 25,
+            WaitingOn::Api { .. } => 26,
+            WaitingOn::NodeCertificate { .. } => 27,
+            WaitingOn::NodeRegistered => 28,
+            WaitingOn::NodeReady { .. } => 29,
         }
     }
 
@@ -525,7 +583,7 @@ mod tests {
 
     #[test]
     fn every_wait_names_what_would_end_it() {
-        check(&waits(), 23, kind_of_wait);
+        check(&waits(), 30, kind_of_wait);
     }
 
     #[test]

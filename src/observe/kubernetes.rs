@@ -20,6 +20,7 @@ use crate::model::kubernetes::{
 use crate::model::load_balancer::TargetHealth;
 use crate::model::node::{InstanceFacts, NodeFacts};
 use crate::model::service::ServiceObservation;
+use crate::model::worker::WorkerObservation;
 use crate::model::{Fact, Role, ServiceName};
 use crate::pki;
 use crate::reach::Reach;
@@ -64,7 +65,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         authorities,
         leaves: pki::cluster_leaves::inspect(&reach.root.path(paths::KUBERNETES), reach.owners().as_ref())
             .into(),
-        files: written(reach),
+        files: written(reach, paths::RENDERED),
         containerd,
         services,
         components,
@@ -72,6 +73,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         first_things,
         addons,
         enrolment,
+        worker: WorkerObservation::unknown("not asked for: this machine has a control plane"),
     }
 }
 
@@ -89,18 +91,18 @@ pub(super) async fn again(
     seen
 }
 
-async fn containerd(reach: &Reach) -> ContainerdObservation {
+pub(super) async fn containerd(reach: &Reach) -> ContainerdObservation {
     Containerd::of(&reach.root).observe().await
 }
 
-async fn services(reach: &Reach) -> BTreeMap<ServiceName, Fact<ServiceObservation>> {
+pub(super) async fn services(reach: &Reach) -> BTreeMap<ServiceName, Fact<ServiceObservation>> {
     let looks = NODE_SERVICES
         .map(|name| async move { (name, Service::of(&reach.root, name).observe().await.into()) });
     futures_util::future::join_all(looks).await.into_iter().collect()
 }
 
 /// The version in the settings, else that of the machine's kubelet.
-async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
+pub(super) async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
     match reach.settings.kubernetes.version {
         Some(version) => Fact::Known(version),
         None => reach.kubelet_version().await.into(),
@@ -108,7 +110,7 @@ async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
 }
 
 /// What this machine is. What the metadata service says of an instance never changes while it runs.
-async fn node(reach: &Reach, memory: &mut Option<InstanceFacts>) -> Fact<NodeFacts> {
+pub(super) async fn node(reach: &Reach, memory: &mut Option<InstanceFacts>) -> Fact<NodeFacts> {
     let instance = match memory {
         Some(known) => known.clone(),
         None => match reach.aws.metadata.instance_facts().await {
@@ -181,9 +183,12 @@ async fn find(reach: &Reach) -> Result<LoadBalancing, String> {
 }
 
 /// The digests of the files that are rendered; who wrote them is no matter.
-fn written(reach: &Reach) -> Fact<BTreeMap<String, String>> {
+pub(super) fn written(
+    reach: &Reach,
+    rendered: impl IntoIterator<Item = &'static str>,
+) -> Fact<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    for path in paths::RENDERED {
+    for path in rendered {
         match files::read_optional(&reach.root.path(path)) {
             Ok(Some(bytes)) => {
                 found.insert(path.to_owned(), digest(&bytes));

@@ -14,6 +14,7 @@ mod ec2;
 mod enrolment;
 mod kubernetes;
 mod objects;
+mod worker;
 
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
@@ -23,8 +24,8 @@ use crate::model::kubernetes::LoadBalancing;
 use crate::model::node::InstanceFacts;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
-    Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, SlotRecord, Versioned,
+    VolumeId, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -56,6 +57,7 @@ pub struct Memory {
     balancing: Option<(Instant, LoadBalancing)>,
     addons: api::Parsed,
     enrolment: enrolment::Remembered,
+    worker: worker::Remembered,
     instance: Option<InstanceFacts>,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
@@ -72,9 +74,14 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     let is_light = last.is_some();
     // As old as the beginning of the look: its first answers are.
     let began = Instant::now();
-    let mut seen = match last {
-        Some(last) => light(reach, memory, last).await,
-        None => full(reach, memory, identity).await,
+    let mut seen = match (reach.settings.role, last) {
+        (Role::ControlPlane, Some(last)) => light(reach, memory, last).await,
+        (Role::ControlPlane, None) => full(reach, memory, identity).await,
+        (Role::Worker, Some(mut last)) => {
+            last.kubernetes = worker::again(reach, memory, last.kubernetes).await;
+            last
+        }
+        (Role::Worker, None) => workers(reach, memory, identity).await,
     };
     seen.at = clock::now_ms();
     seen.entropy = entropy();
@@ -141,6 +148,37 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         etcd,
         kubernetes,
         published,
+        waiting: Vec::new(),
+    }
+}
+
+/// All that a worker asks: nothing of etcd's, and nothing of EC2.
+async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> Observation {
+    const WHY: &str = "not asked for: this machine is a worker";
+    let (clock_synchronised, kubernetes) =
+        tokio::join!(clock::synchronised(&reach.root), worker::look(reach, memory));
+    Observation {
+        at: 0,
+        entropy: entropy(),
+        identity,
+        clock_synchronised: clock_synchronised.into(),
+        instances: Fact::unknown(WHY),
+        volumes: Fact::unknown(WHY),
+        zones: Fact::unknown(WHY),
+        charter: Fact::unknown(WHY),
+        backups: Fact::unknown(WHY),
+        authority: Fact::unknown(WHY),
+        leaves: Fact::unknown(WHY),
+        disk: Fact::unknown(WHY),
+        etcd: EtcdObservation {
+            version: Fact::unknown(WHY),
+            service: Fact::unknown(WHY),
+            launch: Fact::unknown(WHY),
+            own: Fact::unknown(WHY),
+            cluster: Fact::unknown(WHY),
+        },
+        kubernetes,
+        published: Fact::unknown(WHY),
         waiting: Vec::new(),
     }
 }

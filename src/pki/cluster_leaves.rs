@@ -274,7 +274,9 @@ impl Look<'_> {
                 {
                     Ok(server)
                 }
-                FoundCredential::Files { .. } | FoundCredential::Embedded { .. } => {
+                FoundCredential::Files { .. }
+                | FoundCredential::Embedded { .. }
+                | FoundCredential::Token(_) => {
                     Err(disagree(of, "it does not name the certificate beside it"))
                 }
             }
@@ -346,7 +348,9 @@ impl Look<'_> {
             (server, FoundCredential::Embedded { certificate, key }) => {
                 Ok((server, Leaf::new(of, &certificate, key.expose())?))
             }
-            (_, FoundCredential::Files { .. }) => Err(disagree(of, "it names files")),
+            (_, FoundCredential::Files { .. } | FoundCredential::Token(_)) => {
+                Err(disagree(of, "it holds no certificate"))
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod cluster_leaves;
 pub mod files;
 pub mod leaves;
+pub mod node_identity;
 pub mod request;
 
 use std::fmt;

@@ -12,13 +12,11 @@ use std::path::Path;
 
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
-use crate::kubernetes::node::node_name;
-use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderedFile};
+use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, RenderedFile};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
-use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
 use crate::model::{
     Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
@@ -27,6 +25,7 @@ use crate::model::{
 use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
+use super::node;
 
 /// How long, in milliseconds, a component that answers with a changed manifest is watched before that has proven
 /// good; but not for more than half of its time to get ready. The kubelet looks at its directory every 20 s.
@@ -85,7 +84,7 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     }
     roll_out(settings, seen, me, view, rendered.manifests, &with_manifest, &mut course)?;
     // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
-    super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+    node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
     for (component, found) in &seen.kubernetes.components {
         if let Readiness::NotReady(why) = &found.readiness {
             return Err(course.wait(WaitingOn::Component { component: *component, why: why.clone() }));
@@ -294,40 +293,9 @@ impl Ground<'_> {
         if etcd_endpoints.is_empty() {
             return Err(course.wait(WaitingOn::Quorum));
         }
-        let node = node(settings, seen, me, version, course)?;
+        let node = node::inputs(settings, seen, me, version, course)?;
         Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
     }
-}
-
-/// What this machine's kubelet and kube-proxy are configured from.
-fn node(
-    settings: &Settings,
-    seen: &Observation,
-    me: &Identity,
-    version: KubernetesVersion,
-    course: &Course,
-) -> Next<NodeInputs> {
-    let NodeFacts { instance, machine, drop_ins } =
-        course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
-    let naming = settings.kubernetes.node_name;
-    let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
-        .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
-    Ok(NodeInputs {
-        cluster: settings.cluster.clone(),
-        settings: settings.kubernetes.clone(),
-        version,
-        role: settings.role,
-        name,
-        instance: me.instance.clone(),
-        zone: me.zone.clone(),
-        region: me.region.clone(),
-        address: me.address,
-        instance_type: instance.instance_type,
-        capacity_type: instance.capacity_type,
-        machine,
-        interface_limits: None,
-        drop_ins,
-    })
 }
 
 /// The components whose manifest is there, for all that is known, and is to be another.

@@ -16,6 +16,7 @@
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
 //! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
+//! | [`worker`] | how a worker joins, follows its cluster, and stays a node |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
@@ -35,6 +36,7 @@ mod member;
 mod node;
 mod upkeep;
 mod volume;
+mod worker;
 
 use crate::config::Settings;
 use crate::model::plan::Subject;
@@ -43,6 +45,7 @@ use crate::model::{Fact, Halt, Observation, Phase, Plan, Role};
 use course::{Course, Next};
 
 pub use control_plane::control_plane_inputs;
+pub use worker::worker_inputs;
 
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
@@ -50,7 +53,10 @@ pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
         Ok(plan) => plan,
         Err(plan) => *plan,
     };
-    control_plane::extend(settings, seen, etcd)
+    match settings.role {
+        Role::ControlPlane => control_plane::extend(settings, seen, etcd),
+        Role::Worker => etcd,
+    }
 }
 
 fn decide(settings: &Settings, seen: &Observation) -> Next<Plan> {
@@ -63,10 +69,7 @@ fn decide(settings: &Settings, seen: &Observation) -> Next<Plan> {
     }
     match settings.role {
         Role::ControlPlane => {}
-        Role::Worker => {
-            course.phase = Phase::Idle;
-            return Ok(course.done());
-        }
+        Role::Worker => return worker::decide(settings, seen, me, course),
     }
     check_charter(settings, seen, &course)?;
 

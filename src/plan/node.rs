@@ -3,13 +3,50 @@
 //! A service that runs goes on running while an answer about it is missing. One is started anew when what
 //! it reads at its start is not what it was started with; the pods of a node do not notice that.
 
-use crate::kubernetes::{self, NodeInputs, RenderedFile};
+use crate::config::Settings;
+use crate::kubernetes::node::node_name;
+use crate::kubernetes::{self, KubernetesVersion, NodeInputs, RenderedFile};
 use crate::model::containerd::ContainerdConfiguration;
+use crate::model::fact::chain;
 use crate::model::kubernetes::KubernetesObservation;
+use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
-use crate::model::{Fact, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning};
+use crate::model::{
+    Fact, Halt, Identity, Observation, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning,
+};
 
 use super::course::{Course, Next};
+
+/// What this machine's kubelet and kube-proxy are configured from.
+pub(super) fn inputs(
+    settings: &Settings,
+    seen: &Observation,
+    me: &Identity,
+    version: KubernetesVersion,
+    course: &Course,
+) -> Next<NodeInputs> {
+    let NodeFacts { instance, machine, drop_ins } =
+        course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
+    let naming = settings.kubernetes.node_name;
+    let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
+        .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
+    Ok(NodeInputs {
+        cluster: settings.cluster.clone(),
+        settings: settings.kubernetes.clone(),
+        version,
+        role: settings.role,
+        name,
+        instance: me.instance.clone(),
+        zone: me.zone.clone(),
+        region: me.region.clone(),
+        address: me.address,
+        instance_type: instance.instance_type,
+        capacity_type: instance.capacity_type,
+        machine,
+        interface_limits: None,
+        drop_ins,
+    })
+}
 
 /// containerd runs, with a configuration that the kubelet can work with; or else what is missing.
 pub(super) fn containerd(seen: &KubernetesObservation, course: &mut Course) -> Next<()> {
@@ -119,7 +156,7 @@ pub(super) fn services(
 
 /// What the kubelet will not start with is said before it has failed. Machines that share one host stand
 /// for machines, and their host is not the machine that a kubelet would start on.
-fn unfit(inputs: &NodeInputs, course: &mut Course) {
+pub(super) fn unfit(inputs: &NodeInputs, course: &mut Course) {
     if inputs.shares_host() {
         return;
     }

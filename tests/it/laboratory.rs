@@ -91,6 +91,16 @@ async fn a_control_plane_goes_on_in_bad_weather_and_says_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workers_join_by_themselves_and_leave_no_node_behind() {
+    if let Err(why) = Programs::find() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let report = run(Drill::Workers, 1, false).await;
+    assert!(report.more["workersReadyMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_replaced_in_bad_weather() {
     run(Drill::Weather, 1, false).await;
 }

@@ -462,7 +462,7 @@ fn cannot_be_rendered(record: &Record, dir: &Path) {
     });
     ends(&authorities, Exit::NotThere, "they are not recorded in etcd yet");
     let worker = refusal(&|record| record.settings.role = Role::Worker);
-    ends(&worker, Exit::Refused, "the observation is a worker's");
+    ends(&worker, Exit::NotThere, "an answer about what is published to workers");
     // A load balancer that does not answer is no hindrance where one is remembered; it is said.
     let mut throttled = record.clone();
     throttled.observation.kubernetes.load_balancing = Fact::unknown("throttled");

@@ -11,6 +11,7 @@ mod metadata;
 pub mod node;
 pub mod sky;
 mod volumes;
+mod workers;
 
 /// A misfortune, and where it is covered: a source file, and in it a test.
 type Covered = (&'static str, &'static [(&'static str, &'static str)]);
@@ -130,6 +131,52 @@ const COVERED: &[Covered] = &[
         )],
     ),
     ("its port is taken", &[("tests/it/weather/etcd.rs", "a_port_that_is_taken_is_the_reason_that_is_told")]),
+    (
+        "workers come before their cluster",
+        &[
+            ("tests/it/weather/workers.rs", "a_worker_without_a_cluster_waits_and_asks_nobody_but_s3"),
+            ("tests/it/planner/worker.rs", "nothing_is_done_before_there_is_a_cluster"),
+        ],
+    ),
+    (
+        "what is published to workers is damaged, another cluster's, a later version's, or forbidden",
+        &[(
+            "tests/it/weather/workers.rs",
+            "what_is_published_and_can_not_be_used_is_named_and_nothing_is_done",
+        )],
+    ),
+    (
+        "a bootstrap token ended while it was waited for",
+        &[("tests/it/weather/workers.rs", "a_token_that_ended_is_not_used_and_the_next_one_is")],
+    ),
+    (
+        "the load balancer's name does not resolve, or nobody answers there",
+        &[
+            ("tests/it/weather/workers.rs", "an_api_whose_name_does_not_resolve_is_said_until_it_does"),
+            ("tests/it/planner/worker.rs", "what_the_api_does_not_answer_is_told"),
+        ],
+    ),
+    (
+        "the kubelet exits, or never registers",
+        &[
+            (
+                "tests/it/weather/workers.rs",
+                "a_kubelet_that_starts_and_exits_is_said_with_its_end_and_started_once_it_is_mended",
+            ),
+            ("tests/it/planner/worker.rs", "a_worker_joins_by_its_token_and_becomes_a_node"),
+        ],
+    ),
+    (
+        "a worker's time is not set",
+        &[("tests/it/planner/worker.rs", "a_clock_that_is_not_set_is_waited_for_before_the_kubelet_asks")],
+    ),
+    (
+        "a worker has another cluster's or another node's identity on its disk",
+        &[
+            ("tests/it/weather/workers.rs", "an_identity_of_another_cluster_is_set_aside_whole"),
+            ("tests/it/planner/worker.rs", "the_identity_that_an_image_was_made_with_is_set_aside"),
+        ],
+    ),
     (
         "the agent is killed after every single step, on one node and on all at once",
         &[("src/lab/drill/steps.rs", "crash_steps")],

@@ -57,6 +57,7 @@ pub(super) async fn weather(options: &Options, report: &mut Report) -> Result<()
     let kubernetes = Kubernetes::here().map_err(Unmet::Broken)?;
     let mut stage = Stage::build("control-plane-weather", options, |settings| {
         settings.kubernetes = kubernetes;
+        settings.workers = 1;
         let keys = [("tick", json!("1s")), ("kubernetes.apiServer.shutdownDelay", json!("2s"))];
         settings.configuration.extend(keys.map(|(key, value)| (key.to_owned(), value)));
     })
@@ -67,6 +68,7 @@ pub(super) async fn weather(options: &Options, report: &mut Report) -> Result<()
         ("rolledBackMs", told.rolled_back),
         ("correctedMs", told.corrected),
         ("endpointFollowedMs", told.followed),
+        ("workerFollowedMs", told.workers_followed),
         ("apiLongestGapMs", told.longest_gap),
     ];
     for (name, time) in times.into_iter().filter_map(|(name, time)| Some((name, time?))) {
@@ -83,6 +85,7 @@ struct Told {
     rolled_back: Option<Duration>,
     corrected: Option<Duration>,
     followed: Option<Duration>,
+    workers_followed: Option<Duration>,
     longest_gap: Option<Duration>,
     writes: u64,
     faults: u64,
@@ -103,6 +106,7 @@ impl Told {
 
 async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
     stage.start_all().await?;
+    stage.lab.machines().iter().filter(|machine| !machine.is_started()).for_each(Machine::start);
     stage.formed(READY).await?;
     wait_healthy(&stage.lab, READY).await?;
 
@@ -211,6 +215,28 @@ async fn load_balancer_goes(stage: &mut Stage, told: &mut Told) -> Result<Socket
     .await?;
     told.followed = Some(began.elapsed());
     wait_healthy(&stage.lab, READY).await?;
+    // The worker finds that the API does not answer any more where it was, and looks what is published now.
+    stage
+        .lab
+        .wait("the worker to follow", READY, |lab| {
+            lab.machines().iter().filter(|machine| machine.identity().role == "worker").try_for_each(
+                |worker| {
+                    let text = |path| {
+                        let path = place(worker, path);
+                        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+                    };
+                    for path in [paths::KUBELET_KUBECONFIG, paths::KUBE_PROXY_KUBECONFIG] {
+                        if !text(path)?.contains(&next.to_string()) {
+                            return Err(format!("{path} names another endpoint"));
+                        }
+                    }
+                    let status = current(worker)?;
+                    if status.is_running() { Ok(()) } else { Err(status.line()) }
+                },
+            )
+        })
+        .await?;
+    told.workers_followed = Some(began.elapsed());
     Ok(next)
 }
 
@@ -350,7 +376,7 @@ async fn all(
 }
 
 /// What the agent that runs now says.
-fn current(machine: &Machine) -> Result<Status, String> {
+pub(super) fn current(machine: &Machine) -> Result<Status, String> {
     let status = Status::of(&machine.root()).map_err(|error| chain(&error))?.unwrap_or_default();
     if status.pid.is_some() && status.pid == machine.pid() {
         Ok(status)
@@ -359,7 +385,7 @@ fn current(machine: &Machine) -> Result<Status, String> {
     }
 }
 
-fn says(machine: &Machine, text: &str) -> Result<(), String> {
+pub(super) fn says(machine: &Machine, text: &str) -> Result<(), String> {
     let status = current(machine)?;
     if status.words.iter().any(|words| words.contains(text)) {
         Ok(())

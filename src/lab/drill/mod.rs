@@ -19,6 +19,7 @@ mod replace;
 mod report;
 mod stage;
 mod steps;
+mod workers;
 mod zone;
 
 use std::path::PathBuf;
@@ -56,11 +57,13 @@ pub enum Drill {
     /// The same three with a bad manifest, a load balancer that goes, damaged authorities, and calls
     /// that go wrong.
     ControlPlaneWeather,
+    /// Workers boot before there is a cluster, join by themselves, and scale to twenty and back.
+    Workers,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -72,6 +75,7 @@ impl Drill {
         Self::LostCharter,
         Self::ControlPlane,
         Self::ControlPlaneWeather,
+        Self::Workers,
     ];
 
     /// The name, as on the command line.
@@ -88,6 +92,7 @@ impl Drill {
             Self::LostCharter => "lost-charter",
             Self::ControlPlane => "control-plane",
             Self::ControlPlaneWeather => "control-plane-weather",
+            Self::Workers => "workers",
         }
     }
 
@@ -107,6 +112,7 @@ impl Drill {
             Self::ControlPlaneWeather => {
                 "a bad manifest, a load balancer that goes, damaged authorities, calls that go wrong"
             }
+            Self::Workers => "workers boot before their cluster, join by themselves, scale to 20 and back",
         }
     }
 
@@ -123,7 +129,8 @@ impl Drill {
             | Self::FormMissing
             | Self::CrashSteps
             | Self::ControlPlane
-            | Self::ControlPlaneWeather => false,
+            | Self::ControlPlaneWeather
+            | Self::Workers => false,
         }
     }
 }
@@ -150,6 +157,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::CrashSteps => steps::crash_steps(options, &mut report).await,
         Drill::ControlPlane => api::control_plane(options, &mut report).await,
         Drill::ControlPlaneWeather => api_weather::weather(options, &mut report).await,
+        Drill::Workers => workers::workers(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::ReplaceBlank
         | Drill::ZoneLoss
@@ -204,8 +212,7 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         | Drill::FormMissing
         | Drill::CrashSteps
         | Drill::ControlPlane
-        | Drill::ControlPlaneWeather => {
-            Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name())))
-        }
+        | Drill::ControlPlaneWeather
+        | Drill::Workers => Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name()))),
     }
 }

@@ -126,6 +126,8 @@ impl Planner {
             | Step::RecordClusterAuthorities { .. }
             | Step::IssueClusterLeaves { .. }
             | Step::WriteKubernetesFiles { .. }
+            | Step::WriteBootstrapKubeconfig { .. }
+            | Step::SetNodeIdentityAside { .. }
             | Step::RollOut { .. }
             | Step::KeepManifest { .. }
             | Step::RollBack { .. }

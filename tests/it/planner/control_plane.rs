@@ -113,6 +113,7 @@ fn bare() -> Observation {
             },
             services: NODE_SERVICES.map(|service| (service, Fact::Known(stopped()))).into(),
             enrolment: nobody_joins(),
+            worker: quorate::model::worker::WorkerObservation::unknown("not asked for"),
         };
     })
 }

@@ -187,12 +187,3 @@ fn leaves_are_issued_for_the_address_and_again_before_they_end() {
     does(&old(-1), &["issueLeaves"]);
     does(&old(2 * HOUR), &[]);
 }
-
-#[test]
-fn a_worker_asks_for_nothing() {
-    let tags = quorate::config::InstanceTags { cluster: None, role: Some("worker".to_owned()) };
-    let user_data = b"cluster: demo\nbucket: demo-quorate\n";
-    let loaded = quorate::config::load(std::path::Path::new("/nonexistent"), Some(user_data), &tags).unwrap();
-    let plan = quorate::plan::plan(&loaded.settings, &scene());
-    assert_eq!((plan.steps.len(), plan.report.phase), (0, Phase::Idle));
-}

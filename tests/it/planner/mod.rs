@@ -18,3 +18,4 @@ mod properties;
 mod scene;
 mod sources;
 mod volume;
+mod worker;

@@ -6,7 +6,7 @@ use super::access::Caller;
 use super::{LOG_LENGTH, World};
 
 /// The services that can be faulty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Service {
     /// EC2.

@@ -1,0 +1,242 @@
+//! What only a worker sees: what it was told in S3, the kubelet's identity on its disk, and what the API says to it.
+//!
+//! Neither EC2 nor Auto Scaling nor a load balancer is asked anything. What is published is one small object, read once
+//! while a machine joins and every few minutes afterwards.
+
+use std::time::UNIX_EPOCH;
+
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::cluster_api::ApiClient;
+use crate::config::settings::ApiEndpoint;
+use crate::host::{clock, files, https};
+use crate::kubernetes::join::{BootstrapToken, Join, read_told};
+use crate::kubernetes::kubeconfig::{self, FoundCredential};
+use crate::kubernetes::{digest, paths};
+use crate::model::Fact;
+use crate::model::enrolment::{NODE_USER, NodeReadiness};
+use crate::model::fact::chain;
+use crate::model::kubernetes::{KubernetesObservation, Readiness};
+use crate::model::worker::{
+    NodeCertificate, OwnNode, PublishedTold, Told, WayIn, WayInCredential, WorkerObservation,
+};
+use crate::pki::node_identity::NodeIdentity;
+use crate::reach::{JOIN, Reach};
+
+use super::kubernetes::{containerd, node, services, version, written};
+use super::{Depth, Memory};
+
+/// What is published is read again so often while a machine joins, or has lost the API, and while its API answers.
+const PUBLISHED_FOR: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(5));
+/// A node that is ready is looked at again so often.
+const READY_FOR: Duration = Duration::from_secs(30);
+/// How long the API is waited for.
+const ASK: Duration = Duration::from_secs(5);
+
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    published: Option<(Instant, PublishedTold)>,
+    ready: Option<(Instant, OwnNode)>,
+    /// Whether the API answered the last time.
+    answered: bool,
+}
+
+/// Looks at everything.
+pub(super) async fn look(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
+    let (version, node, containerd, services) =
+        tokio::join!(version(reach), node(reach, &mut memory.instance), containerd(reach), services(reach));
+    let files = written(reach, paths::WORKER_RENDERED.into_iter().chain([paths::TOLD]));
+    let mut seen = KubernetesObservation {
+        version,
+        node,
+        files,
+        containerd,
+        services,
+        remembered_endpoint: reach.last_endpoint().into(),
+        ..KubernetesObservation::unknown("not asked for: this machine is a worker")
+    };
+    seen.components.clear();
+    seen.worker = standing(reach, &mut memory.worker, &seen.remembered_endpoint, Depth::Full).await;
+    seen
+}
+
+/// Looks again at what changes from moment to moment.
+pub(super) async fn again(
+    reach: &Reach,
+    memory: &mut Memory,
+    mut seen: KubernetesObservation,
+) -> KubernetesObservation {
+    seen.services = services(reach).await;
+    seen.worker = standing(reach, &mut memory.worker, &seen.remembered_endpoint, Depth::Light).await;
+    seen
+}
+
+async fn standing(
+    reach: &Reach,
+    memory: &mut Remembered,
+    endpoint: &Fact<Option<ApiEndpoint>>,
+    depth: Depth,
+) -> WorkerObservation {
+    let identity = identity(reach);
+    let has_joined = matches!(identity, Fact::Known(Some(_)));
+    let published = published(reach, memory, has_joined, depth).await;
+    let remembered = Fact::from(files::read_optional(&reach.root.path(paths::TOLD)))
+        .map(|found| found.and_then(|bytes| read_told(&bytes, &reach.settings.cluster)));
+    let mut authorities: Vec<&Told> = Vec::new();
+    authorities.extend(published.known().into_iter().flatten().map(|published| &published.told));
+    authorities.extend(remembered.known().into_iter().flatten());
+    let certificate = match &identity {
+        Fact::Known(Some(identity)) => certificate(identity, &authorities),
+        Fact::Known(None) => Fact::Known(None),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    };
+    let kubeconfig = way_in(reach, paths::KUBELET_KUBECONFIG);
+    let node = match (&identity, &kubeconfig, authorities.first()) {
+        (Fact::Known(Some(identity)), Fact::Known(Some(way)), Some(told)) => {
+            own_node(memory, identity, way, told).await
+        }
+        _ => Fact::unknown("not asked for: the kubelet has no way to the API yet"),
+    };
+    memory.answered = node.is_known();
+    let api = match (&node, endpoint) {
+        (Fact::Known(_), _) => Readiness::Ready,
+        (Fact::Unknown(_), Fact::Known(Some(endpoint))) => readiness(reach, endpoint).await,
+        (Fact::Unknown(_), Fact::Known(None)) => Readiness::NotReady("not asked for yet".to_owned()),
+        (Fact::Unknown(_), Fact::Unknown(why)) => Readiness::NotReady(why.clone()),
+    };
+    let bootstrap = way_in(reach, paths::BOOTSTRAP_KUBECONFIG);
+    WorkerObservation { published, remembered, certificate, kubeconfig, bootstrap, api, node }
+}
+
+/// What is published to workers. What can't be used is not known: the text says what is wrong with it.
+async fn published(
+    reach: &Reach,
+    memory: &mut Remembered,
+    has_joined: bool,
+    depth: Depth,
+) -> Fact<Option<PublishedTold>> {
+    if let Some((at, told)) = &memory.published {
+        let keep = if has_joined && memory.answered { PUBLISHED_FOR.1 } else { PUBLISHED_FOR.0 };
+        let good = has_joined || clock::now_ms() < told.token_ends;
+        if depth == Depth::Light || (good && at.elapsed() < keep) {
+            return Fact::Known(Some(told.clone()));
+        }
+    }
+    let stored = match reach.aws.objects.get(JOIN).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => {
+            memory.published = None;
+            return Fact::Known(None);
+        }
+        Err(error) => return Err(error).into(),
+    };
+    match Join::parse(&stored.bytes, &reach.settings.cluster) {
+        Ok(join) => {
+            let told = join.told();
+            memory.published = Some((Instant::now(), told.clone()));
+            reach.keep_join(join);
+            Fact::Known(Some(told))
+        }
+        Err(error) => Fact::unknown(format!("{}: {}", reach.aws.objects.url(JOIN), chain(&error))),
+    }
+}
+
+/// The kubelet's identity; `Known(None)` when it has none that can be read, which it makes anew.
+fn identity(reach: &Reach) -> Fact<Option<NodeIdentity>> {
+    let path = reach.root.path(paths::KUBELET_ROTATING_CERTIFICATE);
+    Fact::from(files::read_optional(&path)).map(|found| {
+        let read = NodeIdentity::read(&found?);
+        read.inspect_err(|error| {
+            tracing::warn!(path = %path.display(), why = chain(error), "the kubelet's certificate can't be read");
+        })
+        .ok()
+    })
+}
+
+fn certificate(identity: &NodeIdentity, authorities: &[&Told]) -> Fact<Option<NodeCertificate>> {
+    let signed_by = authorities
+        .iter()
+        .find(|told| identity.is_signed_by(&told.certificate_authority))
+        .map(|told| told.terms.authority.clone());
+    match (identity.user(), identity.not_after()) {
+        (Ok(user), Ok(not_after)) => Fact::Known(Some(NodeCertificate { user, signed_by, not_after })),
+        (Err(error), _) | (_, Err(error)) => Fact::unknown(chain(&error)),
+    }
+}
+
+/// Where a kubeconfig leads; `Known(None)` when there is none, or none that can be read: it is written anew.
+fn way_in(reach: &Reach, path: &str) -> Fact<Option<WayIn>> {
+    let file = reach.root.path(path);
+    Fact::from(files::read_optional(&file)).map(|found| {
+        let found = kubeconfig::read(&String::from_utf8(found?).ok()?).ok()?;
+        let credential = match found.credential {
+            FoundCredential::Files { certificate, key }
+                if certificate == paths::KUBELET_ROTATING_CERTIFICATE && key == certificate =>
+            {
+                WayInCredential::RotatingCertificate
+            }
+            FoundCredential::Token(token) => match BootstrapToken::parse(token.expose()) {
+                Ok(token) => {
+                    WayInCredential::Token { id: token.id().to_owned(), written: written_at(&file)? }
+                }
+                Err(_) => WayInCredential::Other,
+            },
+            FoundCredential::Files { .. } | FoundCredential::Embedded { .. } => WayInCredential::Other,
+        };
+        Some(WayIn { server: found.server, authority: digest(found.authority.as_bytes()), credential })
+    })
+}
+
+/// When a file was written, in milliseconds since 1970.
+fn written_at(path: &std::path::Path) -> Option<i64> {
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// This machine's node, asked for as the kubelet.
+async fn own_node(
+    memory: &mut Remembered,
+    identity: &NodeIdentity,
+    way: &WayIn,
+    told: &Told,
+) -> Fact<Option<OwnNode>> {
+    if let Some((at, node)) = &memory.ready
+        && at.elapsed() < READY_FOR
+    {
+        return Fact::Known(Some(node.clone()));
+    }
+    memory.ready = None;
+    let user = match identity.user() {
+        Ok(user) => user,
+        Err(error) => return Fact::unknown(chain(&error)),
+    };
+    let Some(name) = user.strip_prefix(NODE_USER) else {
+        return Fact::unknown(format!("the kubelet's certificate is {user:?}'s, which is no node"));
+    };
+    let api = match ApiClient::as_node(&way.server, &told.certificate_authority, identity) {
+        Ok(api) => api,
+        Err(error) => return Fact::unknown(chain(&error)),
+    };
+    let found: Fact<Option<OwnNode>> = match timeout(ASK, api.own_node(name)).await {
+        Ok(found) => found.into(),
+        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
+    };
+    if let Fact::Known(Some(node)) = &found
+        && node.readiness == NodeReadiness::Ready
+    {
+        memory.ready = Some((Instant::now(), node.clone()));
+    }
+    found
+}
+
+/// Whether an API server answers at the endpoint, and shows a certificate of the cluster's.
+async fn readiness(reach: &Reach, endpoint: &ApiEndpoint) -> Readiness {
+    let url = format!("{}/readyz", endpoint.url());
+    match timeout(ASK, https::ask(&url, Some(&reach.root.path(paths::CA)))).await {
+        Ok(Ok(answer)) if answer.is_success() => Readiness::Ready,
+        Ok(Ok(answer)) => Readiness::NotReady(answer.told()),
+        Ok(Err(error)) => Readiness::NotReady(chain(&error)),
+        Err(_) => Readiness::NotReady(format!("no answer within {} s", ASK.as_secs())),
+    }
+}
