@@ -13,6 +13,7 @@
 //! when ([`crate::plan`]).
 
 pub mod addons;
+mod events;
 mod nodes;
 mod requests;
 mod tokens;

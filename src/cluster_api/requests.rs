@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 
-use super::{ApiCause, ApiClient, ApiError, FIELD_MANAGER};
+use super::{ApiCause, ApiClient, ApiError, FIELD_MANAGER, events};
 use crate::model::enrolment::{CertificateRequest, NodeSigner};
 use crate::model::step::{PendingRequest, RequestRef};
 use crate::pki::request;
@@ -18,8 +18,6 @@ use crate::pki::request;
 const TOLD: &str = "quorate/pending";
 /// How many requests come on a page.
 const PAGE: u32 = 500;
-/// Where events about what has no namespace lie.
-const EVENTS: &str = "default";
 
 impl ApiClient {
     fn requests(&self) -> Api<CertificateSigningRequest> {
@@ -102,29 +100,16 @@ impl ApiClient {
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
             Err(error) => return Err(failed(error.into())),
         };
-        let event = Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{name}.")),
-                namespace: Some(EVENTS.to_owned()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("certificates.k8s.io/v1".to_owned()),
-                kind: Some("CertificateSigningRequest".to_owned()),
-                name: Some(name.clone()),
-                uid: patched.metadata.uid,
-                ..ObjectReference::default()
-            },
-            type_: Some("Warning".to_owned()),
-            reason: Some("LeftPending".to_owned()),
-            message: Some(pending.why.clone()),
-            source: Some(EventSource { component: Some(FIELD_MANAGER.to_owned()), host: None }),
-            first_timestamp: Some(Time(at)),
-            last_timestamp: Some(Time(at)),
-            count: Some(1),
-            ..Event::default()
+        let about = ObjectReference {
+            api_version: Some("certificates.k8s.io/v1".to_owned()),
+            kind: Some("CertificateSigningRequest".to_owned()),
+            name: Some(name.clone()),
+            uid: patched.metadata.uid,
+            ..ObjectReference::default()
         };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), EVENTS);
+        let mut event = events::warning(about, "LeftPending", &pending.why, at);
+        event.metadata.generate_name = Some(format!("{name}."));
+        let events: Api<Event> = Api::namespaced(self.client.clone(), events::NAMESPACE);
         let made = events.create(&PostParams::default(), &event).await;
         made.map(drop).map_err(|error| failed(error.into()))
     }

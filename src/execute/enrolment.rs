@@ -54,6 +54,10 @@ pub(super) async fn leave(reach: &Reach, requests: &[PendingRequest]) -> Result<
     Ok(())
 }
 
+pub(super) async fn tell_shared_zone(reach: &Reach, message: &str) -> Result<(), StepError> {
+    Ok(api(reach).await?.tell_shared_zone(message, clock::now_ms()).await?)
+}
+
 pub(super) async fn delete_node(reach: &Reach, node: &GoneNode) -> Result<(), StepError> {
     api(reach).await?.delete_node(node).await?;
     tracing::info!(node = node.name, instance = %node.instance, "deleted the node of an instance that is gone");

@@ -150,6 +150,7 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::PublishJoin { terms, token_life_s } => enrolment::publish(reach, terms, *token_life_s).await,
         Step::ApproveRequests { requests } => enrolment::approve(reach, requests).await,
         Step::LeaveRequests { requests } => enrolment::leave(reach, requests).await,
+        Step::TellSharedZone { message } => enrolment::tell_shared_zone(reach, message).await,
         Step::DeleteNode { node } => enrolment::delete_node(reach, node).await,
         Step::ApplyObjects { objects, endpoint } => kubernetes::apply(reach, objects, endpoint).await,
         Step::ConfigureContainerd { version } => services::configure_containerd(reach, *version),

@@ -204,6 +204,8 @@ pub struct EnrolmentObservation {
     pub members: Fact<BTreeMap<InstanceId, Role>>,
     /// Instances of nodes that EC2 says are gone.
     pub gone: GoneLooks,
+    /// What the event on workers that share a zone says; `Known(None)` when there is none.
+    pub shared_zone_told: Fact<Option<String>>,
 }
 
 impl EnrolmentObservation {
@@ -220,6 +222,7 @@ impl EnrolmentObservation {
             instances: Fact::unknown(why),
             members: Fact::unknown(why),
             gone: GoneLooks::new(),
+            shared_zone_told: Fact::unknown(why),
         }
     }
 }

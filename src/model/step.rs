@@ -298,6 +298,11 @@ pub enum Step {
         /// Which, and why.
         requests: Vec<PendingRequest>,
     },
+    /// Tell people by an event in the API that all workers share a zone.
+    TellSharedZone {
+        /// What they are told.
+        message: String,
+    },
     /// Delete the node of an instance that is gone for good.
     DeleteNode {
         /// Which.
@@ -433,6 +438,7 @@ impl Step {
             Self::PublishJoin { .. } => "publishJoin",
             Self::ApproveRequests { .. } => "approveRequests",
             Self::LeaveRequests { .. } => "leaveRequests",
+            Self::TellSharedZone { .. } => "tellSharedZone",
             Self::DeleteNode { .. } => "deleteNode",
             Self::ApplyObjects { .. } => "applyObjects",
             Self::ConfigureContainerd { .. } => "configureContainerd",
@@ -503,6 +509,7 @@ impl Step {
             | Self::TakeApiLease { .. }
             | Self::PublishJoin { .. }
             | Self::LeaveRequests { .. }
+            | Self::TellSharedZone { .. }
             | Self::ApplyObjects { .. }
             | Self::ConfigureContainerd { .. }
             | Self::StartService { .. }

@@ -67,7 +67,8 @@ async fn all(reach: &Reach, memory: &mut Remembered, api: &ApiClient) -> Enrolme
     let instances = instances(reach, &requests, &nodes).await;
     let gone = count_gone(memory, &nodes, &instances);
     let join = join(reach, memory, api).await;
-    EnrolmentObservation { join, requests, nodes, instances, members, gone }
+    let shared_zone_told = api.shared_zone_told().await.into();
+    EnrolmentObservation { join, requests, nodes, instances, members, gone, shared_zone_told }
 }
 
 async fn nodes(memory: &mut Remembered, api: &ApiClient, asked: bool) -> Fact<BTreeMap<String, ClusterNode>> {

@@ -284,6 +284,11 @@ fn warn_of_zones(seen: &EnrolmentObservation, course: &mut Course) {
     let workers: Vec<&ClusterNode> = nodes.values().filter(|node| !node.control_plane).collect();
     let zones: BTreeSet<&str> = workers.iter().filter_map(|node| node.zone.as_deref()).collect();
     if let (2.., [zone]) = (workers.len(), zones.into_iter().collect::<Vec<_>>().as_slice()) {
-        course.warn(Warning::WorkersShareZone { zone: (*zone).to_owned(), workers: workers.len() });
+        let warning = Warning::WorkersShareZone { zone: (*zone).to_owned(), workers: workers.len() };
+        let message = warning.to_string();
+        if matches!(&seen.shared_zone_told, Fact::Known(told) if told.as_ref() != Some(&message)) {
+            course.steps.push(Step::TellSharedZone { message });
+        }
+        course.warn(warning);
     }
 }

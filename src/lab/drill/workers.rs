@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 use super::api::{READY, admin};
 use super::api_weather::{current, says};
 use super::{Options, Report, Stage, Unmet};
+use crate::cluster_api::{ApiClient, ApiError};
+use crate::host::clock;
 use crate::kubernetes::paths;
 use crate::lab::LabError;
 use crate::lab::cluster::wait_healthy;
@@ -83,6 +85,8 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
     are_nodes(&stage.lab, &api).await?;
     told.insert("callsPerMinuteWithThree", json!(calls_at_rest(stage).await?));
 
+    people_are_told(&stage.lab).await?;
+
     let certificate = identity(&first[0])?;
     boots_without_s3(stage, &first[0]).await?;
     if identity(&first[0])? != certificate {
@@ -103,7 +107,7 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
         .await?;
     told.insert("scaledOutMs", millis(began.elapsed()));
     are_nodes(&stage.lab, &api).await?;
-    asked_little(&stage.lab)?;
+    asked_little(&stage.lab, &first)?;
     told.insert("callsPerMinuteWithTwenty", json!(calls_at_rest(stage).await?));
 
     let began = Instant::now();
@@ -171,6 +175,22 @@ async fn are_nodes(lab: &Laboratory, api: &Api<Node>) -> Result<(), Unmet> {
     Ok(())
 }
 
+/// What people are told of workers that share a zone is taken by the API, and read back; told again, it is replaced.
+async fn people_are_told(lab: &Laboratory) -> Result<(), Unmet> {
+    let broken = |error: ApiError| Unmet::Broken(chain(&error));
+    let machine = lab.control_plane().pop().ok_or_else(|| Unmet::Broken("no control plane".to_owned()))?;
+    let path = machine.root().join(paths::ADMIN_KUBECONFIG.trim_start_matches('/'));
+    let api = ApiClient::connect(&path).await.map_err(broken)?;
+    for message in ["one", "other"] {
+        api.tell_shared_zone(message, clock::now_ms()).await.map_err(broken)?;
+        let told = api.shared_zone_told().await.map_err(broken)?;
+        if told.as_deref() != Some(message) {
+            return Err(Unmet::Broken(format!("the event says {told:?}, not {message:?}")));
+        }
+    }
+    Ok(())
+}
+
 /// The kubelet's certificate and key, as they lie on the machine.
 fn identity(machine: &Machine) -> Result<Vec<u8>, Unmet> {
     let path = machine.root().join(paths::KUBELET_ROTATING_CERTIFICATE.trim_start_matches('/'));
@@ -204,14 +224,14 @@ async fn boots_without_s3(stage: &Stage, worker: &Machine) -> Result<(), Unmet> 
 
 /// No worker ever asked EC2, Auto Scaling or Elastic Load Balancing for anything, and none of those that came when the
 /// cluster was there read more than it has to.
-fn asked_little(lab: &Laboratory) -> Result<(), Unmet> {
-    let all = workers_of(lab);
-    let late: BTreeSet<&str> =
-        all.iter().skip(FEW).map(|machine| machine.identity().instance.as_str()).collect();
-    let workers: BTreeSet<&str> = all.iter().map(|machine| machine.identity().instance.as_str()).collect();
+fn asked_little(lab: &Laboratory, early: &[Machine]) -> Result<(), Unmet> {
+    let ids = |machines: &[Machine]| -> BTreeSet<String> {
+        machines.iter().map(|machine| machine.identity().instance.clone()).collect()
+    };
+    let (workers, early) = (ids(&workers_of(lab)), ids(early));
     let mut reads: BTreeMap<String, usize> = BTreeMap::new();
     for call in lab.region().with(|world| world.calls_after(0)) {
-        let Some(instance) = call.instance.filter(|instance| workers.contains(instance.as_str())) else {
+        let Some(instance) = call.instance.filter(|instance| workers.contains(instance)) else {
             continue;
         };
         match call.service {
@@ -227,7 +247,7 @@ fn asked_little(lab: &Laboratory) -> Result<(), Unmet> {
             }
         }
     }
-    match reads.iter().find(|(instance, reads)| late.contains(instance.as_str()) && **reads > READS) {
+    match reads.iter().find(|(instance, reads)| !early.contains(*instance) && **reads > READS) {
         Some((instance, reads)) => Err(Unmet::Broken(format!("{instance} read S3 {reads} times"))),
         None => Ok(()),
     }

@@ -141,6 +141,7 @@ impl Planner {
             | Step::PublishJoin { .. }
             | Step::ApproveRequests { .. }
             | Step::LeaveRequests { .. }
+            | Step::TellSharedZone { .. }
             | Step::DeleteNode { .. }
             | Step::ApplyObjects { .. }
             | Step::ConfigureContainerd { .. }

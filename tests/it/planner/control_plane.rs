@@ -153,6 +153,7 @@ fn nobody_joins() -> EnrolmentObservation {
         instances: Fact::Known([].into()),
         members: Fact::unknown("not asked for: there is no request"),
         gone: [].into(),
+        shared_zone_told: Fact::Known(None),
     }
 }
 

@@ -360,3 +360,21 @@ fn workers_in_one_zone_are_warned_about() {
         assert_eq!(spread(zones, control_plane), []);
     }
 }
+
+#[test]
+fn people_are_told_of_workers_in_one_zone_once() {
+    let steps = |told: Fact<Option<String>>| {
+        let nodes = (1..=2).map(|number| (node_name(number), node(number, NodeReadiness::Ready)));
+        let seen = holder(|seen| {
+            seen.nodes = Fact::Known(nodes.collect());
+            seen.shared_zone_told = told;
+        });
+        plan_of(&kubernetes(), &seen).steps
+    };
+    let told = steps(Fact::Known(None));
+    let [Step::TellSharedZone { message }] = told.as_slice() else { panic!("{told:?}") };
+    assert!(message.contains("eu-west-1a") && message.contains("2 workers"), "{message}");
+    assert_eq!(steps(Fact::Known(Some(message.clone()))), []);
+    assert_eq!(steps(Fact::Known(Some("3 workers".to_owned()))), told, "there are others now");
+    assert_eq!(steps(Fact::unknown("timed out")), []);
+}

@@ -9,7 +9,7 @@ use quorate::host::Root;
 use quorate::kubernetes::join::{BootstrapToken, Join};
 use quorate::kubernetes::{digest, paths};
 use quorate::lab::laboratory::{Laboratory, Scratch};
-use quorate::lab::machine::Machine;
+use quorate::lab::machine::{FailPoint, Lives, Machine};
 use quorate::lab::region::{Caller, Condition, FaultKind, InstanceSpec, Put, Service};
 use quorate::lab::settings::{Kubernetes, Settings, Start};
 use quorate::model::enrolment::JoinTerms;
@@ -274,6 +274,20 @@ async fn until_said(lab: &Laboratory, machine: &Machine, words: &str) {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_cut_off_after_any_step_of_joining_carries_on() {
+    for step in ["writeKubernetesFiles", "writeBootstrapKubeconfig", "configureContainerd", "startService"] {
+        let (lab, machine, _scratch) = lonely("worker-cut").await;
+        machine.fail_at(Some(FailPoint { step: step.to_owned(), lives: Lives::One }));
+        machine.start();
+        until_said(&lab, &machine, "the API at 127.0.0.1:1 to answer").await;
+        assert!(machine.restarts() >= 1, "{step}: the agent was not cut off");
+        let bootstrap =
+            fs::read_to_string(Root::new(machine.root()).path(paths::BOOTSTRAP_KUBECONFIG)).unwrap();
+        assert!(bootstrap.contains(TOKEN), "{step}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
