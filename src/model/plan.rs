@@ -501,10 +501,14 @@ pub enum Warning {
         /// How it checks: `SSL`, `HTTP` or `HTTPS`.
         protocol: String,
     },
-    /// A changed manifest never got ready, and the one before is back.
+    /// A changed manifest did not get ready in its time, and the one before is back.
     RolledBack {
         /// The component.
         component: Component,
+        /// How often it was tried.
+        times: u32,
+        /// How many hours after the last time it is tried again; `None`: not by itself.
+        tried_again_after_h: Option<i64>,
     },
     /// An add-on's file on this machine can't be used: it is neither applied nor taken away.
     AddonUnfit {

@@ -16,6 +16,10 @@ fn slots(slots: &[Slot]) -> String {
     format!("slot{} {}", if slots.len() == 1 { "" } else { "s" }, list(slots))
 }
 
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 fn volumes(volumes: &[VolumeId]) -> String {
     list(volumes)
 }
@@ -201,11 +205,19 @@ impl fmt::Display for Warning {
                  load balancer ask HTTPS /readyz with `kubernetes.apiServer.tlsMinVersion: VersionTLS12`, and a \
                  classic one TCP"
             ),
-            Self::RolledBack { component } => write!(
-                f,
-                "the changed manifest of {component} never got ready, and the one before is back; correct the \
-                 settings that changed it"
-            ),
+            Self::RolledBack { component, times: count, tried_again_after_h } => {
+                write!(
+                    f,
+                    "the changed manifest of {component} did not get ready within `kubernetes.readyPatience`, {}, \
+                     and the one before is back; correct the settings that changed it, or have it tried at once \
+                     by deleting /var/lib/quorate/manifests/{component}.json",
+                    times(*count)
+                )?;
+                match tried_again_after_h {
+                    Some(hours) => write!(f, "; it is tried again {hours} h after the last time"),
+                    None => f.write_str("; by itself it is not tried again where there is no other API server"),
+                }
+            }
             Self::AddonUnfit { name, why } => write!(
                 f,
                 "the add-on {name} can't be used on this machine, and what the API has of it stays as it is: {why}"
@@ -399,7 +411,18 @@ mod tests {
             (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
             (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
-            (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
+            (
+                Warning::RolledBack {
+                    component: Component::ApiServer,
+                    times: 3,
+                    tried_again_after_h: Some(4),
+                },
+                vec![text("kube-apiserver"), text("3 times"), text("4 h"), text("kube-apiserver.json")],
+            ),
+            (
+                Warning::RolledBack { component: Component::Scheduler, times: 1, tried_again_after_h: None },
+                vec![text("kube-scheduler"), text("once"), text("not tried again")],
+            ),
             (
                 Warning::Service { service: ServiceName::Kubelet, why: text("exit status 1") },
                 vec![text("kubelet"), text("exit status 1")],

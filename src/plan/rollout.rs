@@ -1,15 +1,15 @@
 //! The change of a static pod's manifest, and the first one.
 //!
 //! A manifest that is there is changed on one control-plane node at a time, under a lock in etcd, with the files
-//! that only its program reads. One that does not get ready in time is replaced by the one before, and
-//! not tried again.
+//! that only its program reads. One that does not get ready in time is replaced by the one before, and tried
+//! again later and ever more seldom.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::Settings;
 use crate::kubernetes::{Component, RenderedFile};
-use crate::model::kubernetes::{ComponentObservation, Readiness, Rollout, RolloutState};
+use crate::model::kubernetes::{ComponentObservation, FailedManifest, Readiness, Rollout, RolloutState};
 use crate::model::plan::Subject;
 use crate::model::{ClusterView, Fact, Identity, Observation, Step, WaitingOn, Warning};
 
@@ -18,6 +18,11 @@ use super::course::{Course, Next};
 /// How long, in milliseconds, a component that answers with a changed manifest is watched before that has proven
 /// good; but not for more than half of its time to get ready. The kubelet looks at its directory every 20 s.
 const WATCHED_FOR: i64 = 30_000;
+
+/// In milliseconds; after its first failure a manifest rests for so long, and twice as long after each more.
+const HOUR: i64 = 60 * 60 * 1000;
+/// The longest that it rests, in milliseconds.
+const LONGEST_REST: i64 = 24 * HOUR;
 
 /// The components whose manifest is there, for all that is known, and is to be another.
 pub(super) fn changing(seen: &Observation, manifests: &BTreeMap<Component, RenderedFile>) -> Vec<Component> {
@@ -66,9 +71,16 @@ pub(super) fn roll_out(
             settle(settings, seen, component, found, last.filter(|last| last.digest == wanted), course)?;
             continue;
         }
-        if last.is_some_and(|last| last.failed.contains(&wanted)) {
-            course.warn(Warning::RolledBack { component });
-            continue;
+        if let Some(failed) = last.and_then(|last| last.failed.iter().find(|one| one.digest == wanted)) {
+            let rest = rest_of(settings, failed);
+            // A moment in the future is one of a clock that was wrong.
+            let rested =
+                rest.is_some_and(|rest| seen.at.saturating_sub(failed.tried).saturating_abs() >= rest);
+            if !rested {
+                let tried_again_after_h = rest.map(|rest| rest / HOUR);
+                course.warn(Warning::RolledBack { component, times: failed.times, tried_again_after_h });
+                continue;
+            }
         }
         if let Readiness::NotReady(why) = &found.readiness
             && last.is_some_and(|last| last.digest == there && last.state == RolloutState::Pending)
@@ -96,6 +108,14 @@ pub(super) fn roll_out(
 fn answers(seen: &Observation) -> bool {
     let found = seen.kubernetes.components.get(&Component::ApiServer);
     found.is_some_and(|found| found.readiness == Readiness::Ready)
+}
+
+/// How long, in milliseconds, a manifest that did not get ready rests before it is tried again: its time may
+/// have been a bad one, as when etcd was slow. `None`: until something of it changes, where there is no other
+/// API server that serves meanwhile.
+fn rest_of(settings: &Settings, failed: &FailedManifest) -> Option<i64> {
+    let rest = HOUR << failed.times.saturating_sub(1).min(5);
+    (settings.etcd.size.slots() > 1).then(|| rest.min(LONGEST_REST))
 }
 
 /// The manifest is in place: it has proven good, or is waited for, or goes.
@@ -140,4 +160,22 @@ fn was_watched(settings: &Settings, seen: &Observation, since: i64) -> bool {
 fn had_its_time(settings: &Settings, seen: &Observation, since: i64) -> bool {
     let patience = i64::try_from(settings.kubernetes.ready_patience.as_duration().as_millis());
     seen.at.saturating_sub(since) >= patience.unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{InstanceTags, load};
+
+    #[test]
+    fn the_only_api_server_is_not_ended_for_a_manifest_that_failed_before() {
+        let failed = FailedManifest { digest: "a".to_owned(), tried: 0, times: 2 };
+        let rest = |size: u8| {
+            let text = format!("cluster: demo\nbucket: demo-quorate\netcd: {{size: {size}}}\n");
+            let tags = InstanceTags { cluster: None, role: Some("control-plane".to_owned()) };
+            let loaded = load(Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap();
+            rest_of(&loaded.settings, &failed)
+        };
+        assert_eq!([1, 3, 5].map(rest), [None, Some(2 * HOUR), Some(2 * HOUR)]);
+    }
 }

@@ -1,6 +1,7 @@
 //! How the manifest of a static pod is changed, gone back from, and tried again; and what goes on beside it.
 
 use quorate::kubernetes::{Component, paths};
+use quorate::model::kubernetes::FailedManifest;
 use quorate::model::*;
 use quorate::plan::plan as plan_of;
 
@@ -47,17 +48,66 @@ fn a_changed_manifest_that_does_not_get_ready_in_time_is_replaced_by_the_one_bef
     let back = running().but(|seen| {
         let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
         if let Fact::Known(Some(rollout)) = &mut found.rollout {
-            rollout.failed.push(digest);
+            rollout.failed.push(failed(digest, 1));
         }
     });
     let plan = does_with(&changed(), &back, &[]);
-    assert_eq!(plan.report.warnings, [Warning::RolledBack { component: Component::ApiServer }]);
+    let component = Component::ApiServer;
+    let warning = Warning::RolledBack { component, times: 1, tried_again_after_h: Some(1) };
+    assert_eq!(plan.report.warnings, [warning]);
     let ready = rolled_out(1).0.but(all_ready);
     does_with(&changed(), &ready, &["keepManifest", "releaseControlPlaneLock"]);
     // What answers a moment after the change may be what ran before it.
     let at_once = rolled_out(0).0.but(all_ready);
     let plan = does_with(&changed(), &at_once, &[]);
     assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
+}
+
+fn failed(digest: String, times: u32) -> FailedManifest {
+    FailedManifest { digest, tried: NOW, times }
+}
+
+#[test]
+fn a_manifest_that_failed_is_tried_again_ever_more_seldom_and_never_where_nobody_else_serves() {
+    let digest = rolled_out(0).1;
+    let after = |minutes: i64, times: u32| {
+        running().but(|seen| {
+            seen.at = NOW + minutes * MINUTE;
+            let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+            if let Fact::Known(Some(rollout)) = &mut found.rollout {
+                rollout.failed = vec![failed(digest.clone(), times)];
+            }
+        })
+    };
+    let again = ["takeControlPlaneLock", "rollOut"];
+    for (times, hours) in [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (40, 24), (u32::MAX, 24)] {
+        let plan = does_with(&changed(), &after(hours * 60 - 1, times), &[]);
+        let warning =
+            Warning::RolledBack { component: Component::ApiServer, times, tried_again_after_h: Some(hours) };
+        assert_eq!(plan.report.warnings, [warning]);
+        let plan = does_with(&changed(), &after(hours * 60, times), &again);
+        assert_eq!(plan.report.warnings, []);
+    }
+    // The clock was wrong when it was tried.
+    let ahead = after(0, 1).but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+        if let Fact::Known(Some(rollout)) = &mut found.rollout {
+            rollout.failed[0].tried = NOW + HOUR;
+        }
+    });
+    does_with(&changed(), &ahead, &again);
+    // Another machine changes now: its turn comes.
+    let held = after(60, 1).but(|seen| records(seen).lock = Some(instance(2)));
+    let plan = does_with(&changed(), &held, &[]);
+    assert_eq!(plan.report.waiting, [WaitingOn::ControlPlaneLock { holder: instance(2) }]);
+    // Another manifest is none that failed.
+    let other = after(1, 1).but(|seen| {
+        let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+        if let Fact::Known(Some(rollout)) = &mut found.rollout {
+            rollout.failed = vec![failed("other".to_owned(), 1)];
+        }
+    });
+    does_with(&changed(), &other, &again);
 }
 
 #[test]
@@ -78,7 +128,7 @@ fn what_a_component_reads_is_changed_with_its_manifest_and_not_before() {
     let failed = running().but(|seen| {
         let found = seen.kubernetes.components.get_mut(&Component::Scheduler).unwrap();
         if let Fact::Known(Some(rollout)) = &mut found.rollout {
-            rollout.failed.push(manifest.digest());
+            rollout.failed.push(failed(manifest.digest(), 1));
         }
     });
     does_with(&settings, &failed, &[]);
