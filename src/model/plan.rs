@@ -487,6 +487,13 @@ pub enum Warning {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// What is published to workers was written by a later version of quorate, and is left alone.
+    JoinOfLaterVersion {
+        /// Its format.
+        format: u32,
+        /// The format that this version writes.
+        known: u32,
+    },
     /// All workers are in one zone.
     WorkersShareZone {
         /// The zone.

@@ -199,6 +199,12 @@ impl fmt::Display for Warning {
                 "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
                  Auto Scaling groups span three zones"
             ),
+            Self::JoinOfLaterVersion { format, known } => write!(
+                f,
+                "workers/join.json in S3 is of format {format}, and this version of quorate writes {known}: it is \
+                 left alone, and no new machine can join when its token has ended; replace this machine by one of \
+                 the later image"
+            ),
             Self::HealthCheckNeverPasses { balancer, protocol } => write!(
                 f,
                 "no API server passes the {protocol} health check of the load balancer {balancer}; let a network \
@@ -410,6 +416,10 @@ mod tests {
             (Warning::CharterLost, vec![text("charter.json")]),
             (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
             (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
+            (
+                Warning::JoinOfLaterVersion { format: 7, known: 1 },
+                vec![text("workers/join.json"), text("format 7"), text("writes 1")],
+            ),
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
             (
                 Warning::RolledBack {
@@ -524,6 +534,7 @@ mod tests {
             Warning::WorkersShareZone { .. } => 11,
             Warning::Service { .. } => 12,
             Warning::UnfitMachine { .. } => 13,
+            Warning::JoinOfLaterVersion { .. } => 14,
         }
     }
 
@@ -558,6 +569,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 14, kind_of_warning);
+        check(&warnings(), 15, kind_of_warning);
     }
 }

@@ -6,7 +6,7 @@ use quorate::config::Settings;
 use quorate::config::settings::AddonName;
 use quorate::kubernetes::Component;
 use quorate::model::containerd::{ContainerdConfiguration, ContainerdObservation};
-use quorate::model::enrolment::{EnrolmentObservation, JoinObservation, JoinTerms, PublishedJoin};
+use quorate::model::enrolment::{EnrolmentObservation, JoinFound, JoinObservation, JoinTerms, PublishedJoin};
 use quorate::model::kubernetes::{
     ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
     NODE_SERVICES, Readiness, Rollout, RolloutState,
@@ -135,8 +135,8 @@ fn join_terms() -> JoinTerms {
     }
 }
 
-fn published(terms: JoinTerms, token_ends: i64) -> Fact<Option<PublishedJoin>> {
-    Fact::Known(Some(PublishedJoin { terms, token: "abcdef".to_owned(), token_ends }))
+fn published(terms: JoinTerms, token_ends: i64) -> Fact<JoinFound> {
+    Fact::Known(JoinFound::Published(PublishedJoin { terms, token: "abcdef".to_owned(), token_ends }))
 }
 
 /// Workers are told how to join, and nobody asks.
