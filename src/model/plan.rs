@@ -482,6 +482,11 @@ pub enum Warning {
         /// What is wrong with it.
         why: String,
     },
+    /// What the operator adds to the kubelet's configuration is wrong, and the kubelet keeps what it has.
+    KubeletDropIns {
+        /// Which file, and what is wrong with it.
+        why: String,
+    },
     /// The kubelet will not start on a machine like this.
     UnfitMachine {
         /// What is wrong, and what to do.

@@ -199,6 +199,9 @@ impl fmt::Display for Warning {
                 "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
                  Auto Scaling groups span three zones"
             ),
+            Self::KubeletDropIns { why } => {
+                write!(f, "the kubelet keeps the configuration that it has until this is corrected: {why}")
+            }
             Self::JoinOfLaterVersion { format, known } => write!(
                 f,
                 "workers/join.json in S3 is of format {format}, and this version of quorate writes {known}: it is \
@@ -417,6 +420,10 @@ mod tests {
             (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
             (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
             (
+                Warning::KubeletDropIns { why: text("/etc/quorate/kubelet.d/a.conf sets `port`") },
+                vec![text("the kubelet"), text("a.conf")],
+            ),
+            (
                 Warning::JoinOfLaterVersion { format: 7, known: 1 },
                 vec![text("workers/join.json"), text("format 7"), text("writes 1")],
             ),
@@ -535,6 +542,7 @@ mod tests {
             Warning::Service { .. } => 12,
             Warning::UnfitMachine { .. } => 13,
             Warning::JoinOfLaterVersion { .. } => 14,
+            Warning::KubeletDropIns { .. } => 15,
         }
     }
 
@@ -569,6 +577,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 15, kind_of_warning);
+        check(&warnings(), 16, kind_of_warning);
     }
 }

@@ -9,15 +9,19 @@
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::node::node_name;
-use crate::kubernetes::{self, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderedFile};
+use crate::kubernetes::{
+    self, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderError, Rendered, RenderedFile, paths,
+};
 use crate::model::fact::chain;
 use crate::model::kubernetes::{LoadBalancing, Readiness};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
 use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
+use crate::model::service::ServiceObservation;
 use crate::model::{
-    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
+    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, ServiceName,
+    ServiceState, Step, WaitingOn, Warning,
 };
 
 use super::api;
@@ -69,9 +73,8 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     let inputs = ground.inputs(settings, seen, by, &course)?;
     let endpoint = inputs.endpoint.clone();
     leaves(seen, &inputs, authorities, &mut course)?;
-    let impossible = |error: &dyn std::error::Error| Halt::Contradiction { what: chain(error) };
-    let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
     let found = course.need(&seen.kubernetes.files, Subject::KubernetesFiles)?;
+    let (rendered, whole) = render(&inputs, found.contains_key(paths::KUBELET_CONFIG), &mut course)?;
     let mut wanted: Vec<RenderedFile> =
         rendered.files.iter().filter(|file| found.get(&file.path) != Some(&file.digest())).cloned().collect();
     // What a component that runs would read at its next start is changed with its manifest, and goes back
@@ -84,7 +87,11 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     }
     roll_out(settings, seen, me, view, rendered.manifests, &with_manifest, &mut course)?;
     // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
-    super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+    if whole {
+        super::node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+    } else {
+        all_but_the_kubelet(seen, &inputs.node, &rendered.files, &mut course)?;
+    }
     for (component, found) in &seen.kubernetes.components {
         if let Readiness::NotReady(why) = &found.readiness {
             return Err(course.wait(WaitingOn::Component { component: *component, why: why.clone() }));
@@ -96,6 +103,46 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     register(seen, me, &mut course);
     api::keep(settings, seen, me, &inputs, &mut course);
     Ok(course.done())
+}
+
+/// All files and manifests, and whether the kubelet's are among them. What the operator adds to its
+/// configuration may be wrong: then a kubelet that has one (`configured`) keeps it, and all else goes on.
+fn render(inputs: &ControlPlaneInputs, configured: bool, course: &mut Course) -> Next<(Rendered, bool)> {
+    let impossible = |error: &RenderError| course.halt(Halt::Contradiction { what: chain(error) });
+    match kubernetes::control_plane(inputs) {
+        Ok(rendered) => Ok((rendered, true)),
+        Err(error @ RenderError::DropIns(_)) if configured => {
+            let mut without = inputs.clone();
+            without.node.drop_ins.clear();
+            let mut rendered = kubernetes::control_plane(&without).map_err(|error| impossible(&error))?;
+            rendered.files.retain(|file| ![paths::KUBELET_CONFIG, paths::LOGIND].contains(&&*file.path));
+            course.warn(Warning::KubeletDropIns { why: chain(&error) });
+            Ok((rendered, false))
+        }
+        Err(error) => Err(impossible(&error)),
+    }
+}
+
+/// The node's services, with a kubelet that is left as it is; where it does not run, it is started with the
+/// configuration that it has.
+fn all_but_the_kubelet(
+    seen: &Observation,
+    inputs: &NodeInputs,
+    files: &[RenderedFile],
+    course: &mut Course,
+) -> Next<()> {
+    super::node::containerd(&seen.kubernetes, course)?;
+    let runs = |found: &Fact<ServiceObservation>| match found {
+        Fact::Known(found) => found.state == ServiceState::Running,
+        Fact::Unknown(_) => false,
+    };
+    if !seen.kubernetes.services.get(&ServiceName::Kubelet).is_some_and(runs) {
+        let launch = kubernetes::node::kubelet_launch(inputs, files, &[]);
+        super::node::service(&seen.kubernetes, ServiceName::Kubelet, launch, course);
+    }
+    let launch = kubernetes::node::kube_proxy_launch(inputs, files, &[]);
+    super::node::service(&seen.kubernetes, ServiceName::KubeProxy, launch, course);
+    Ok(())
 }
 
 /// Where the API is reached from outside, as far as that is known yet.

@@ -2,6 +2,7 @@
 
 use quorate::kubernetes::{Component, paths};
 use quorate::model::kubernetes::FailedManifest;
+use quorate::model::node::DropIn;
 use quorate::model::*;
 use quorate::plan::plan as plan_of;
 
@@ -156,4 +157,47 @@ fn the_others_come_after_the_api_server_however_the_machine_came_to_be_without_t
     });
     let plan = does_with(&kubernetes(), &down, &[]);
     assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
+}
+
+/// A drop-in of the kubelet that can't be used.
+fn with_a_wrong_drop_in(mut seen: Observation) -> Observation {
+    let Fact::Known(node) = &mut seen.kubernetes.node else { panic!("{:?}", seen.kubernetes.node) };
+    let path = "/etc/quorate/kubelet.d/10-mine.conf".to_owned();
+    node.drop_ins = vec![DropIn { path, text: "maxPodz: 3\n".to_owned() }];
+    seen
+}
+
+#[test]
+fn a_wrong_drop_in_holds_back_the_kubelets_own_files_and_nothing_else() {
+    let wrong = with_a_wrong_drop_in(running());
+    let plan = does_with(&kubernetes(), &wrong, &[]);
+    assert_eq!((plan.report.waiting, plan.report.halt), (vec![], None));
+    let [Warning::KubeletDropIns { why }] = plan.report.warnings.as_slice() else {
+        panic!("{:?}", plan.report.warnings)
+    };
+    assert!(why.contains("10-mine.conf") && why.contains("maxPodz"), "{why}");
+    // Leaves are renewed, manifests are changed, and another endpoint is followed.
+    let old = wrong.clone().but(|seen| {
+        if let Fact::Known(Some(leaves)) = &mut seen.kubernetes.leaves {
+            leaves.not_before = seen.at - 50 * 24 * HOUR;
+            leaves.not_after = seen.at + 40 * 24 * HOUR;
+        }
+    });
+    does_with(&kubernetes(), &old, &["issueClusterLeaves"]);
+    does_with(&changed(), &wrong, &["takeControlPlaneLock", "rollOut"]);
+    let moved = wrong.clone().but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
+    let (done, _) = settle(moved);
+    assert_eq!(done, ["issueClusterLeaves", "writeKubernetesFiles"]);
+    // A kubelet that does not run is started with the configuration that it has.
+    let down = wrong.but(|seen| {
+        seen.kubernetes.services.insert(ServiceName::Kubelet, Fact::Known(stopped()));
+    });
+    let plan = does_with(&kubernetes(), &down, &["startService"]);
+    assert!(matches!(&plan.steps[0], Step::StartService { service: ServiceName::Kubelet, .. }));
+}
+
+#[test]
+fn a_kubelet_that_has_no_configuration_yet_needs_a_good_one() {
+    let Halt::Contradiction { what } = halts_at(&with_a_wrong_drop_in(with_authorities())) else { panic!() };
+    assert!(what.contains("10-mine.conf") && what.contains("maxPodz"), "{what}");
 }
