@@ -5,7 +5,7 @@
 //! server-side, as the field manager `quorate`, by force: the fields that are ours are ours, and all
 //! others stay with whoever set them.
 //!
-//! What add-ons need of it is in [`addons`].
+//! What add-ons need of it is in [`addons`], and what is told without being asked for in [`watch`].
 //!
 //! A client is made for each look and each step: the certificate that it shows may have been renewed.
 //!
@@ -17,6 +17,7 @@ mod events;
 mod nodes;
 mod requests;
 mod tokens;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -201,12 +202,17 @@ impl ApiClient {
     /// # Errors
     /// [`ApiError::Kubeconfig`] and [`ApiError::Client`].
     pub async fn connect(path: &Path) -> Result<Self, ApiError> {
+        Self::connect_for(path, PATIENCE).await
+    }
+
+    /// The same for answers that may come in pieces, with so much time between two.
+    async fn connect_for(path: &Path, between: Duration) -> Result<Self, ApiError> {
         let unusable = |source| ApiError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
         let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?;
         config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
+        config.read_timeout = Some(between);
         config.write_timeout = Some(PATIENCE);
         // It is on this machine, and no proxy's matter.
         config.proxy_url = None;

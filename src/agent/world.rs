@@ -1,26 +1,49 @@
 //! The real world: the machine that the agent runs on.
 
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
+use crate::cluster_api::watch::RequestWatch;
 use crate::execute::{StepError, execute};
-use crate::model::{Observation, Plan, Step, Waiting};
+use crate::kubernetes::paths;
+use crate::model::{Fact, Observation, Plan, Step, Waiting};
 use crate::observe::{Depth, Memory, observe};
 use crate::reach::Reach;
 use crate::telemetry::status::{self, Status};
 
 use super::World;
 
+/// Machines that boot together ask together: what else comes within this time is looked at with the first.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// The least time between two looks because of requests.
+const BETWEEN: Duration = Duration::from_secs(1);
+
 /// This machine and its cluster.
 pub struct Machine {
     reach: Reach,
     memory: Memory,
     written: Option<Plan>,
+    /// While this machine looks after requests for certificates.
+    requests: Option<RequestWatch>,
+    /// When it was last woken by one.
+    woken: Option<Instant>,
 }
 
 impl Machine {
     /// The machine, reached this way.
     pub fn new(reach: Reach) -> Self {
-        Self { reach, memory: Memory::default(), written: None }
+        Self { reach, memory: Memory::default(), written: None, requests: None, woken: None }
+    }
+
+    /// Watches requests for certificates while this machine holds the lease in the API.
+    fn attend(&mut self, seen: &Observation) {
+        // While nobody says who holds it, all stays as it is.
+        let Fact::Known(lease) = &seen.kubernetes.api_lease else { return };
+        let holder = lease.as_ref().and_then(|lease| lease.holder.as_deref());
+        if holder != Some(self.reach.identity.instance.as_str()) {
+            self.requests = None;
+        } else if self.requests.is_none() {
+            self.requests = Some(RequestWatch::begin(self.reach.root.path(paths::ADMIN_KUBECONFIG)));
+        }
     }
 }
 
@@ -28,7 +51,9 @@ impl World for Machine {
     type Error = StepError;
 
     async fn observe(&mut self, depth: Depth, waiting: Vec<Waiting>) -> Observation {
-        observe(&self.reach, &mut self.memory, depth, waiting).await
+        let seen = observe(&self.reach, &mut self.memory, depth, waiting).await;
+        self.attend(&seen);
+        seen
     }
 
     async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
@@ -40,7 +65,17 @@ impl World for Machine {
     }
 
     async fn rest(&mut self, after: Duration) {
-        sleep(after).await;
+        let Some(requests) = &self.requests else { return sleep(after).await };
+        let end = Instant::now() + after;
+        tokio::select! {
+            () = sleep_until(end) => {}
+            () = requests.heard() => {
+                let (now, last) = (Instant::now(), self.woken);
+                let at = last.map_or(now, |last| last + BETWEEN).max(now + TOGETHER).min(end);
+                self.woken = Some(at);
+                sleep_until(at).await;
+            }
+        }
     }
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {

@@ -22,7 +22,7 @@ mod objects;
 mod pages;
 #[cfg(test)]
 #[cfg(feature = "lab")]
-mod testing;
+pub(crate) mod testing;
 mod whole;
 
 use std::path::PathBuf;

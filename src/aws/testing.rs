@@ -11,25 +11,25 @@ use super::{Access, Clients, Endpoints, StoreLocation};
 use crate::model::{ClusterName, Region};
 
 /// The secrets that the clients of tests sign with.
-pub(super) const SECRETS: [&str; 2] = ["secret-of-the-key", "token-of-the-session"];
+pub(crate) const SECRETS: [&str; 2] = ["secret-of-the-key", "token-of-the-session"];
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     /// A header's value; empty when there is none.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
     /// A field of a form; empty when there is none.
-    pub(super) fn field(&self, name: &str) -> String {
+    pub(crate) fn field(&self, name: &str) -> String {
         let body = String::from_utf8_lossy(&self.body).into_owned();
         let value =
             body.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")).map(str::to_owned));
@@ -50,7 +50,7 @@ impl Request {
 
 /// What a request is answered with.
 #[derive(Debug, Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// A status, headers and a body.
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// The connection is closed without an answer.
@@ -62,12 +62,12 @@ pub(super) enum Reply {
 }
 
 /// An answer with a body.
-pub(super) fn answer(status: u16, body: impl AsRef<[u8]>) -> Reply {
+pub(crate) fn answer(status: u16, body: impl AsRef<[u8]>) -> Reply {
     Reply::Answer(status, Vec::new(), body.as_ref().to_vec())
 }
 
 /// S3's form of an error.
-pub(super) fn s3_error(status: u16, code: &str) -> Reply {
+pub(crate) fn s3_error(status: u16, code: &str) -> Reply {
     answer(
         status,
         format!("<Error><Code>{code}</Code><Message>said S3</Message><RequestId>R1</RequestId></Error>"),
@@ -75,7 +75,7 @@ pub(super) fn s3_error(status: u16, code: &str) -> Reply {
 }
 
 /// EC2's form of an error.
-pub(super) fn ec2_error(status: u16, code: &str, message: &str) -> Reply {
+pub(crate) fn ec2_error(status: u16, code: &str, message: &str) -> Reply {
     answer(
         status,
         format!(
@@ -87,8 +87,8 @@ pub(super) fn ec2_error(status: u16, code: &str, message: &str) -> Reply {
 
 /// A server, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     seen: Arc<Mutex<Vec<Request>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -101,7 +101,7 @@ impl Drop for Server {
 
 impl Server {
     /// A server whose every request is answered by `handler`.
-    pub(super) async fn start(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
+    pub(crate) async fn start(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -126,17 +126,17 @@ impl Server {
     }
 
     /// The requests so far, in the order of their answers.
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Clients that take this server for all of AWS, and try everything `attempts` times.
-    pub(super) async fn clients(&self, attempts: u32) -> Clients {
+    pub(crate) async fn clients(&self, attempts: u32) -> Clients {
         clients(&access(&self.url, attempts)).await
     }
 
     /// The same, for those who wait for an answer that does not come.
-    pub(super) async fn hasty_clients(&self, attempts: u32) -> Clients {
+    pub(crate) async fn hasty_clients(&self, attempts: u32) -> Clients {
         clients(&hasty_access(&self.url, attempts)).await
     }
 }
@@ -153,12 +153,12 @@ async fn clients(access: &Access) -> Clients {
 }
 
 /// The way to one server in place of everything. An attempt may take long: the machine may be busy.
-pub(super) fn access(url: &str, attempts: u32) -> Access {
+pub(crate) fn access(url: &str, attempts: u32) -> Access {
     access_within(url, attempts, Duration::from_secs(10))
 }
 
 /// The same, for those who wait for an answer that does not come.
-pub(super) fn hasty_access(url: &str, attempts: u32) -> Access {
+pub(crate) fn hasty_access(url: &str, attempts: u32) -> Access {
     access_within(url, attempts, Duration::from_millis(500))
 }
 
@@ -181,7 +181,7 @@ fn access_within(url: &str, attempts: u32, attempt: Duration) -> Access {
 }
 
 /// The cluster of all tests.
-pub(super) fn cluster() -> ClusterName {
+pub(crate) fn cluster() -> ClusterName {
     "prod".parse().unwrap()
 }
 

@@ -20,7 +20,7 @@ const TOLD: &str = "quorate/pending";
 const PAGE: u32 = 500;
 
 impl ApiClient {
-    fn requests(&self) -> Api<CertificateSigningRequest> {
+    pub(super) fn requests(&self) -> Api<CertificateSigningRequest> {
         Api::all(self.client.clone())
     }
 
@@ -113,6 +113,13 @@ impl ApiClient {
         let made = events.create(&PostParams::default(), &event).await;
         made.map(drop).map_err(|error| failed(error.into()))
     }
+}
+
+/// Whether it is a node's, and nobody has decided on it or said why not.
+pub(super) fn is_new(found: &CertificateSigningRequest) -> bool {
+    let signer = NodeSigner::ALL.into_iter().find(|signer| signer.name() == found.spec.signer_name);
+    let request = signer.and_then(|signer| decode(found, signer));
+    request.is_some_and(|request| request.told.is_none())
 }
 
 /// The request, if nobody has decided on it.

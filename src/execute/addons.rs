@@ -30,7 +30,11 @@ pub(super) async fn apply(
     if addon.digest != digest {
         return Err(StepError::OtherAddon { name: name.clone() });
     }
-    let api = super::kubernetes::api(reach).await?;
+    apply_to(&super::kubernetes::api(reach).await?, name, &addon).await
+}
+
+async fn apply_to(api: &ApiClient, name: &AddonName, addon: &Addon) -> Result<(), StepError> {
+    let digest = addon.digest.as_str();
     let mut kinds = api.kinds();
     let mut failures = Failures::default();
     let mut placed: Vec<Placed> = Vec::new();
@@ -69,7 +73,7 @@ pub(super) async fn apply(
     }
     if failures.is_empty() {
         for entry in union.without(&entries) {
-            remove(&api, &mut kinds, name, &entry, &mut failures).await;
+            remove(api, &mut kinds, name, &entry, &mut failures).await;
         }
     }
     let now = if failures.is_empty() {
@@ -84,12 +88,15 @@ pub(super) async fn apply(
 }
 
 pub(super) async fn prune(reach: &Reach, name: &AddonName) -> Result<(), StepError> {
-    let api = super::kubernetes::api(reach).await?;
+    prune_from(&super::kubernetes::api(reach).await?, name).await
+}
+
+async fn prune_from(api: &ApiClient, name: &AddonName) -> Result<(), StepError> {
     let Some((had, version)) = api.inventory(name).await? else { return Ok(()) };
     let mut kinds = api.kinds();
     let mut failures = Failures::default();
     for entry in had.without(&[]) {
-        remove(&api, &mut kinds, name, &entry, &mut failures).await;
+        remove(api, &mut kinds, name, &entry, &mut failures).await;
     }
     if failures.is_empty() {
         tracing::info!(addon = %name, objects = had.objects.len(), "took an add-on away");
@@ -170,3 +177,6 @@ impl Failures {
         AddonFailure { digest, since, at, why }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::Root;
 use super::files::{self, FileError, NewFile};
 use crate::kubernetes::{Component, RenderedFile, digest, paths};
-use crate::model::kubernetes::{Rollout, RolloutState};
+use crate::model::kubernetes::{FailedManifest, Rollout, RolloutState};
 
 /// What could not be learnt or done about a manifest.
 #[derive(Debug, thiserror::Error)]
@@ -143,8 +143,7 @@ impl Manifests {
             return Err(missing());
         }
         // The failure first: cut off after it, the same is done again, and nothing else.
-        if !record.failed.contains(&record.digest) {
-            record.failed.push(record.digest.clone());
+        if note(&mut record.failed, &record.digest, record.since) {
             self.write_record(component, &record)?;
         }
         let path = self.previous_files(component);
@@ -196,6 +195,19 @@ impl Manifests {
     }
 }
 
+/// Notes that the manifest that was put in place then did not get ready; `false`: that stands there already.
+fn note(failed: &mut Vec<FailedManifest>, digest: &str, tried: i64) -> bool {
+    match failed.iter_mut().find(|known| known.digest == digest) {
+        Some(known) if known.tried == tried => return false,
+        Some(known) => {
+            known.tried = tried;
+            known.times = known.times.saturating_add(1);
+        }
+        None => failed.push(FailedManifest { digest: digest.to_owned(), tried, times: 1 }),
+    }
+    true
+}
+
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ManifestError> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|source| ManifestError::Record { path: path.to_owned(), source })?;
@@ -241,7 +253,29 @@ mod tests {
         assert_eq!(manifests.digest(WHICH).unwrap(), Some(digest(b"one")));
         let rollout = manifests.rollout(WHICH).unwrap().unwrap();
         assert_eq!(rollout.state, RolloutState::Good);
-        assert_eq!(rollout.failed, [digest(b"three")]);
+        assert_eq!(rollout.failed, [FailedManifest { digest: digest(b"three"), tried: 3, times: 1 }]);
+    }
+
+    #[test]
+    fn how_often_a_manifest_failed_is_counted_until_another_is_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = manifests(dir.path());
+        manifests.roll_out(WHICH, &[], None, &manifest("one"), 1).unwrap();
+        manifests.keep(WHICH).unwrap();
+        let failed = || manifests.rollout(WHICH).unwrap().unwrap().failed;
+        let path = dir.path().join(&RECORDS[1..]).join("kube-scheduler.json");
+        for (now, times) in [(2, 1), (4, 2)] {
+            manifests.roll_out(WHICH, &[], None, &manifest("two"), now).unwrap();
+            // Cut off right after the failure was written down: it is one failure all the same.
+            let mut record = manifests.rollout(WHICH).unwrap().unwrap();
+            note(&mut record.failed, &record.digest, record.since);
+            write_json(&path, &record).unwrap();
+            manifests.roll_back(WHICH, None, now + 1).unwrap();
+            assert_eq!(failed(), [FailedManifest { digest: digest(b"two"), tried: now, times }]);
+        }
+        manifests.roll_out(WHICH, &[], None, &manifest("three"), 6).unwrap();
+        manifests.keep(WHICH).unwrap();
+        assert_eq!(failed(), []);
     }
 
     #[test]

@@ -30,16 +30,20 @@ pub fn encryption_config(keys: &[EncryptionKey]) -> Result<Secret, RenderError> 
     yaml("the encryption's configuration", &document).map(Secret::new)
 }
 
-/// Whether a text is such a file as a whole: every key is there with its name and its 32 bytes.
-pub fn is_encryption_config(text: &str) -> bool {
-    let Ok(document) = serde_saphyr::from_str::<Value>(text) else { return false };
-    let Some(keys) = document["resources"][0]["providers"][0]["secretbox"]["keys"].as_array() else {
-        return false;
+/// The keys of such a file, in their order; `None` where it is none, or not whole: every key has its name and
+/// its 32 bytes.
+pub fn encryption_keys(text: &str) -> Option<Vec<EncryptionKey>> {
+    let document: Value = serde_saphyr::from_str(text).ok()?;
+    if document["kind"] != "EncryptionConfiguration" {
+        return None;
+    }
+    let keys = document["resources"][0]["providers"][0]["secretbox"]["keys"].as_array()?;
+    let read = |key: &Value| {
+        let name = key["name"].as_str().filter(|name| !name.is_empty())?;
+        let secret = key["secret"].as_str()?;
+        let bytes = STANDARD.decode(secret).ok()?;
+        let read = EncryptionKey { name: name.to_owned(), secret: Secret::new(secret.to_owned()) };
+        (bytes.len() == KEY_LENGTH).then_some(read)
     };
-    let whole = |key: &Value| {
-        key["name"].as_str().is_some_and(|name| !name.is_empty())
-            && key["secret"].as_str().and_then(|secret| STANDARD.decode(secret).ok()).map(|key| key.len())
-                == Some(KEY_LENGTH)
-    };
-    document["kind"] == "EncryptionConfiguration" && !keys.is_empty() && keys.iter().all(whole)
+    keys.iter().map(read).collect::<Option<Vec<_>>>().filter(|keys| !keys.is_empty())
 }

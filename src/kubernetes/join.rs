@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::component::Owner;
 use super::{KubernetesVersion, RenderError, RenderedFile, file, paths};
 use crate::config::settings::{ApiEndpoint, ClusterDomain, PodSubnet, ServiceSubnet};
-use crate::model::enrolment::{JoinTerms, PublishedJoin};
+use crate::model::enrolment::{JoinFound, JoinTerms, PublishedJoin};
 use crate::model::ids::ClusterName;
 use crate::model::worker::{PublishedTold, Told};
 use crate::pki::Secret;
@@ -142,6 +142,22 @@ struct Document {
 #[derive(Deserialize)]
 struct Head {
     format: u32,
+}
+
+impl JoinError {
+    /// What is left alone because of this: the format of a later version.
+    pub fn later(&self) -> Option<JoinFound> {
+        match self {
+            Self::Format { found } if *found > FORMAT => {
+                Some(JoinFound::Later { format: *found, known: FORMAT })
+            }
+            Self::Format { .. }
+            | Self::Form(_)
+            | Self::OtherCluster { .. }
+            | Self::Token(_)
+            | Self::Authority => None,
+        }
+    }
 }
 
 impl Join {
@@ -290,6 +306,11 @@ mod tests {
             parse(text.replace("\"format\": 1", "\"format\": 2")),
             JoinError::Format { found: 2 }
         ));
+        // Only what a later version wrote is left alone.
+        let later = parse(text.replace("\"format\": 1", "\"format\": 2,\"unknown\": \"as yet\"")).later();
+        assert_eq!(later, Some(JoinFound::Later { format: 2, known: 1 }));
+        assert_eq!(parse(text.replace("\"format\": 1", "\"format\": 0")).later(), None);
+        assert_eq!(parse(text[..40].to_owned()).later(), None);
         let secret = parse(text.replace("0123456789abcdef", "0123456789ABCDEF"));
         assert!(matches!(secret, JoinError::Token(_)), "{secret}");
         assert!(!secret.to_string().contains("ABCDEF"));

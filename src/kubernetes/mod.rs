@@ -45,7 +45,7 @@ use kubeconfig::{Credential, Kubeconfig};
 use paths::{PUBLIC, SECRET};
 
 pub use component::{Component, Owner};
-pub use encryption::{encryption_config, is_encryption_config};
+pub use encryption::{encryption_config, encryption_keys};
 pub use inputs::{ControlPlaneInputs, WorkerInputs};
 pub use node::NodeInputs;
 pub use static_pods::CONFIGURATION_DIGEST;

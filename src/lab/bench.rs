@@ -101,17 +101,34 @@ pub async fn run(agent: &Path, runs: Runs) -> Result<Vec<Figure>, LabError> {
     Ok(figures)
 }
 
+/// One of the times of a run.
+type Of = fn(&control_plane::Times) -> Duration;
+
 /// How soon an API takes an object, beside the same programs started by hand.
 async fn api(agent: &Path, programs: &Programs, runs: usize) -> Result<Vec<Figure>, LabError> {
     let (mut agents, mut by_hand) = (Vec::new(), Vec::new());
     for run in 1..=runs {
-        let (with, without) = Box::pin(control_plane::form(agent, programs, run as u64)).await?;
-        let (with, without) = (millis(with), millis(without));
-        tell(&format!("API, run {run} of {runs}: {with:.0} ms, by hand {without:.0} ms"));
-        agents.push(with);
-        by_hand.push(without);
+        let told = Box::pin(control_plane::form(agent, programs, run as u64)).await?;
+        tell(&format!("API, run {run} of {runs}, in ms:"));
+        for (who, times) in [("with agents", &told.with), ("by hand", &told.by_hand)] {
+            let [listens, object, healthy] = [times.listens, times.object, times.healthy].map(millis);
+            tell(&format!(
+                "  {who}: an API server listens {listens:.0}, first object {object:.0}, healthy to the load \
+                 balancer {healthy:.0}"
+            ));
+        }
+        tell(&format!("  agents: {}", told.breakdown));
+        agents.push(told.with);
+        by_hand.push(told.by_hand);
     }
-    Ok(beside("first object, median", &agents, "by hand, directly, median", &by_hand))
+    let mut figures = Vec::new();
+    let measures: [(&str, Of); 2] =
+        [("first object, median", |times| times.object), ("first API server healthy, median", |t| t.healthy)];
+    for (name, of) in measures {
+        let all = |times: &[control_plane::Times]| times.iter().map(of).map(millis).collect::<Vec<_>>();
+        figures.extend(beside(name, &all(&agents), "by hand, median", &all(&by_hand)));
+    }
+    Ok(figures)
 }
 
 /// How long a worker takes until its kubelet is told to start, and what it asks for.

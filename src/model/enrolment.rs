@@ -54,12 +54,29 @@ pub struct PublishedJoin {
     pub token_ends: i64,
 }
 
+/// What lies in S3 for workers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum JoinFound {
+    /// Nothing, or nothing that can be understood: nothing in it is anywhere else, so it can be made anew.
+    Nothing,
+    /// This.
+    Published(PublishedJoin),
+    /// What a later version of quorate wrote, which this one would not write as a whole.
+    Later {
+        /// The format that it says.
+        format: u32,
+        /// The one that this version writes.
+        known: u32,
+    },
+}
+
 /// The published join, as who looks after it sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinObservation {
-    /// What is in S3; `Known(None)` when there is nothing, or nothing that can be understood.
-    pub published: Fact<Option<PublishedJoin>>,
+    /// What is in S3.
+    pub published: Fact<JoinFound>,
     /// Whether the API takes the published token: the same secret, for the same time, and for joining.
     pub token_taken: Fact<bool>,
     /// SHA-256 of this machine's copy of the cluster's CA certificate, in hexadecimal.

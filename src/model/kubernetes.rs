@@ -49,8 +49,21 @@ pub struct Rollout {
     pub state: RolloutState,
     /// SHA-256 of the manifest before it, which is kept until this one has proven good.
     pub previous: Option<String>,
-    /// Manifests that never got ready and were replaced by the one before: they are not tried again.
-    pub failed: Vec<String>,
+    /// Manifests that did not get ready in their time and were replaced by the one before. They are
+    /// forgotten when another has proven good.
+    pub failed: Vec<FailedManifest>,
+}
+
+/// A manifest that did not get ready in its time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailedManifest {
+    /// SHA-256 of the manifest, in hexadecimal.
+    pub digest: String,
+    /// When it was last put in place, in milliseconds since 1970.
+    pub tried: i64,
+    /// How often it was.
+    pub times: u32,
 }
 
 /// A component on this machine.

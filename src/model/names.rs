@@ -189,7 +189,7 @@ pub struct ClusterLeafNames {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterLeaves {
-    /// The fingerprint of Kubernetes' authorities and service-account keys, as
+    /// The fingerprint of Kubernetes' authorities and keys, as
     /// [`ClusterAuthorities::fingerprint`](crate::pki::ClusterAuthorities::fingerprint) has it.
     pub authorities: String,
     /// The fingerprint of the etcd authority that signed the API server's client certificate.

@@ -522,10 +522,22 @@ pub enum Warning {
         /// What is wrong with it.
         why: String,
     },
+    /// What the operator adds to the kubelet's configuration is wrong, and the kubelet keeps what it has.
+    KubeletDropIns {
+        /// Which file, and what is wrong with it.
+        why: String,
+    },
     /// The kubelet will not start on a machine like this.
     UnfitMachine {
         /// What is wrong, and what to do.
         why: String,
+    },
+    /// What is published to workers was written by a later version of quorate, and is left alone.
+    JoinOfLaterVersion {
+        /// Its format.
+        format: u32,
+        /// The format that this version writes.
+        known: u32,
     },
     /// All workers are in one zone.
     WorkersShareZone {
@@ -541,10 +553,14 @@ pub enum Warning {
         /// How it checks: `SSL`, `HTTP` or `HTTPS`.
         protocol: String,
     },
-    /// A changed manifest never got ready, and the one before is back.
+    /// A changed manifest did not get ready in its time, and the one before is back.
     RolledBack {
         /// The component.
         component: Component,
+        /// How often it was tried.
+        times: u32,
+        /// How many hours after the last time it is tried again; `None`: not by itself.
+        tried_again_after_h: Option<i64>,
     },
     /// An add-on's file on this machine can't be used: it is neither applied nor taken away.
     AddonUnfit {

@@ -24,6 +24,10 @@ fn moment(millis: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| format!("{millis} ms since 1970"), |at| at.to_string())
 }
 
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 fn volumes(volumes: &[VolumeId]) -> String {
     list(volumes)
 }
@@ -227,17 +231,34 @@ impl fmt::Display for Warning {
                 "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
                  Auto Scaling groups span three zones"
             ),
+            Self::KubeletDropIns { why } => {
+                write!(f, "the kubelet keeps the configuration that it has until this is corrected: {why}")
+            }
+            Self::JoinOfLaterVersion { format, known } => write!(
+                f,
+                "workers/join.json in S3 is of format {format}, and this version of quorate writes {known}: it is \
+                 left alone, and no new machine can join when its token has ended; replace this machine by one of \
+                 the later image"
+            ),
             Self::HealthCheckNeverPasses { balancer, protocol } => write!(
                 f,
                 "no API server passes the {protocol} health check of the load balancer {balancer}; let a network \
                  load balancer ask HTTPS /readyz with `kubernetes.apiServer.tlsMinVersion: VersionTLS12`, and a \
                  classic one TCP"
             ),
-            Self::RolledBack { component } => write!(
-                f,
-                "the changed manifest of {component} never got ready, and the one before is back; correct the \
-                 settings that changed it"
-            ),
+            Self::RolledBack { component, times: count, tried_again_after_h } => {
+                write!(
+                    f,
+                    "the changed manifest of {component} did not get ready within `kubernetes.readyPatience`, {}, \
+                     and the one before is back; correct the settings that changed it, or have it tried at once \
+                     by deleting /var/lib/quorate/manifests/{component}.json",
+                    times(*count)
+                )?;
+                match tried_again_after_h {
+                    Some(hours) => write!(f, "; it is tried again {hours} h after the last time"),
+                    None => f.write_str("; by itself it is not tried again where there is no other API server"),
+                }
+            }
             Self::AddonUnfit { name, why } => write!(
                 f,
                 "the add-on {name} can't be used on this machine, and what the API has of it stays as it is: {why}"
@@ -449,8 +470,27 @@ mod tests {
             (Warning::CharterLost, vec![text("charter.json")]),
             (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
             (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
+            (
+                Warning::KubeletDropIns { why: text("/etc/quorate/kubelet.d/a.conf sets `port`") },
+                vec![text("the kubelet"), text("a.conf")],
+            ),
+            (
+                Warning::JoinOfLaterVersion { format: 7, known: 1 },
+                vec![text("workers/join.json"), text("format 7"), text("writes 1")],
+            ),
             (Warning::LoadBalancerGone { host: text("api.example") }, vec![text("api.example")]),
-            (Warning::RolledBack { component: Component::ApiServer }, vec![text("kube-apiserver")]),
+            (
+                Warning::RolledBack {
+                    component: Component::ApiServer,
+                    times: 3,
+                    tried_again_after_h: Some(4),
+                },
+                vec![text("kube-apiserver"), text("3 times"), text("4 h"), text("kube-apiserver.json")],
+            ),
+            (
+                Warning::RolledBack { component: Component::Scheduler, times: 1, tried_again_after_h: None },
+                vec![text("kube-scheduler"), text("once"), text("not tried again")],
+            ),
             (
                 Warning::Service { service: ServiceName::Kubelet, why: text("exit status 1") },
                 vec![text("kubelet"), text("exit status 1")],
@@ -559,6 +599,8 @@ mod tests {
             Warning::WorkersShareZone { .. } => 11,
             Warning::Service { .. } => 12,
             Warning::UnfitMachine { .. } => 13,
+            Warning::JoinOfLaterVersion { .. } => 14,
+            Warning::KubeletDropIns { .. } => 15,
         }
     }
 
@@ -593,6 +635,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 14, kind_of_warning);
+        check(&warnings(), 16, kind_of_warning);
     }
 }

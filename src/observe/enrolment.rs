@@ -11,8 +11,8 @@ use crate::host::files;
 use crate::kubernetes::join::Join;
 use crate::kubernetes::{digest, paths};
 use crate::model::enrolment::{
-    CertificateRequest, ClusterNode, EnrolmentObservation, GoneLooks, JoinObservation, NodeInstance,
-    NodeReadiness,
+    CertificateRequest, ClusterNode, EnrolmentObservation, GoneLooks, JoinFound, JoinObservation,
+    NodeInstance, NodeReadiness,
 };
 use crate::model::fact::chain;
 use crate::model::kubernetes::ApiLease;
@@ -212,25 +212,26 @@ async fn join(reach: &Reach, memory: &mut Remembered, api: &ApiClient) -> JoinOb
             };
         }
     };
-    let read = stored.map(|stored| Join::parse(&stored.bytes, &reach.settings.cluster));
-    let found = match read {
-        None => None,
-        Some(Ok(join)) => Some(join),
-        // It is made anew: nothing in it is anywhere else.
-        Some(Err(error)) => {
-            tracing::warn!(key = JOIN, why = chain(&error), "what is published to workers can't be used");
-            None
-        }
+    let unpublished = Fact::unknown("not asked for: nothing is published that this version can read");
+    let (published, token_taken) = match stored {
+        None => (JoinFound::Nothing, unpublished),
+        Some(stored) => match Join::parse(&stored.bytes, &reach.settings.cluster) {
+            Ok(join) => {
+                let taken = api.takes_token(&join.token, join.token_ends).await.into();
+                (JoinFound::Published(join.published()), taken)
+            }
+            Err(error) => match error.later() {
+                // It stands in the status, and is not said at each look.
+                Some(later) => (later, unpublished),
+                None => {
+                    let why = chain(&error);
+                    tracing::warn!(key = JOIN, why, "what is published to workers can't be used");
+                    (JoinFound::Nothing, unpublished)
+                }
+            },
+        },
     };
-    let token_taken = match &found {
-        Some(join) => api.takes_token(&join.token, join.token_ends).await.into(),
-        None => Fact::unknown("not asked for: nothing is published"),
-    };
-    let join = JoinObservation {
-        published: Fact::Known(found.map(|join| join.published())),
-        token_taken,
-        authority,
-    };
+    let join = JoinObservation { published: Fact::Known(published), token_taken, authority };
     // What is to be changed is looked at again at once.
     if join.token_taken == Fact::Known(true) {
         memory.join = Some((Instant::now(), join.clone()));

@@ -14,6 +14,17 @@
 //!   200,000 writes ("Encrypting Confidential Data at Rest").
 //!
 //! Keys are lists so that they can be rotated: the first is used, all are accepted.
+//!
+//! One **fingerprint** stands for all of it, the encryption keys too: with other ones the API server could
+//! read no secret any more, so a bundle that has others is as much another cluster's as one with another CA.
+//! It is written down in etcd when the bundle was made, and a bundle that does not have it is not used. A
+//! rotation therefore changes both: first the bundle, by compare-and-set, with the new key second (it
+//! decrypts, and encrypts nothing yet), then the fingerprint in etcd, by compare-and-set from the old one;
+//! the fingerprint stands in the API servers' manifests, so that they are then changed one after the other,
+//! under their lock. When all have it, the same again with the new key first; and when every secret was
+//! written anew, once more without the old key. A machine that sees
+//! the one write and not yet the other halts as with a wrong bundle, and goes on when it sees both; what runs
+//! there runs on.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -153,8 +164,12 @@ impl ClusterAuthorities {
         }
         let service_account_public = public_keys(&service_account_keys)?;
         must_encrypt(&encryption_keys)?;
-        let fingerprint =
-            fingerprint(authority.fingerprint(), front_proxy.fingerprint(), &service_account_public);
+        let fingerprint = fingerprint(
+            authority.fingerprint(),
+            front_proxy.fingerprint(),
+            &service_account_public,
+            &encryption_keys,
+        );
         Ok(Self {
             cluster,
             authority,
@@ -179,8 +194,9 @@ impl ClusterAuthorities {
         bundle::write(OF, &bundle)
     }
 
-    /// SHA-256 over the public parts, in hexadecimal: both authorities' certificates and the
-    /// service-account keys in their order. Encryption keys have no public part.
+    /// SHA-256, in hexadecimal, over both authorities' certificates, the public service-account keys, and
+    /// the encryption keys' own digests, all in their order. It is no secret: nobody finds 32 random bytes
+    /// by their digest.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -270,10 +286,19 @@ impl ClusterAuthorities {
     }
 }
 
-/// One SHA-256 for all that is public of the authorities and keys. Both certificates are given by
-/// their fingerprints, the public keys as PEM.
-pub(super) fn fingerprint(authority: &str, front_proxy: &str, service_account_public: &str) -> String {
-    sha256(format!("{authority}\n{front_proxy}\n{service_account_public}").as_bytes())
+/// One SHA-256 for all authorities and keys. Both certificates are given by their fingerprints, the public
+/// keys as PEM.
+pub(super) fn fingerprint(
+    authority: &str,
+    front_proxy: &str,
+    service_account_public: &str,
+    encryption_keys: &[EncryptionKey],
+) -> String {
+    let mut text = format!("{authority}\n{front_proxy}\n{service_account_public}\n");
+    for EncryptionKey { name, secret } in encryption_keys {
+        text.push_str(&format!("{name} {}\n", sha256(secret.expose().as_bytes())));
+    }
+    sha256(text.as_bytes())
 }
 
 /// The public halves of the service-account keys, which must be of a kind that kube-apiserver signs

@@ -37,7 +37,7 @@ use super::files::{self, ClusterFile, Owners};
 use super::{PkiError, Secret};
 use crate::host::files::{NewFile, create_dir, create_dir_as, write_set_as};
 use crate::kubernetes::kubeconfig::{self, Credential, FoundCredential, Kubeconfig};
-use crate::kubernetes::{Owner, encryption_config, is_encryption_config};
+use crate::kubernetes::{Owner, encryption_config, encryption_keys};
 use crate::model::names::{ClusterLeafNames, ClusterLeafRequest, ClusterLeaves, ServerUrl};
 
 /// As whom the API server asks kubelets. It is to be bound to the role `system:kubelet-api-admin`.
@@ -230,10 +230,8 @@ impl Look<'_> {
         let (_, etcd) = self.authority("the etcd authority", files::ETCD_CA)?;
         ca.must_match(&certificate::key_from_pem("the cluster authority", &self.text(files::CA_KEY)?)?)?;
 
-        // Which keys are right is the authorities' secret, so nobody looks but whether it is whole.
-        if !is_encryption_config(self.text(files::ENCRYPTION)?.as_ref()) {
-            return Err(PkiError::EncryptionDamaged);
-        }
+        let encryption = encryption_keys(&self.text(files::ENCRYPTION)?);
+        let encryption = encryption.ok_or(PkiError::EncryptionDamaged)?;
 
         let mut dates = Dates { not_before: i64::MIN, not_after: i64::MAX };
         let server = self.leaf("the API server", files::TLS, files::TLS_KEY)?;
@@ -306,7 +304,12 @@ impl Look<'_> {
 
         let service_accounts = self.service_accounts()?;
         Ok(ClusterLeaves {
-            authorities: fingerprint(&ca.fingerprint(), &front_proxy.fingerprint(), &service_accounts),
+            authorities: fingerprint(
+                &ca.fingerprint(),
+                &front_proxy.fingerprint(),
+                &service_accounts,
+                &encryption,
+            ),
             etcd_authority: etcd.fingerprint(),
             names: ClusterLeafNames {
                 node,

@@ -4,32 +4,29 @@
 //! there before stays as it is while an answer is missing, so a control plane that runs goes on
 //! running.
 //!
-//! A manifest that is there is changed on one control-plane node at a time, under a lock in etcd,
-//! and one that does not get ready in time is replaced by the one before and not tried again.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! How a manifest is changed is in [`rollout`](super::rollout).
 
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
-use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, RenderedFile};
+use crate::kubernetes::{
+    self, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderError, Rendered, RenderedFile, paths,
+};
 use crate::model::fact::chain;
-use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
+use crate::model::kubernetes::{LoadBalancing, Readiness};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
 use crate::model::plan::Subject;
+use crate::model::service::ServiceObservation;
 use crate::model::{
-    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, Step, WaitingOn, Warning,
+    Authority, ClusterView, Fact, Halt, Identity, Observation, Phase, Plan, Report, ServiceName,
+    ServiceState, Step, WaitingOn, Warning,
 };
 
 use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
 use super::node;
-
-/// How long, in milliseconds, a component that answers with a changed manifest is watched before that has proven
-/// good; but not for more than half of its time to get ready. The kubelet looks at its directory every 20 s.
-const WATCHED_FOR: i64 = 30_000;
+use super::rollout::{changing, reads, roll_out};
 
 /// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
 pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
@@ -56,7 +53,11 @@ pub fn control_plane_inputs(
     seen: &Observation,
 ) -> Result<(ControlPlaneInputs, Vec<Warning>), Box<Report>> {
     let mut course = Course::new(Phase::Preparing);
-    match ground(settings, seen, &mut course).and_then(|ground| ground.inputs(settings, seen, &course)) {
+    let inputs = ground(settings, seen, &mut course).and_then(|ground| {
+        let by = ground.view.control_plane.authorities.clone();
+        ground.inputs(settings, seen, by, &course)
+    });
+    match inputs {
         Ok(inputs) => Ok((inputs, course.warnings)),
         Err(plan) => Err(Box::new(plan.report)),
     }
@@ -66,12 +67,13 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     let ground = ground(settings, seen, &mut course)?;
     let (me, view) = (ground.me, ground.view);
     let authorities = authorities(seen, view, &mut course)?;
-    let inputs = ground.inputs(settings, seen, &course)?;
+    // Where they are recorded by a step of this plan, what follows is for when that was done.
+    let by = authorities.map(|found| found.fingerprint.clone()).or(view.control_plane.authorities.clone());
+    let inputs = ground.inputs(settings, seen, by, &course)?;
     let endpoint = inputs.endpoint.clone();
     leaves(seen, &inputs, authorities, &mut course)?;
-    let impossible = |error: &dyn std::error::Error| Halt::Contradiction { what: chain(error) };
-    let rendered = kubernetes::control_plane(&inputs).map_err(|error| course.halt(impossible(&error)))?;
     let found = course.need(&seen.kubernetes.files, Subject::KubernetesFiles)?;
+    let (rendered, whole) = render(&inputs, found.contains_key(paths::KUBELET_CONFIG), &mut course)?;
     let mut wanted: Vec<RenderedFile> =
         rendered.files.iter().filter(|file| found.get(&file.path) != Some(&file.digest())).cloned().collect();
     // What a component that runs would read at its next start is changed with its manifest, and goes back
@@ -84,7 +86,11 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     }
     roll_out(settings, seen, me, view, rendered.manifests, &with_manifest, &mut course)?;
     // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
-    node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+    if whole {
+        node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+    } else {
+        all_but_the_kubelet(seen, &inputs.node, &rendered.files, &mut course)?;
+    }
     for (component, found) in &seen.kubernetes.components {
         if let Readiness::NotReady(why) = &found.readiness {
             return Err(course.wait(WaitingOn::Component { component: *component, why: why.clone() }));
@@ -96,6 +102,46 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
     register(seen, me, &mut course);
     api::keep(settings, seen, me, &inputs, &mut course);
     Ok(course.done())
+}
+
+/// All files and manifests, and whether the kubelet's are among them. What the operator adds to its
+/// configuration may be wrong: then a kubelet that has one (`configured`) keeps it, and all else goes on.
+fn render(inputs: &ControlPlaneInputs, configured: bool, course: &mut Course) -> Next<(Rendered, bool)> {
+    let impossible = |error: &RenderError| course.halt(Halt::Contradiction { what: chain(error) });
+    match kubernetes::control_plane(inputs) {
+        Ok(rendered) => Ok((rendered, true)),
+        Err(error @ RenderError::DropIns(_)) if configured => {
+            let mut without = inputs.clone();
+            without.node.drop_ins.clear();
+            let mut rendered = kubernetes::control_plane(&without).map_err(|error| impossible(&error))?;
+            rendered.files.retain(|file| ![paths::KUBELET_CONFIG, paths::LOGIND].contains(&&*file.path));
+            course.warn(Warning::KubeletDropIns { why: chain(&error) });
+            Ok((rendered, false))
+        }
+        Err(error) => Err(impossible(&error)),
+    }
+}
+
+/// The node's services, with a kubelet that is left as it is; where it does not run, it is started with the
+/// configuration that it has.
+fn all_but_the_kubelet(
+    seen: &Observation,
+    inputs: &NodeInputs,
+    files: &[RenderedFile],
+    course: &mut Course,
+) -> Next<()> {
+    node::containerd(&seen.kubernetes, course)?;
+    let runs = |found: &Fact<ServiceObservation>| match found {
+        Fact::Known(found) => found.state == ServiceState::Running,
+        Fact::Unknown(_) => false,
+    };
+    if !seen.kubernetes.services.get(&ServiceName::Kubelet).is_some_and(runs) {
+        let launch = kubernetes::node::kubelet_launch(inputs, files, &[]);
+        node::service(&seen.kubernetes, ServiceName::Kubelet, launch, course);
+    }
+    let launch = kubernetes::node::kube_proxy_launch(inputs, files, &[]);
+    node::service(&seen.kubernetes, ServiceName::KubeProxy, launch, course);
+    Ok(())
 }
 
 /// Where the API is reached from outside, as far as that is known yet.
@@ -175,7 +221,8 @@ fn authorities<'a>(
             ),
         })),
         (Fact::Known(Some(found)), None) => {
-            Err(course.act([Step::RecordClusterAuthorities { fingerprint: found.fingerprint.clone() }]))
+            course.steps.push(Step::RecordClusterAuthorities { fingerprint: found.fingerprint.clone() });
+            Ok(Some(found))
         }
         (Fact::Known(None), Some(_)) if usable => {
             course.warn(Warning::ClusterAuthoritiesLost);
@@ -253,7 +300,8 @@ fn leaves(
         return Ok(());
     }
     synchronised(seen, course)?;
-    Err(course.act([issue]))
+    course.steps.push(issue);
+    Ok(())
 }
 
 /// What everything here stands on.
@@ -275,13 +323,20 @@ fn ground<'a>(settings: &Settings, seen: &'a Observation, course: &mut Course) -
 }
 
 impl Ground<'_> {
-    fn inputs(self, settings: &Settings, seen: &Observation, course: &Course) -> Next<ControlPlaneInputs> {
+    /// What the files are rendered from, with the authorities of this fingerprint.
+    fn inputs(
+        self,
+        settings: &Settings,
+        seen: &Observation,
+        authorities: Option<String>,
+        course: &Course,
+    ) -> Next<ControlPlaneInputs> {
         let Self { me, version, view, endpoint } = self;
         let Some(endpoint) = endpoint else {
             return Err(course.wait(WaitingOn::LoadBalancer));
         };
         // Their digest is in the manifests: without it there would be others.
-        let Some(authorities) = view.control_plane.authorities.clone() else {
+        let Some(authorities) = authorities else {
             let why = "they are not recorded in etcd yet".to_owned();
             return Err(course.wait(WaitingOn::Answer { about: Subject::ClusterAuthorities, why }));
         };
@@ -296,120 +351,6 @@ impl Ground<'_> {
         let node = node::inputs(settings, seen, me, version, course)?;
         Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
     }
-}
-
-/// The components whose manifest is there, for all that is known, and is to be another.
-fn changing(seen: &Observation, manifests: &BTreeMap<Component, RenderedFile>) -> Vec<Component> {
-    let is_changing = |(component, manifest): (&Component, &RenderedFile)| {
-        let found = seen.kubernetes.components.get(component)?;
-        let same = match &found.manifest {
-            Fact::Known(None) => true,
-            Fact::Known(Some(there)) => *there == manifest.digest(),
-            Fact::Unknown(_) => false,
-        };
-        (!same).then_some(*component)
-    };
-    manifests.iter().filter_map(is_changing).collect()
-}
-
-/// Whether the file is one of those that only this component reads.
-fn reads(component: Component, file: &RenderedFile) -> bool {
-    Path::new(&file.path).starts_with(component.directory())
-}
-
-/// Puts the manifests in place that are not there, and changes those that differ, one after the
-/// other.
-fn roll_out(
-    settings: &Settings,
-    seen: &Observation,
-    me: &Identity,
-    view: &ClusterView,
-    manifests: BTreeMap<Component, RenderedFile>,
-    with_manifest: &[RenderedFile],
-    course: &mut Course,
-) -> Next<()> {
-    for (component, manifest) in manifests {
-        let Some(found) = seen.kubernetes.components.get(&component) else { continue };
-        let there = course.need(&found.manifest, Subject::KubernetesFiles)?.as_deref();
-        let last = course.need(&found.rollout, Subject::KubernetesFiles)?.as_ref();
-        let wanted = manifest.digest();
-        let Some(there) = there else {
-            // Nothing runs that could be interrupted.
-            course.steps.push(Step::RollOut { component, files: Vec::new(), manifest });
-            continue;
-        };
-        if there == wanted {
-            settle(settings, seen, component, found, last.filter(|last| last.digest == wanted), course)?;
-            continue;
-        }
-        if last.is_some_and(|last| last.failed.contains(&wanted)) {
-            course.warn(Warning::RolledBack { component });
-            continue;
-        }
-        if let Readiness::NotReady(why) = &found.readiness
-            && last.is_some_and(|last| last.digest == there && last.state == RolloutState::Pending)
-            && last.is_some_and(|last| !had_its_time(settings, seen, last.since))
-        {
-            return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
-        }
-        // One change at a time, on this machine as in the cluster. The lock is taken, or kept for its
-        // whole lease, right before each: where another machine has it now, the plan ends there.
-        let files = with_manifest.iter().filter(|file| reads(component, file)).cloned().collect();
-        return Err(match &view.control_plane.lock {
-            Some(holder) if *holder != me.instance => {
-                course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() })
-            }
-            Some(_) | None => course.act([
-                Step::TakeControlPlaneLock { instance: me.instance.clone() },
-                Step::RollOut { component, files, manifest },
-            ]),
-        });
-    }
-    Ok(())
-}
-
-/// The manifest is in place: it has proven good, or is waited for, or goes.
-fn settle(
-    settings: &Settings,
-    seen: &Observation,
-    component: Component,
-    found: &ComponentObservation,
-    last: Option<&Rollout>,
-    course: &mut Course,
-) -> Next<()> {
-    let Some(Rollout { state: RolloutState::Pending, since, previous, .. }) = last else {
-        return Ok(());
-    };
-    match (&found.readiness, previous) {
-        // It may be the program of the manifest before that still answers.
-        (Readiness::Ready, Some(_)) if !was_watched(settings, seen, *since) => {
-            let why = "it is ready with a changed manifest, and is watched for a while".to_owned();
-            return Err(course.wait(WaitingOn::Component { component, why }));
-        }
-        (Readiness::Ready, _) => course.steps.push(Step::KeepManifest { component }),
-        (Readiness::NotReady(_), Some(_)) if had_its_time(settings, seen, *since) => {
-            return Err(course.act([Step::RollBack { component }]));
-        }
-        (Readiness::NotReady(why), Some(_)) => {
-            return Err(course.wait(WaitingOn::Component { component, why: why.clone() }));
-        }
-        // The first one there ever was; it is waited for with all others.
-        (Readiness::NotReady(_), None) => {}
-    }
-    Ok(())
-}
-
-/// Whether a manifest that was put in place then, in milliseconds since 1970, has been there for long enough
-/// for the kubelet to have ended what ran before.
-fn was_watched(settings: &Settings, seen: &Observation, since: i64) -> bool {
-    let patience = i64::try_from(settings.kubernetes.ready_patience.as_duration().as_millis());
-    seen.at.saturating_sub(since) >= WATCHED_FOR.min(patience.unwrap_or(i64::MAX) / 2)
-}
-
-/// Whether a manifest that was put in place then, in milliseconds since 1970, has had its time to get ready.
-fn had_its_time(settings: &Settings, seen: &Observation, since: i64) -> bool {
-    let patience = i64::try_from(settings.kubernetes.ready_patience.as_duration().as_millis());
-    seen.at.saturating_sub(since) >= patience.unwrap_or(i64::MAX)
 }
 
 /// Registers this machine, which is ready, where its group does not.

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::kubernetes::ControlPlaneInputs;
 use crate::kubernetes::objects::BOOTSTRAPPERS;
 use crate::model::enrolment::{
-    CertificateRequest, ClusterNode, EnrolmentObservation, JoinTerms, NODE_USER, NODES, NodeInstance,
-    NodeReadiness, NodeSigner, PublishedJoin, Refusal, RequestedSubject,
+    CertificateRequest, ClusterNode, EnrolmentObservation, JoinFound, JoinTerms, NODE_USER, NODES,
+    NodeInstance, NodeReadiness, NodeSigner, PublishedJoin, Refusal, RequestedSubject,
 };
 use crate::model::plan::Subject;
 use crate::model::step::{GoneNode, PendingRequest, RequestRef};
@@ -62,7 +62,13 @@ fn terms(inputs: &ControlPlaneInputs, authority: &str) -> JoinTerms {
 
 fn publish(seen: &EnrolmentObservation, terms: JoinTerms, at: i64, course: &mut Course) {
     let published = match &seen.join.published {
-        Fact::Known(published) => published.as_ref(),
+        Fact::Known(JoinFound::Published(published)) => Some(published),
+        Fact::Known(JoinFound::Nothing) => None,
+        // A machine of an earlier image holds the lease, as while a group is replaced. The later one's workers
+        // would not find what they need in what this one writes.
+        Fact::Known(JoinFound::Later { format, known }) => {
+            return course.warn(Warning::JoinOfLaterVersion { format: *format, known: *known });
+        }
         Fact::Unknown(why) => return course.warn(unknown(Subject::WorkersObject, why)),
     };
     let taken = match (&seen.join.token_taken, published) {

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::settings::ControlPlaneKind;
 use crate::model::charter::{Founder, majority};
 use crate::model::machine::peer_url;
 use crate::model::plan::Subject;
 use crate::model::stamp::FORMATTED;
 use crate::model::step::CharterChange;
 use crate::model::{
-    Charter, ClusterUuid, DataDir, Generation, Halt, Instance, InstanceId, InstanceState, Phase, Plan, Role,
-    Slot, Step, Versioned, Volume, VolumeId, WaitingOn, Warning, Zone,
+    Charter, ClusterUuid, DataDir, Fact, Generation, Halt, Instance, InstanceId, InstanceState, Phase, Plan,
+    Role, Slot, Step, Versioned, Volume, VolumeId, WaitingOn, Warning, Zone,
 };
 
 use super::course::{Course, Next};
@@ -90,7 +91,15 @@ pub(super) fn without_charter(site: &Site<'_>, mut course: Course) -> Next<Plan>
         seen.entropy.clone(),
     )
     .map_err(|refusal| course.halt(Halt::Contradiction { what: refusal.to_string() }))?;
-    Err(course.act([Step::CreateCharter { charter }]))
+    let mut steps = vec![Step::CreateCharter { charter }];
+    // Whoever founds makes what nobody can have yet. Where it is there, and where this is cut off, nothing
+    // is lost: the write is conditional, and what is missing is made when etcd runs.
+    if site.settings.kubernetes.control_plane == ControlPlaneKind::StaticPods
+        && seen.clock_synchronised == Fact::Known(true)
+    {
+        steps.push(Step::CreateClusterAuthorities);
+    }
+    Err(course.act(steps))
 }
 
 /// Warns when the loss of one zone could cost more slots than the cluster can lose.

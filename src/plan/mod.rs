@@ -13,7 +13,8 @@
 //! | [`member`] | whether and how this machine's etcd starts, on what it remembers |
 //! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
 //! | [`upkeep`] | what a healthy member keeps in order |
-//! | [`control_plane`] | Kubernetes' certificates, files and static pods, and the change of one that runs |
+//! | [`control_plane`] | Kubernetes' certificates, files and static pods |
+//! | [`rollout`] | the first manifest of a static pod, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
 //! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
 //! | [`worker`] | how a worker joins, follows its cluster, and stays a node |
@@ -34,6 +35,7 @@ mod founding;
 mod joining;
 mod member;
 mod node;
+mod rollout;
 mod upkeep;
 mod volume;
 mod worker;

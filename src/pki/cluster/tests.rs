@@ -49,7 +49,7 @@ fn the_two_authorities_are_not_one() {
 }
 
 #[test]
-fn the_fingerprint_tells_every_public_part_apart() {
+fn the_fingerprint_tells_every_part_apart() {
     let (one, two) = (authorities(), authorities());
     let mut seen = BTreeSet::from([one.fingerprint().to_owned()]);
     for change in [
@@ -65,6 +65,18 @@ fn the_fingerprint_tells_every_public_part_apart() {
         },
         |bundle: &mut Bundle, other: &ClusterAuthorities| {
             bundle.service_account_keys.splice(0..0, other.service_account_keys.clone());
+        },
+        |bundle: &mut Bundle, other: &ClusterAuthorities| {
+            bundle.encryption_keys.clone_from(&other.encryption_keys);
+        },
+        |bundle: &mut Bundle, _: &ClusterAuthorities| bundle.encryption_keys[0].name = "key2".to_owned(),
+        |bundle: &mut Bundle, other: &ClusterAuthorities| {
+            let new = EncryptionKey { name: "key2".to_owned(), ..other.encryption_keys[0].clone() };
+            bundle.encryption_keys.push(new);
+        },
+        |bundle: &mut Bundle, other: &ClusterAuthorities| {
+            let new = EncryptionKey { name: "key2".to_owned(), ..other.encryption_keys[0].clone() };
+            bundle.encryption_keys.insert(0, new);
         },
     ] {
         let read = parse(&changed(&one, |bundle| change(bundle, &two))).unwrap();

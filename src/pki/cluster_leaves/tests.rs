@@ -311,6 +311,20 @@ fn another_component_s_certificate_is_no_substitute() {
 }
 
 #[test]
+fn another_encryption_key_is_another_set() {
+    let made = made();
+    let dir = tempfile::tempdir().unwrap();
+    let issued = made.issue(dir.path(), &request()).unwrap();
+    assert_eq!(issued.authorities, made.authorities.fingerprint());
+    let other = ClusterAuthorities::create(&"prod".parse().unwrap(), NOW).unwrap();
+    let text = encryption_config(other.encryption_keys()).unwrap();
+    fs::write(files::ENCRYPTION.path(dir.path()), text.expose()).unwrap();
+    let found = inspect(dir.path(), None).unwrap().unwrap();
+    assert_ne!(found.authorities, issued.authorities);
+    assert_eq!(ClusterLeaves { authorities: issued.authorities.clone(), ..found }, issued);
+}
+
+#[test]
 fn an_administrator_s_own_context_beside_ours_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let issued = made().issue(dir.path(), &request()).unwrap();

@@ -283,21 +283,23 @@ fn what_is_not_known_decides_nothing() {
 #[test]
 fn workers_are_told_again_when_anything_of_it_is_another_or_its_token_ends() {
     let changes: [fn(&mut JoinObservation); 6] = [
-        |join| join.published = Fact::Known(None),
+        |join| join.published = Fact::Known(JoinFound::Nothing),
         |join| join.token_taken = Fact::Known(false),
         |join| join.authority = Fact::Known(Some("another".to_owned())),
         |join| match &mut join.published {
-            Fact::Known(Some(published)) => published.token_ends = NOW + HOUR / 2,
+            Fact::Known(JoinFound::Published(published)) => published.token_ends = NOW + HOUR / 2,
             other => panic!("{other:?}"),
         },
         |join| match &mut join.published {
-            Fact::Known(Some(published)) => {
+            Fact::Known(JoinFound::Published(published)) => {
                 published.terms.endpoint = "old.example.com:6443".parse().unwrap();
             }
             other => panic!("{other:?}"),
         },
         |join| match &mut join.published {
-            Fact::Known(Some(published)) => published.terms.kubernetes_version = "v1.35.0".parse().unwrap(),
+            Fact::Known(JoinFound::Published(published)) => {
+                published.terms.kubernetes_version = "v1.35.0".parse().unwrap();
+            }
             other => panic!("{other:?}"),
         },
     ];
@@ -311,6 +313,25 @@ fn workers_are_told_again_when_anything_of_it_is_another_or_its_token_ends() {
     }
     let unknown = holder(|seen| seen.join.published = Fact::unknown("throttled"));
     assert_eq!(does_with(&kubernetes(), &unknown, &[]).report.warnings.len(), 1);
+}
+
+#[test]
+fn what_a_later_version_told_workers_is_left_alone_and_said() {
+    let changes: [fn(&mut JoinObservation); 3] = [
+        |_| {},
+        |join| join.token_taken = Fact::Known(false),
+        |join| join.authority = Fact::Known(Some("another".to_owned())),
+    ];
+    for change in changes {
+        let seen = holder(|seen| {
+            seen.join.published = Fact::Known(JoinFound::Later { format: 2, known: 1 });
+            seen.join.token_taken = Fact::unknown("not asked for");
+            change(&mut seen.join);
+        });
+        let plan = does_with(&kubernetes(), &seen, &[]);
+        assert_eq!(plan.report.warnings, [Warning::JoinOfLaterVersion { format: 2, known: 1 }]);
+        assert_eq!(plan.report.halt, None);
+    }
 }
 
 #[test]

@@ -31,6 +31,15 @@ fn whoever_sees_all_slots_claimed_proposes_the_charter() {
 }
 
 #[test]
+fn who_proposes_the_charter_makes_kubernetes_authorities_too_when_its_clock_is_right() {
+    let settings = super::control_plane::kubernetes();
+    let names = |seen: &Observation| names(&quorate::plan::plan(&settings, seen));
+    assert_eq!(names(&scene()), ["createCharter", "createClusterAuthorities"]);
+    let unset = scene().but(|seen| seen.clock_synchronised = Fact::Known(false));
+    assert_eq!(names(&unset), ["createCharter"]);
+}
+
+#[test]
 fn a_majority_is_enough_only_after_the_patience() {
     let seen = without(3);
     assert_eq!(waits(&seen), claims(&[3], true));

@@ -15,6 +15,7 @@ mod keeping;
 mod member;
 mod node;
 mod properties;
+mod rollout;
 mod scene;
 mod sources;
 mod volume;
