@@ -36,7 +36,7 @@ const JOIN: Duration = Duration::from_secs(90);
 /// How long the node of a terminated instance may stay: it is silent after 40 s, and EC2 is asked twice.
 const GONE: Duration = Duration::from_secs(180);
 /// For how long calls are counted at rest.
-const REST: Duration = Duration::from_secs(30);
+const REST: Duration = Duration::from_mins(1);
 /// How often a machine may read what is published to workers until it has joined, beyond the times at which there was
 /// nothing to read.
 const READS: usize = 2;
@@ -113,15 +113,18 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
     let began = Instant::now();
     stage.lab.happen("fewer workers", |world| world.set_desired_capacity(WORKERS, FEW)).await?;
     loop {
-        let left = names(&api).await?;
         let there: BTreeSet<String> =
             stage.lab.machines().iter().map(|machine| machine.identity().instance.clone()).collect();
-        if left == there {
-            break;
-        }
-        if began.elapsed() > GONE {
-            let stray: Vec<_> = left.difference(&there).collect();
-            return Err(Unmet::Broken(format!("nodes of machines that are gone are still there: {stray:?}")));
+        let left = names(&api).await;
+        match left {
+            Ok(left) if left == there => break,
+            Ok(left) if began.elapsed() > GONE => {
+                let stray: Vec<_> = left.difference(&there).collect();
+                let why = format!("nodes of machines that are gone are still there: {stray:?}");
+                return Err(Unmet::Broken(why));
+            }
+            Err(error) if began.elapsed() > GONE => return Err(error),
+            Ok(_) | Err(_) => {}
         }
         sleep(Duration::from_millis(500)).await;
     }
