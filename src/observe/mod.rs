@@ -20,7 +20,6 @@ use uuid::Uuid;
 
 use crate::host::clock;
 use crate::model::kubernetes::LoadBalancing;
-use crate::model::node::InstanceFacts;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
     Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
@@ -56,7 +55,7 @@ pub struct Memory {
     balancing: Option<(Instant, LoadBalancing)>,
     addons: api::Parsed,
     enrolment: enrolment::Remembered,
-    instance: Option<InstanceFacts>,
+    instance: kubernetes::AboutInstance,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,

@@ -307,7 +307,7 @@ fn node(
     version: KubernetesVersion,
     course: &Course,
 ) -> Next<NodeInputs> {
-    let NodeFacts { instance, machine, drop_ins } =
+    let NodeFacts { instance, interface_limits, machine, drop_ins } =
         course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
     let naming = settings.kubernetes.node_name;
     let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
@@ -325,7 +325,7 @@ fn node(
         instance_type: instance.instance_type,
         capacity_type: instance.capacity_type,
         machine,
-        interface_limits: None,
+        interface_limits: *course.need(&interface_limits, Subject::InstanceType)?,
         drop_ins,
     })
 }
