@@ -75,6 +75,12 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     }
 }
 
+/// Looks at what a node's own files depend on beside who it is, whatever its role, and at nothing else.
+pub(super) async fn of_the_node(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
+    let (version, node) = tokio::join!(version(reach), node(reach, &mut memory.instance));
+    KubernetesObservation { version, node, ..KubernetesObservation::unknown("not asked for") }
+}
+
 /// Looks again at what changes from moment to moment.
 pub(super) async fn again(
     reach: &Reach,

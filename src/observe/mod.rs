@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::host::clock;
-use crate::model::kubernetes::LoadBalancing;
+use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
     Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, SlotRecord, Versioned, VolumeId,
@@ -82,6 +82,11 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         memory.full = Some((began, seen.clone()));
     }
     seen
+}
+
+/// Looks at what this machine's kubelet is configured from, and at nothing else.
+pub async fn observe_node(reach: &Reach) -> KubernetesObservation {
+    kubernetes::of_the_node(reach, &mut Memory::default()).await
 }
 
 /// A fresh UUID as a nonce.

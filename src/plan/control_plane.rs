@@ -15,7 +15,9 @@ use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::node::node_name;
 use crate::kubernetes::{self, Component, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderedFile};
 use crate::model::fact::chain;
-use crate::model::kubernetes::{ComponentObservation, LoadBalancing, Readiness, Rollout, RolloutState};
+use crate::model::kubernetes::{
+    ComponentObservation, KubernetesObservation, LoadBalancing, Readiness, Rollout, RolloutState,
+};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
 use crate::model::machine::{address_of, client_url};
 use crate::model::node::NodeFacts;
@@ -61,6 +63,21 @@ pub fn control_plane_inputs(
         Ok(inputs) => Ok((inputs, course.warnings)),
         Err(plan) => Err(Box::new(plan.report)),
     }
+}
+
+/// What a machine's kubelet and kube-proxy are configured from; or else the report that says what is missing.
+pub fn node_inputs(
+    settings: &Settings,
+    identity: &Fact<Identity>,
+    seen: &KubernetesObservation,
+) -> Result<NodeInputs, Box<Report>> {
+    let course = Course::new(Phase::Preparing);
+    let inputs = || {
+        let me = course.need(identity, Subject::Identity)?;
+        let version = *course.need(&seen.version, Subject::KubernetesVersion)?;
+        node(settings, seen, me, version, &course)
+    };
+    inputs().map_err(|plan| Box::new(plan.report))
 }
 
 fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<Plan> {
@@ -294,7 +311,7 @@ impl Ground<'_> {
         if etcd_endpoints.is_empty() {
             return Err(course.wait(WaitingOn::Quorum));
         }
-        let node = node(settings, seen, me, version, course)?;
+        let node = node(settings, &seen.kubernetes, me, version, course)?;
         Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
     }
 }
@@ -302,13 +319,13 @@ impl Ground<'_> {
 /// What this machine's kubelet and kube-proxy are configured from.
 fn node(
     settings: &Settings,
-    seen: &Observation,
+    seen: &KubernetesObservation,
     me: &Identity,
     version: KubernetesVersion,
     course: &Course,
 ) -> Next<NodeInputs> {
     let NodeFacts { instance, interface_limits, machine, drop_ins } =
-        course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
+        course.need(&seen.node, Subject::Machine)?.clone();
     let naming = settings.kubernetes.node_name;
     let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
         .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;

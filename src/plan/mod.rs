@@ -42,7 +42,7 @@ use crate::model::{Fact, Halt, Observation, Phase, Plan, Role};
 
 use course::{Course, Next};
 
-pub use control_plane::control_plane_inputs;
+pub use control_plane::{control_plane_inputs, node_inputs};
 
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
