@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub mod kubeconfig;
+pub mod kubelet;
 pub mod render;
 
 use std::io::Write;
@@ -20,8 +21,8 @@ use crate::config::{ConfigErrors, InstanceTags};
 use crate::host::files::{FileError, read_optional};
 use crate::host::{Root, clock};
 use crate::model::fact::chain;
-use crate::model::{Plan, Waiting};
-use crate::observe::{Depth, Memory, observe};
+use crate::model::{Fact, Plan, Waiting};
+use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
 use crate::telemetry::journal::LogLevel;
@@ -77,6 +78,13 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Show the configuration of this machine's kubelet, each value with where it comes from: quorate, or
+    /// one of your files in /etc/quorate/kubelet.d.
+    Kubelet {
+        /// From a recorded observation, offline.
+        #[arg(long, value_name = "FILE")]
+        observed: Option<PathBuf>,
+    },
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -109,6 +117,9 @@ pub enum CliError {
     /// Nothing was rendered.
     #[error(transparent)]
     Render(#[from] render::VerbError),
+    /// The kubelet's configuration is not shown.
+    #[error(transparent)]
+    Kubelet(#[from] kubelet::VerbError),
     /// A recorded observation can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -179,6 +190,19 @@ fn verb(
             print(output, text.expose())
         }
         Verb::Render { observed, out } => print(output, &render::run(&recorded(observed)?, &out)?),
+        Verb::Kubelet { observed: Some(path) } => {
+            let Record { settings, observation } = recorded(path)?;
+            print(output, &kubelet::run(&settings, &observation.identity, &observation.kubernetes, None)?)
+        }
+        Verb::Kubelet { observed: None } => {
+            let (reach, seen) = runtime.block_on(async {
+                let reach = reach(root).await?;
+                let seen = observe_node(&reach).await;
+                Ok::<_, CliError>((reach, seen))
+            })?;
+            let identity = Fact::Known(reach.identity.clone());
+            print(output, &kubelet::run(&reach.settings, &identity, &seen, Some(root))?)
+        }
         Verb::Config(command) => runtime.block_on(config(root, &command, output)),
     }
 }

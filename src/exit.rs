@@ -4,7 +4,7 @@
 //! page to this table. A code that never happens does not stand here.
 
 use crate::agent::setup::SetupError;
-use crate::cli::{CliError, kubeconfig, render};
+use crate::cli::{CliError, kubeconfig, kubelet, render};
 use crate::pki::PkiError;
 use crate::telemetry::status::StatusError;
 
@@ -88,7 +88,9 @@ impl Exit {
                 render::VerbError::NoControlPlane | render::VerbError::NotEmpty { .. } => Self::Refused,
                 render::VerbError::Render(_) | render::VerbError::File(_) => Self::Failed,
             },
+            CliError::Kubelet(kubelet::VerbError::Missing { .. }) => Self::NotThere,
             CliError::Start(_)
+            | CliError::Kubelet(kubelet::VerbError::Render(_) | kubelet::VerbError::File(_))
             | CliError::Access(_)
             | CliError::Status(StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_))
             | CliError::File(_)

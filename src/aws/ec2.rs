@@ -14,12 +14,15 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, Reservation, ResourceType, Tag, TagSpecification, VolumeType};
+use aws_sdk_ec2::types::{
+    Filter, InstanceType, Reservation, ResourceType, Tag, TagSpecification, VolumeType,
+};
 
 use super::Cause;
 use super::pages::{self, Broken, Page};
 use super::whole::WholeXml;
 use crate::model::enrolment::NodeInstance;
+use crate::model::node::InterfaceLimits;
 use crate::model::tags;
 use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
 
@@ -381,6 +384,18 @@ impl Ec2 {
             }
         }
         Ok(found)
+    }
+
+    /// What an instance type like `m7g.large` gives to pods. A type that EC2 does not know in this region is an error.
+    pub async fn interface_limits(&self, instance_type: &str) -> Result<InterfaceLimits, Ec2Error> {
+        let call = Asked { operation: "DescribeInstanceTypes", what: instance_type.to_owned() };
+        let asked = self.client.describe_instance_types().instance_types(InstanceType::from(instance_type));
+        let answer = asked.send().await.map_err(|error| call.failed(Cause::new(&error)))?;
+        let mut types = answer.instance_types().iter();
+        let found = types
+            .find(|found| found.instance_type().is_some_and(|name| name.as_str() == instance_type))
+            .ok_or_else(|| call.malformed("it is neither there nor not found"))?;
+        decode::interface_limits(found).map_err(|why| call.malformed(why))
     }
 
     async fn listed(&self, call: &Asked, filter: Filter) -> Result<Vec<Reservation>, Ec2Error> {

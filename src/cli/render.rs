@@ -40,7 +40,8 @@ pub enum VerbError {
     File(#[from] FileError),
 }
 
-fn missing(report: &Report) -> String {
+/// What a report lacks, in words.
+pub(super) fn missing(report: &Report) -> String {
     let waits = report.waiting.iter().map(|on| format!("the machine waits for {on}"));
     let halts = report.halt.iter().map(|halt| format!("the machine halts: {halt}"));
     halts.chain(waits).collect::<Vec<_>>().join("; ")

@@ -172,13 +172,23 @@ impl Effective {
         self.origins.get(place).or_else(emptied).map(String::as_str)
     }
 
-    /// Each value on a line, with where it comes from.
+    /// Each value on a line, with where it comes from; `null` for one that is taken out.
     pub fn table(&self) -> String {
-        let mut lines = Vec::new();
+        let mut values = BTreeMap::new();
         walk(&self.document, &mut Vec::new(), &mut |place, value| {
-            lines.push(format!("{place}: {value}  # {}\n", self.origin(place).unwrap_or("quorate")));
+            values.insert(place.to_owned(), value.to_string());
         });
-        lines.concat()
+        // An empty object is one of which everything is taken out, or that is set so.
+        for place in self.origins.keys() {
+            let is_set = values.keys().any(|set| set == place || set.starts_with(&format!("{place}.")));
+            if !is_set {
+                values.insert(place.clone(), Value::Null.to_string());
+            }
+        }
+        let line = |(place, value): (&String, &String)| {
+            format!("{place}: {value}  # {}\n", self.origin(place).unwrap_or("quorate"))
+        };
+        values.iter().map(line).collect()
     }
 
     /// Which files set what, as comments for the head of the configuration.
@@ -351,6 +361,7 @@ mod tests {
         evictionHard."memory.available": "1Gi"  # /d/20-b.conf
         evictionHard."nodefs.available": "10%"  # quorate
         logging: {}  # /d/20-b.conf
+        logging.verbosity: null  # /d/20-b.conf
         maxPods: 110  # quorate
         "#);
         insta::assert_snapshot!(effective.head(), @r#"

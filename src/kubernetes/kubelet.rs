@@ -60,7 +60,10 @@ pub fn effective(inputs: &NodeInputs) -> Result<Effective, RenderError> {
 }
 
 /// The file at [`KUBELET_CONFIG`](paths::KUBELET_CONFIG).
-pub(super) fn configuration(inputs: &NodeInputs) -> Result<String, RenderError> {
+///
+/// # Errors
+/// Those of [`effective`].
+pub fn configuration(inputs: &NodeInputs) -> Result<String, RenderError> {
     let effective = effective(inputs)?;
     let text = yaml("the kubelet's configuration", &effective.document)?;
     Ok(effective.head() + &text)

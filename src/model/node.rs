@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::fact::Fact;
 use super::ids::{InstanceId, ParseIdError};
 
 /// A node's name in Kubernetes; its identity is `system:node:NAME`.
@@ -227,6 +228,8 @@ pub struct InstanceFacts {
 pub struct NodeFacts {
     /// The instance.
     pub instance: InstanceFacts,
+    /// What EC2 says of its type; `Known(None)` where it need not be asked.
+    pub interface_limits: Fact<Option<InterfaceLimits>>,
     /// The machine.
     pub machine: Machine,
     /// The operator's drop-ins, in the order in which they are merged.

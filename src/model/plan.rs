@@ -294,6 +294,8 @@ pub enum Subject {
     KubernetesVersion,
     /// What the machine has.
     Machine,
+    /// What the instance type gives to pods.
+    InstanceType,
     /// The load balancers.
     LoadBalancers,
     /// Kubernetes' authorities.
@@ -340,6 +342,7 @@ impl fmt::Display for Subject {
             Self::Service => "etcd's service",
             Self::Launch => "etcd's configuration",
             Self::Machine => "this machine's size and kernel",
+            Self::InstanceType => "the addresses that this machine's type gives to pods",
             Self::KubernetesVersion => "the version of Kubernetes",
             Self::LoadBalancers => "the load balancers",
             Self::ClusterAuthorities => "Kubernetes' authorities",

@@ -11,14 +11,14 @@ use crate::host::containerd::Containerd;
 use crate::host::manifests::Manifests;
 use crate::host::service::Service;
 use crate::host::{Root, capacity, files};
-use crate::kubernetes::{Component, KubernetesVersion, digest, paths};
+use crate::kubernetes::{Component, KubernetesVersion, digest, paths, reserved};
 use crate::model::containerd::ContainerdObservation;
 use crate::model::fact::chain;
 use crate::model::kubernetes::{
     ComponentObservation, KubernetesObservation, LoadBalancing, NODE_SERVICES, Readiness,
 };
 use crate::model::load_balancer::TargetHealth;
-use crate::model::node::{InstanceFacts, NodeFacts};
+use crate::model::node::{InstanceFacts, InterfaceLimits, NodeFacts};
 use crate::model::service::ServiceObservation;
 use crate::model::worker::WorkerObservation;
 use crate::model::{Fact, Role, ServiceName};
@@ -77,6 +77,12 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     }
 }
 
+/// Looks at what a node's own files depend on beside who it is, whatever its role, and at nothing else.
+pub(super) async fn of_the_node(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
+    let (version, node) = tokio::join!(version(reach), node(reach, &mut memory.instance));
+    KubernetesObservation { version, node, ..KubernetesObservation::unknown("not asked for") }
+}
+
 /// Looks again at what changes from moment to moment.
 pub(super) async fn again(
     reach: &Reach,
@@ -109,22 +115,52 @@ pub(super) async fn version(reach: &Reach) -> Fact<KubernetesVersion> {
     }
 }
 
-/// What this machine is. What the metadata service says of an instance never changes while it runs.
-pub(super) async fn node(reach: &Reach, memory: &mut Option<InstanceFacts>) -> Fact<NodeFacts> {
-    let instance = match memory {
+/// What never changes while an instance runs, once it was told.
+#[derive(Debug, Default)]
+pub(super) struct AboutInstance {
+    facts: Option<InstanceFacts>,
+    limits: Option<InterfaceLimits>,
+}
+
+/// What this machine is.
+pub(super) async fn node(reach: &Reach, memory: &mut AboutInstance) -> Fact<NodeFacts> {
+    let instance = match &memory.facts {
         Some(known) => known.clone(),
         None => match reach.aws.metadata.instance_facts().await {
-            Ok(found) => memory.insert(found).clone(),
+            Ok(found) => memory.facts.insert(found).clone(),
             Err(error) => return Err(error).into(),
         },
     };
+    let instance_type = instance.instance_type.as_deref();
+    let interface_limits = interface_limits(reach, instance_type, &mut memory.limits).await;
     // The kernel is the same under every root.
     let machine = capacity::machine(&Root::default(), &reach.root);
     let facts = machine.and_then(|machine| {
         let drop_ins = capacity::drop_ins(&reach.root)?;
-        Ok(NodeFacts { instance, machine, drop_ins })
+        Ok(NodeFacts { instance, interface_limits, machine, drop_ins })
     });
     facts.into()
+}
+
+/// What EC2 says of this machine's type, asked only where the settings and the table do not tell how many pods it
+/// takes. A machine whose type is not known has nothing to be asked about.
+pub(super) async fn interface_limits(
+    reach: &Reach,
+    instance_type: Option<&str>,
+    memory: &mut Option<InterfaceLimits>,
+) -> Fact<Option<InterfaceLimits>> {
+    let Some(instance_type) = instance_type
+        .filter(|_| reserved::asks_for_interface_limits(&reach.settings.kubernetes, instance_type))
+    else {
+        return Fact::Known(None);
+    };
+    if memory.is_none() {
+        match reach.aws.ec2.interface_limits(instance_type).await {
+            Ok(found) => *memory = Some(found),
+            Err(error) => return Err(error).into(),
+        }
+    }
+    Fact::Known(*memory)
 }
 
 async fn load_balancing(

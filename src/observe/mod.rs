@@ -20,8 +20,7 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::host::clock;
-use crate::model::kubernetes::LoadBalancing;
-use crate::model::node::InstanceFacts;
+use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
     Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, SlotRecord, Versioned,
@@ -58,7 +57,7 @@ pub struct Memory {
     addons: api::Parsed,
     enrolment: enrolment::Remembered,
     worker: worker::Remembered,
-    instance: Option<InstanceFacts>,
+    instance: kubernetes::AboutInstance,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,
@@ -90,6 +89,11 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         memory.full = Some((began, seen.clone()));
     }
     seen
+}
+
+/// Looks at what this machine's kubelet is configured from, and at nothing else.
+pub async fn observe_node(reach: &Reach) -> KubernetesObservation {
+    kubernetes::of_the_node(reach, &mut Memory::default()).await
 }
 
 /// A fresh UUID as a nonce.

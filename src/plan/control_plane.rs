@@ -348,7 +348,7 @@ impl Ground<'_> {
         if etcd_endpoints.is_empty() {
             return Err(course.wait(WaitingOn::Quorum));
         }
-        let node = node::inputs(settings, seen, me, version, course)?;
+        let node = node::inputs(settings, &seen.kubernetes, me, version, course)?;
         Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
     }
 }

@@ -47,6 +47,7 @@ use crate::model::{Fact, Halt, Observation, Phase, Plan, Role};
 use course::{Course, Next};
 
 pub use control_plane::control_plane_inputs;
+pub use node::node_inputs;
 pub use worker::worker_inputs;
 
 /// What this machine does next.

@@ -12,21 +12,36 @@ use crate::model::kubernetes::KubernetesObservation;
 use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
 use crate::model::{
-    Fact, Halt, Identity, Observation, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning,
+    Fact, Halt, Identity, Phase, Report, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning,
 };
 
 use super::course::{Course, Next};
 
+/// What a machine's kubelet and kube-proxy are configured from; or else the report that says what is missing.
+pub fn node_inputs(
+    settings: &Settings,
+    identity: &Fact<Identity>,
+    seen: &KubernetesObservation,
+) -> Result<NodeInputs, Box<Report>> {
+    let course = Course::new(Phase::Preparing);
+    let inputs = || {
+        let me = course.need(identity, Subject::Identity)?;
+        let version = *course.need(&seen.version, Subject::KubernetesVersion)?;
+        self::inputs(settings, seen, me, version, &course)
+    };
+    inputs().map_err(|plan| Box::new(plan.report))
+}
+
 /// What this machine's kubelet and kube-proxy are configured from.
 pub(super) fn inputs(
     settings: &Settings,
-    seen: &Observation,
+    seen: &KubernetesObservation,
     me: &Identity,
     version: KubernetesVersion,
     course: &Course,
 ) -> Next<NodeInputs> {
-    let NodeFacts { instance, machine, drop_ins } =
-        course.need(&seen.kubernetes.node, Subject::Machine)?.clone();
+    let NodeFacts { instance, interface_limits, machine, drop_ins } =
+        course.need(&seen.node, Subject::Machine)?.clone();
     let naming = settings.kubernetes.node_name;
     let name = node_name(naming, &me.instance, instance.private_dns_name.as_deref())
         .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
@@ -43,7 +58,7 @@ pub(super) fn inputs(
         instance_type: instance.instance_type,
         capacity_type: instance.capacity_type,
         machine,
-        interface_limits: None,
+        interface_limits: *course.need(&interface_limits, Subject::InstanceType)?,
         drop_ins,
     })
 }

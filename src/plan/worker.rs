@@ -145,7 +145,7 @@ fn inputs(
     own.kubernetes.pod_subnet = told.terms.pod_subnet;
     own.kubernetes.cluster_domain = told.terms.cluster_domain.clone();
     Ok(WorkerInputs {
-        node: node::inputs(&own, seen, me, version, course)?,
+        node: node::inputs(&own, &seen.kubernetes, me, version, course)?,
         endpoint: endpoint(settings, told).clone(),
         authority: told.certificate_authority.clone(),
     })

@@ -1,4 +1,4 @@
-//! `quorate kubeconfig` and `quorate render`: on a machine, by the program as it is shipped, and what
+//! `quorate kubeconfig`, `quorate render` and `quorate kubelet`: on a machine, by the program as it is shipped, and what
 //! each refuses.
 
 use std::collections::BTreeMap;
@@ -353,6 +353,7 @@ async fn a_running_machine_prints_kubeconfigs_and_renders_what_its_agent_wrote()
     let node = made("verbs", Kubernetes::Rendered("v1.36.2".to_owned())).await;
     prints_kubeconfigs(&node).await;
     renders(&node).await;
+    shows_its_kubelets_configuration(&node).await;
 }
 
 async fn prints_kubeconfigs(node: &Node) {
@@ -383,6 +384,54 @@ async fn prints_kubeconfigs(node: &Node) {
     assert_eq!(text(&refused.stdout), "");
     let refused = quorate(node, &["kubeconfig", "--ttl", "2000h"]).await;
     assert_eq!(refused.status.code(), Some(2));
+}
+
+/// Every value of the kubelet's file is told with its origin, and the operator's file is told where it counts.
+async fn shows_its_kubelets_configuration(node: &Node) {
+    let shown = async |more: &[&str]| {
+        let output = quorate(node, &[&["kubelet"], more].concat()).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let own = shown(&[]).await;
+    assert!(own.starts_with("# /var/lib/kubelet/config.yaml says this\n"), "{own}");
+    let file = fs::read_to_string(node.root().join(&paths::KUBELET_CONFIG[1..])).unwrap();
+    let document: serde_json::Value = serde_saphyr::from_str(&file).unwrap();
+    for (field, value) in document.as_object().unwrap() {
+        let line = own.lines().find(|line| line.starts_with(field.as_str()));
+        assert!(line.is_some_and(|line| line.ends_with("  # quorate")), "{field}: {value}: {own}");
+    }
+    let observed = node.root().join("run/quorate/observed.json");
+    let offline = shown(&["--observed", observed.to_str().unwrap()]).await;
+    assert_eq!(own.split_once('\n').unwrap().1, offline);
+
+    // Something of the operator's, before the agent has looked: what the machine has is what counts.
+    let dir = node.root().join("etc/quorate/kubelet.d");
+    fs::create_dir_all(&dir).unwrap();
+    let drop_in = dir.join("10-room.conf");
+    fs::write(&drop_in, "evictionHard: {memory.available: 5%, nodefs.available: null}\n").unwrap();
+    let shown = shown(&[]).await;
+    for line in [
+        "evictionHard.\"memory.available\": \"5%\"  # /etc/quorate/kubelet.d/10-room.conf",
+        "evictionHard.\"nodefs.available\": null  # /etc/quorate/kubelet.d/10-room.conf",
+        "evictionHard.\"nodefs.inodesFree\": \"5%\"  # quorate",
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line}: {shown}");
+    }
+    fs::write(&drop_in, "maxPod: 3\n").unwrap();
+    let refused = quorate(node, &["kubelet"]).await;
+    assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(1), String::new()));
+    assert!(text(&refused.stderr).contains("`maxPod`"), "{}", text(&refused.stderr));
+    fs::remove_file(&drop_in).unwrap();
+
+    let mut record: Record = serde_json::from_slice(&fs::read(&observed).unwrap()).unwrap();
+    record.observation.kubernetes.version = Fact::unknown("no kubelet");
+    let dir = tempfile::tempdir().unwrap();
+    let unknown = dir.path().join("unknown.json");
+    fs::write(&unknown, serde_json::to_vec(&record).unwrap()).unwrap();
+    let missing = quorate(node, &["kubelet", "--observed", unknown.to_str().unwrap()]).await;
+    assert_eq!(missing.status.code(), Some(4));
+    assert!(text(&missing.stderr).contains("no kubelet"), "{}", text(&missing.stderr));
 }
 
 async fn renders(node: &Node) {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::{
-    Instance as Ec2Instance, InstanceStateName, Tag, Volume as Ec2Volume, VolumeAttachment,
-    VolumeAttachmentState, VolumeState as Ec2VolumeState,
+    Instance as Ec2Instance, InstanceStateName, InstanceTypeInfo, NetworkCardInfo, Tag, Volume as Ec2Volume,
+    VolumeAttachment, VolumeAttachmentState, VolumeState as Ec2VolumeState,
 };
 
 use crate::model::enrolment::NodeInstance;
 use crate::model::ids::ParseIdError;
+use crate::model::node::InterfaceLimits;
 use crate::model::tags;
 use crate::model::{
     Attachment, AttachmentState, ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId,
@@ -51,6 +52,24 @@ pub(super) fn instance(
         role: tags.get(tags::ROLE).filter(|_| ours).and_then(|role| role.parse().ok()),
     };
     Ok((id, instance))
+}
+
+/// What a type's first network card takes: pods get no addresses of the others.
+pub(super) fn interface_limits(found: &InstanceTypeInfo) -> Result<InterfaceLimits, String> {
+    let network = found.network_info().ok_or("nothing is said of its network")?;
+    let first = network.default_network_card_index().unwrap_or(0);
+    let card = network.network_cards().iter().find(|card| card.network_card_index() == Some(first));
+    let interfaces = card
+        .and_then(NetworkCardInfo::maximum_network_interfaces)
+        .or_else(|| network.maximum_network_interfaces());
+    let number = |what: &str, found: Option<i32>| {
+        let positive = found.and_then(|found| u32::try_from(found).ok()).filter(|found| *found > 0);
+        positive.ok_or_else(|| format!("it has {found:?} as the number of {what}"))
+    };
+    Ok(InterfaceLimits {
+        interfaces: number("network interfaces", interfaces)?,
+        addresses: number("addresses of each", network.ipv4_addresses_per_interface())?,
+    })
 }
 
 /// An instance as a node: with all that its certificate may name.

@@ -501,3 +501,67 @@ async fn of_no_nodes_nothing_is_asked() {
     assert!(ec2.node_instances(&cluster(), &[], &[]).await.unwrap().is_empty());
     assert!(server.seen().is_empty());
 }
+
+fn types(name: &str, network: &str) -> Reply {
+    let item = format!("<item><instanceType>{name}</instanceType>{network}</item>");
+    page("DescribeInstanceTypes", "instanceTypeSet", &item, "")
+}
+
+/// Interfaces of all network cards, of each by its index, and the addresses of an interface.
+fn network(all: i32, cards: &[(i32, i32)], addresses: &str) -> String {
+    let card = |(index, most): &(i32, i32)| {
+        format!(
+            "<item><networkCardIndex>{index}</networkCardIndex>\
+             <maximumNetworkInterfaces>{most}</maximumNetworkInterfaces></item>"
+        )
+    };
+    let cards: String = cards.iter().map(card).collect();
+    format!(
+        "<networkInfo><maximumNetworkInterfaces>{all}</maximumNetworkInterfaces>\
+         <defaultNetworkCardIndex>0</defaultNetworkCardIndex><networkCards>{cards}</networkCards>\
+         <ipv4AddressesPerInterface>{addresses}</ipv4AddressesPerInterface></networkInfo>"
+    )
+}
+
+#[tokio::test]
+async fn a_type_gives_the_addresses_of_its_first_network_card() {
+    for (network, interfaces) in [
+        (network(4, &[(0, 4)], "15"), 4),
+        (network(64, &[(1, 30), (0, 2)], "15"), 2),
+        // Cards that are not told of are one.
+        (network(4, &[], "15"), 4),
+    ] {
+        let (server, ec2) = server(move |_| types("z99.large", &network)).await;
+        let found = ec2.interface_limits("z99.large").await.unwrap();
+        assert_eq!(found, InterfaceLimits { interfaces, addresses: 15 });
+        assert_eq!(server.seen()[0].field("InstanceType.1"), "z99.large");
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_about_a_type_is_an_error() {
+    let broken = [
+        types("m7g.large", &network(4, &[(0, 4)], "15")),
+        types("z99.large", ""),
+        types("z99.large", &network(0, &[], "15")),
+        types("z99.large", &network(4, &[(0, 4)], "-1")),
+        types("z99.large", &network(4, &[(0, 4)], "15").replace("ipv4AddressesPerInterface", "other")),
+        page("DescribeInstanceTypes", "instanceTypeSet", "", ""),
+        ec2_error(
+            400,
+            "InvalidInstanceType",
+            "The following supplied instance types do not exist: [z99.large]",
+        ),
+        Reply::Cut,
+        Reply::Half,
+    ];
+    for reply in broken {
+        let told = reply.clone();
+        let (_server, ec2) = server(move |_| reply.clone()).await;
+        let error = ec2.interface_limits("z99.large").await.expect_err(&format!("{told:?}"));
+        assert!(error.to_string().contains("DescribeInstanceTypes of z99.large"), "{error}");
+    }
+    let (_server, ec2) = server(|_| ec2_error(403, "UnauthorizedOperation", "not authorized")).await;
+    let error = ec2.interface_limits("z99.large").await.unwrap_err();
+    assert!(error.to_string().contains("allow ec2:DescribeInstanceTypes"), "{error}");
+}

@@ -27,6 +27,6 @@ pub use world::{
     CheckProtocol, CheckSpec, Condition, Credentials, Decision, Encryption, Event, EventKind, Fault,
     FaultKind, FaultSpec, Group, GroupSpec, Hold, HookResult, HookSpec, ImdsFaults, ImdsGate, Instance,
     InstanceId, InstanceSpec, InstanceState, LaunchVolume, Lifecycle, LifecycleState, Listing, Object,
-    Outcome, Pool, PoolHealth, PoolSpec, PoolTarget, Put, Refusal, Service, Timings, Transition, View,
-    Volume, VolumeId, VolumeSpec, VolumeState, World, WorldConfig, Zone,
+    Outcome, Pool, PoolHealth, PoolSpec, PoolTarget, Put, Refusal, Service, Timings, Transition, TypeSpec,
+    View, Volume, VolumeId, VolumeSpec, VolumeState, World, WorldConfig, Zone,
 };

@@ -12,7 +12,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ServerSideEncryption;
 use futures_util::FutureExt;
 
+use quorate::kubernetes::instance_types::interface_limits;
 use quorate::lab::region::{BalancerKind, BalancerSpec, CheckSpec, PoolSpec};
+use quorate::model::node::InterfaceLimits;
 use quorate::model::{
     FoundLoadBalancers, InstanceId, InstanceState, LoadBalancer, LoadBalancerKind, Role, Scheme,
     TargetGroupArn, TargetHealth, TargetId, Unfit,
@@ -34,6 +36,7 @@ checks![
     a_missing_instance_is_an_error_by_id_and_nothing_by_filter,
     a_terminated_instance_is_still_described,
     nodes_are_found_by_id_and_by_private_dns_name,
+    instance_types_tell_what_they_give_to_pods,
     instances_come_in_pages_without_gap_or_overlap,
     volumes_are_created_with_tags_and_found_by_every_filter,
     a_missing_volume_is_an_error_by_id_and_nothing_by_filter,
@@ -163,6 +166,21 @@ async fn nodes_are_found_by_id_and_by_private_dns_name(e: &Endpoints) {
     assert!(by_name(vec!["nobody.eu-west-1.compute.internal".to_owned()]).await.is_empty());
     let both = ec2.node_instances(&cluster, std::slice::from_ref(&other), &[name]).await.unwrap();
     assert_eq!(both.into_keys().collect::<BTreeSet<_>>(), BTreeSet::from([id, other]));
+}
+
+async fn instance_types_tell_what_they_give_to_pods(e: &Endpoints) {
+    let ec2 = e.agents().await.ec2;
+    for (name, interfaces, addresses) in
+        [("t3.medium", 3, 6), ("m5.xlarge", 4, 15), ("c5n.18xlarge", 15, 50), ("p4d.24xlarge", 15, 50)]
+    {
+        let found = ec2.interface_limits(name).await.unwrap();
+        assert_eq!(found, InterfaceLimits { interfaces, addresses }, "{name}");
+        // The agent's own table says the same.
+        assert_eq!(interface_limits(name), Some(found), "{name}");
+    }
+    let error = e.ec2.describe_instance_types().instance_types("z99.large".into()).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("InvalidInstanceType"));
+    assert!(ec2.interface_limits("z99.large").await.unwrap_err().to_string().contains("z99.large"));
 }
 
 async fn instances_come_in_pages_without_gap_or_overlap(e: &Endpoints) {

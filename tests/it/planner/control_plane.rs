@@ -81,6 +81,7 @@ pub fn bare() -> Observation {
             version: Fact::Known("v1.36.2".parse().unwrap()),
             node: Fact::Known(NodeFacts {
                 instance: InstanceFacts::default(),
+                interface_limits: Fact::Known(None),
                 machine: Machine {
                     cpus: 2,
                     memory: 8 << 30,

@@ -14,6 +14,7 @@ mod joining;
 mod keeping;
 mod member;
 mod node;
+mod pods;
 mod properties;
 mod rollout;
 mod scene;

@@ -67,6 +67,7 @@ fn fresh() -> Observation {
                 capacity_type: None,
                 private_dns_name: Some("ip-10-0-1-10.eu-west-1.compute.internal".to_owned()),
             },
+            interface_limits: Fact::Known(None),
             machine: Machine {
                 cpus: 2,
                 memory: 8 << 30,

@@ -8,7 +8,7 @@ use super::query::{Filter, Params};
 use super::xml::Xml;
 use crate::lab::region::clock;
 use crate::lab::region::world::{
-    Attachment, Instance, Refusal, View, Volume, VolumeSpec, VolumeState, World,
+    Attachment, Instance, Refusal, TypeSpec, View, Volume, VolumeSpec, VolumeState, World,
 };
 
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
@@ -56,6 +56,7 @@ pub(super) fn answer(
     let content: Box<dyn FnOnce(&mut Xml)> = match action.as_str() {
         "DescribeInstances" => describe_instances(world, &view, params)?,
         "DescribeVolumes" => describe_volumes(&view, params)?,
+        "DescribeInstanceTypes" => describe_instance_types(world, params)?,
         "DescribeTags" => describe_tags(&view, params)?,
         "DescribeAvailabilityZones" => describe_zones(world, params)?,
         "CreateVolume" => create_volume(world, params)?,
@@ -238,6 +239,49 @@ fn instance_content(x: &mut Xml, i: &Instance, view: &View, region: &str) {
         }
     });
     tag_set(x, &i.tags);
+}
+
+/// By name alone: nobody asks otherwise.
+fn describe_instance_types(world: &World, params: &Params) -> Result<Content, Refusal> {
+    let names = params.list("InstanceType");
+    if names.is_empty() || !params.filters("Filter", "Value").is_empty() {
+        return Err(Refusal::bad("InvalidParameterValue", "this region describes instance types by name"));
+    }
+    let known = &world.config().instance_types;
+    let (found, missing): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| known.contains_key(*name));
+    if !missing.is_empty() {
+        let missing = missing.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let message = format!("The following supplied instance types do not exist: [{missing}]");
+        return Err(Refusal::bad("InvalidInstanceType", message));
+    }
+    let found: Vec<(String, TypeSpec)> =
+        found.into_iter().map(|name| (name.clone(), known[name].clone())).collect();
+    Ok(Box::new(move |x| {
+        x.node("instanceTypeSet", |x| {
+            for (name, spec) in &found {
+                x.node("item", |x| instance_type_content(x, name, spec));
+            }
+        });
+    }))
+}
+
+fn instance_type_content(x: &mut Xml, name: &str, spec: &TypeSpec) {
+    x.text("instanceType", name);
+    x.node("networkInfo", |x| {
+        x.text("maximumNetworkInterfaces", spec.cards.iter().sum::<u32>());
+        x.text("maximumNetworkCards", spec.cards.len());
+        x.text("defaultNetworkCardIndex", 0);
+        x.node("networkCards", |x| {
+            for (index, interfaces) in spec.cards.iter().enumerate() {
+                x.node("item", |x| {
+                    x.text("networkCardIndex", index);
+                    x.text("maximumNetworkInterfaces", interfaces);
+                });
+            }
+        });
+        x.text("ipv4AddressesPerInterface", spec.addresses);
+    });
 }
 
 fn tag_set(x: &mut Xml, tags: &BTreeMap<String, String>) {

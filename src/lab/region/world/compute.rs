@@ -100,6 +100,31 @@ pub struct InstanceSpec {
     pub imds_faults: ImdsFaults,
 }
 
+/// What there is to say of an instance type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TypeSpec {
+    /// The most network interfaces of each of its network cards.
+    pub cards: Vec<u32>,
+    /// The most IPv4 addresses of an interface.
+    pub addresses: u32,
+}
+
+impl TypeSpec {
+    /// A few of EC2's. Source: "Specifications for Amazon EC2 instance types".
+    pub(super) fn usual() -> BTreeMap<String, Self> {
+        let of = |name: &str, cards: &[u32], addresses| {
+            (name.to_owned(), Self { cards: cards.to_vec(), addresses })
+        };
+        BTreeMap::from([
+            of("t3.medium", &[3], 6),
+            of("m5.xlarge", &[4], 15),
+            of("c5n.18xlarge", &[15], 50),
+            of("p4d.24xlarge", &[15, 15, 15, 15], 50),
+        ])
+    }
+}
+
 impl Default for InstanceSpec {
     fn default() -> Self {
         Self {

@@ -31,7 +31,7 @@ pub use balancers::{
     Balancer, BalancerKind, BalancerSpec, CheckProtocol, CheckSpec, Pool, PoolHealth, PoolSpec, PoolTarget,
 };
 pub(crate) use balancers::{Passage, Probe, Route};
-pub use compute::{Instance, InstanceId, InstanceSpec, InstanceState};
+pub use compute::{Instance, InstanceId, InstanceSpec, InstanceState, TypeSpec};
 pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
 pub use lifecycle::{Hold, HookResult, HookSpec, Lifecycle, LifecycleState, Transition};
@@ -63,6 +63,8 @@ pub struct WorldConfig {
     pub reuse_addresses: bool,
     /// Access key ids that belong to the operator and may do anything.
     pub operator_keys: Vec<String>,
+    /// The instance types that there are.
+    pub instance_types: BTreeMap<String, TypeSpec>,
     /// How long transitions take.
     pub timings: Timings,
 }
@@ -77,6 +79,7 @@ impl Default for WorldConfig {
             address_base: 100,
             reuse_addresses: false,
             operator_keys: vec!["AKIAOPERATOR00000000".into()],
+            instance_types: TypeSpec::usual(),
             timings: Timings::default(),
         }
     }
