@@ -25,7 +25,7 @@ use crate::model::{Fact, Role, ServiceName};
 use crate::pki;
 use crate::reach::Reach;
 
-use super::{Memory, api, enrolment, objects};
+use super::{Memory, api, enrolment, objects, worker};
 
 /// Load balancers that were found are asked for again so often.
 const BALANCERS_FOR: Duration = Duration::from_mins(1);
@@ -80,7 +80,9 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
 /// Looks at what a node's own files depend on beside who it is, whatever its role, and at nothing else.
 pub(super) async fn of_the_node(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
     let (version, node) = tokio::join!(version(reach), node(reach, &mut memory.instance));
-    KubernetesObservation { version, node, ..KubernetesObservation::unknown("not asked for") }
+    let mut seen = KubernetesObservation { version, node, ..KubernetesObservation::unknown("not asked for") };
+    seen.worker.remembered = worker::remembered(reach);
+    seen
 }
 
 /// Looks again at what changes from moment to moment.

@@ -81,8 +81,7 @@ async fn standing(
     let identity = identity(reach);
     let has_joined = matches!(identity, Fact::Known(Some(_)));
     let published = published(reach, memory, has_joined, depth).await;
-    let remembered = Fact::from(files::read_optional(&reach.root.path(paths::TOLD)))
-        .map(|found| found.and_then(|bytes| read_told(&bytes, &reach.settings.cluster)));
+    let remembered = remembered(reach);
     let mut authorities: Vec<&Told> = Vec::new();
     authorities.extend(published.known().into_iter().flatten().map(|published| &published.told));
     authorities.extend(remembered.known().into_iter().flatten());
@@ -107,6 +106,12 @@ async fn standing(
     };
     let bootstrap = way_in(reach, paths::BOOTSTRAP_KUBECONFIG);
     WorkerObservation { published, remembered, certificate, kubeconfig, bootstrap, api, node }
+}
+
+/// What this machine was told before.
+pub(super) fn remembered(reach: &Reach) -> Fact<Option<Told>> {
+    Fact::from(files::read_optional(&reach.root.path(paths::TOLD)))
+        .map(|found| found.and_then(|bytes| read_told(&bytes, &reach.settings.cluster)))
 }
 
 /// What is published to workers. What can't be used is not known: the text says what is wrong with it.

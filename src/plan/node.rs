@@ -12,10 +12,12 @@ use crate::model::kubernetes::KubernetesObservation;
 use crate::model::node::NodeFacts;
 use crate::model::plan::Subject;
 use crate::model::{
-    Fact, Halt, Identity, Phase, Report, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn, Warning,
+    Fact, Halt, Identity, Phase, Report, Role, ServiceLaunch, ServiceName, ServiceState, Step, WaitingOn,
+    Warning,
 };
 
 use super::course::{Course, Next};
+use super::worker;
 
 /// What a machine's kubelet and kube-proxy are configured from; or else the report that says what is missing.
 pub fn node_inputs(
@@ -23,11 +25,17 @@ pub fn node_inputs(
     identity: &Fact<Identity>,
     seen: &KubernetesObservation,
 ) -> Result<NodeInputs, Box<Report>> {
-    let course = Course::new(Phase::Preparing);
-    let inputs = || {
+    let mut course = Course::new(Phase::Preparing);
+    let mut inputs = || {
         let me = course.need(identity, Subject::Identity)?;
         let version = *course.need(&seen.version, Subject::KubernetesVersion)?;
-        self::inputs(settings, seen, me, version, &course)
+        match settings.role {
+            Role::ControlPlane => self::inputs(settings, seen, me, version, &course),
+            Role::Worker => {
+                let settled = worker::settled(settings, worker::told(&seen.worker, &mut course)?);
+                self::inputs(&settled, seen, me, version, &course)
+            }
+        }
     };
     inputs().map_err(|plan| Box::new(plan.report))
 }

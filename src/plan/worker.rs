@@ -89,7 +89,7 @@ pub fn worker_inputs(
 }
 
 /// What it goes by: what is published, or else what it was told before.
-fn told<'a>(worker: &'a WorkerObservation, course: &mut Course) -> Next<&'a Told> {
+pub(super) fn told<'a>(worker: &'a WorkerObservation, course: &mut Course) -> Next<&'a Told> {
     let remembered = worker.remembered.known().and_then(Option::as_ref);
     match (&worker.published, remembered) {
         (Fact::Known(Some(published)), _) => Ok(&published.told),
@@ -139,16 +139,21 @@ fn inputs(
     told: &Told,
     course: &Course,
 ) -> Next<WorkerInputs> {
-    // The networks are the cluster's, and it says itself what they are.
-    let mut own = settings.clone();
-    own.kubernetes.service_subnet = told.terms.service_subnet;
-    own.kubernetes.pod_subnet = told.terms.pod_subnet;
-    own.kubernetes.cluster_domain = told.terms.cluster_domain.clone();
+    let settled = settled(settings, told);
     Ok(WorkerInputs {
-        node: node::inputs(&own, &seen.kubernetes, me, version, course)?,
+        node: node::inputs(&settled, &seen.kubernetes, me, version, course)?,
         endpoint: endpoint(settings, told).clone(),
         authority: told.certificate_authority.clone(),
     })
+}
+
+/// The settings with the cluster's networks: it says itself what they are.
+pub(super) fn settled(settings: &Settings, told: &Told) -> Settings {
+    let mut settled = settings.clone();
+    settled.kubernetes.service_subnet = told.terms.service_subnet;
+    settled.kubernetes.pod_subnet = told.terms.pod_subnet;
+    settled.kubernetes.cluster_domain = told.terms.cluster_domain.clone();
+    settled
 }
 
 /// Where the API is: what the operator says here counts more than what is published to all.
