@@ -19,6 +19,9 @@ use super::course::{Course, Next};
 /// good; but not for more than half of its time to get ready. The kubelet looks at its directory every 20 s.
 const WATCHED_FOR: i64 = 30_000;
 
+/// For how long, in milliseconds, an API server that has its first manifest is alone.
+const HEAD_START: i64 = 10_000;
+
 /// In milliseconds; after its first failure a manifest rests for so long, and twice as long after each more.
 const HOUR: i64 = 60 * 60 * 1000;
 /// The longest that it rests, in milliseconds.
@@ -60,9 +63,8 @@ pub(super) fn roll_out(
         let last = course.need(&found.rollout, Subject::KubernetesFiles)?.as_ref();
         let wanted = manifest.digest();
         let Some(there) = there else {
-            // Nothing runs that could be interrupted. The API server comes first: without it the others
-            // can do nothing but take its processors, and end after a while.
-            if component == Component::ApiServer || answers(seen) {
+            // Nothing runs that could be interrupted.
+            if component == Component::ApiServer || had_its_head_start(seen) {
                 course.steps.push(Step::RollOut { component, files: Vec::new(), manifest });
             }
             continue;
@@ -104,10 +106,13 @@ pub(super) fn roll_out(
     Ok(())
 }
 
-/// Whether this machine's API server is ready.
-fn answers(seen: &Observation) -> bool {
-    let found = seen.kubernetes.components.get(&Component::ApiServer);
-    found.is_some_and(|found| found.readiness == Readiness::Ready)
+/// Whether this machine's API server is ready, or should be: without it the others can do nothing but take its
+/// processors. One that does not get ready keeps nobody from running: they may talk to another machine's.
+fn had_its_head_start(seen: &Observation) -> bool {
+    let Some(found) = seen.kubernetes.components.get(&Component::ApiServer) else { return true };
+    let since = found.rollout.known().and_then(|last| last.as_ref()).map(|last| last.since);
+    found.readiness == Readiness::Ready
+        || since.is_some_and(|since| seen.at.saturating_sub(since).saturating_abs() >= HEAD_START)
 }
 
 /// How long, in milliseconds, a manifest that did not get ready rests before it is tried again: its time may

@@ -166,7 +166,7 @@ async fn bad_manifest(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
     if began.elapsed() < PATIENCE {
         return Err(Unmet::Broken("the manifest had less than its time to get ready".to_owned()));
     }
-    let failed = "the changed manifest of kube-apiserver never got ready";
+    let failed = "the changed manifest of kube-apiserver did not get ready";
     stage
         .lab
         .wait("the word of the failure, and the next machine's turn", READY, |_| {

@@ -138,7 +138,7 @@ fn what_a_component_reads_is_changed_with_its_manifest_and_not_before() {
 #[test]
 fn the_first_manifest_is_waited_for_however_long_it_takes() {
     let (_, seen) = settle(with_authorities());
-    let late = seen.but(|seen| seen.at += HOUR);
+    let (_, late) = settle(seen.but(|seen| seen.at += HOUR));
     assert!(matches!(waits_for(&late), WaitingOn::Component { .. }));
 }
 
@@ -155,7 +155,18 @@ fn the_others_come_after_the_api_server_however_the_machine_came_to_be_without_t
         let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
         found.readiness = quorate::model::kubernetes::Readiness::NotReady("refused".to_owned());
     });
-    let plan = does_with(&kubernetes(), &down, &[]);
+    let begun = |ms: i64| {
+        down.clone().but(|seen| {
+            let found = seen.kubernetes.components.get_mut(&Component::ApiServer).unwrap();
+            if let Fact::Known(Some(rollout)) = &mut found.rollout {
+                rollout.since = NOW - ms;
+            }
+        })
+    };
+    let plan = does_with(&kubernetes(), &begun(9_999), &[]);
+    assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
+    // One that does not get ready keeps nobody from running.
+    let plan = does_with(&kubernetes(), &begun(10_000), &["rollOut", "rollOut"]);
     assert!(matches!(plan.report.waiting[0], WaitingOn::Component { component: Component::ApiServer, .. }));
 }
 
