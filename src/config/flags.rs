@@ -81,6 +81,7 @@ pub(crate) const API_SERVER: &[Owned] = owned! {
     "service-account-signing-key-file": "names the cluster's key",
     "service-cluster-ip-range": "comes from `kubernetes.serviceSubnet`",
     "shutdown-delay-duration": "comes from `kubernetes.apiServer.shutdownDelay`",
+    "shutdown-watch-termination-grace-period": "is short, so that the API server ends soon",
     "tls-cert-file": "names quorate's own certificate",
     "tls-cipher-suites": "are those that fit the API server's own certificate",
     "tls-min-version": "comes from `kubernetes.apiServer.tlsMinVersion`",

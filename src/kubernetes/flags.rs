@@ -54,6 +54,11 @@ const TLS12_SUITES: [&str; 6] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
+/// How long watches may take to end after the API server's shutdown delay. Without it they are not asked to, and the
+/// API server waits for them until its request time-out is over: a minute in which the machine's own components
+/// have no API server, and nobody is served.
+const WATCHES_END: &str = "10s";
+
 fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
     let settings = &inputs.node.settings;
     let own = &settings.api_server;
@@ -103,6 +108,7 @@ fn api_server(inputs: &ControlPlaneInputs) -> Vec<Flag> {
         ("service-account-signing-key-file", text(paths::SERVICE_ACCOUNT_KEY)),
         ("service-cluster-ip-range", settings.service_subnet.to_string()),
         ("shutdown-delay-duration", own.shutdown_delay.to_string()),
+        ("shutdown-watch-termination-grace-period", text(WATCHES_END)),
         ("tls-cert-file", text(paths::API_SERVER_CERTIFICATE)),
     ]);
     if own.tls_min_version == TlsMinVersion::Tls12 {
