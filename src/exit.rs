@@ -79,7 +79,9 @@ impl Exit {
             // Who reads no further has seen enough.
             CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Self::Success,
             CliError::Config(_) | CliError::Setup(SetupError::Config(_)) => Self::Configuration,
-            CliError::Status(StatusError::None { .. }) | CliError::NoRecord { .. } => Self::NotThere,
+            CliError::Status(StatusError::None { .. })
+            | CliError::NoRecord { .. }
+            | CliError::Kubelet(kubelet::VerbError::Missing { .. }) => Self::NotThere,
             CliError::Setup(SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_))
             | CliError::Metadata(_) => Self::NoAnswer,
             CliError::Kubeconfig(error) => Self::of_kubeconfig(error),
@@ -88,7 +90,6 @@ impl Exit {
                 render::VerbError::NoControlPlane | render::VerbError::NotEmpty { .. } => Self::Refused,
                 render::VerbError::Render(_) | render::VerbError::File(_) => Self::Failed,
             },
-            CliError::Kubelet(kubelet::VerbError::Missing { .. }) => Self::NotThere,
             CliError::Start(_)
             | CliError::Kubelet(kubelet::VerbError::Render(_) | kubelet::VerbError::File(_))
             | CliError::Access(_)

@@ -146,6 +146,9 @@ pub enum StepError {
     /// containerd.
     #[error(transparent)]
     Containerd(#[from] crate::host::containerd::ContainerdError),
+    /// logind.
+    #[error(transparent)]
+    Logind(#[from] crate::host::logind::LogindError),
     /// A service whose starts are decided on elsewhere.
     #[error("{service} is not started like this")]
     NotThisWay {

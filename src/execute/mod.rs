@@ -25,7 +25,7 @@ use crate::aws::NewVolume;
 use crate::aws::Written;
 use crate::etcd::{LockName, config, launch};
 use crate::host::manifests::Manifests;
-use crate::host::{clock, files, filesystem, volume};
+use crate::host::{clock, files, filesystem, logind, volume};
 use crate::model::tags;
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
 use crate::pki::{EtcdAuthority, LeafRequest, leaves};
@@ -156,6 +156,7 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::ConfigureContainerd { version } => services::configure_containerd(reach, *version),
         Step::StartService { service, launch } => services::start(reach, *service, launch).await,
         Step::RestartService { service, launch } => services::restart(reach, *service, launch).await,
+        Step::ReloadLogind { digest } => Ok(logind::reload(&reach.root, digest).await?),
     }
 }
 

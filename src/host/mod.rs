@@ -16,6 +16,7 @@ pub mod devices;
 pub mod files;
 pub mod filesystem;
 pub mod https;
+pub mod logind;
 pub mod manifests;
 pub mod root;
 pub mod service;

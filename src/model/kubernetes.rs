@@ -90,6 +90,17 @@ pub struct LoadBalancing {
     pub target: Fact<TargetHealth>,
 }
 
+/// What logind does when the machine shuts down.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogindObservation {
+    /// For how long programs can hold a shutdown back, in milliseconds: `InhibitDelayMaxSec`, as it counts.
+    pub longest_delay_ms: u64,
+    /// SHA-256, in hexadecimal, of the agent's own file that logind was last told of; `None` when it was told of none
+    /// since the machine started, and has read what was there then.
+    pub told: Option<String>,
+}
+
 /// The services that the agent starts on every node, beside containerd.
 pub const NODE_SERVICES: [ServiceName; 2] = [ServiceName::Kubelet, ServiceName::KubeProxy];
 
@@ -114,6 +125,8 @@ pub struct KubernetesObservation {
     pub files: Fact<BTreeMap<String, String>>,
     /// containerd.
     pub containerd: ContainerdObservation,
+    /// logind; `Known(None)` below another root than the machine's.
+    pub logind: Fact<Option<LogindObservation>>,
     /// The services that the agent starts on every node.
     pub services: BTreeMap<ServiceName, Fact<ServiceObservation>>,
     /// The components.
@@ -171,6 +184,7 @@ impl KubernetesObservation {
             leaves: Fact::unknown(why),
             files: Fact::unknown(why),
             containerd: ContainerdObservation::unknown(why),
+            logind: Fact::unknown(why),
             services: NODE_SERVICES.map(|service| (service, Fact::unknown(why))).into(),
             components: Component::ALL.into_iter().map(|which| (which, component())).collect(),
             api_lease: Fact::unknown(why),

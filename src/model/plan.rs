@@ -296,6 +296,8 @@ pub enum Subject {
     Machine,
     /// What the instance type gives to pods.
     InstanceType,
+    /// What logind does when the machine shuts down.
+    Logind,
     /// The load balancers.
     LoadBalancers,
     /// Kubernetes' authorities.
@@ -344,6 +346,7 @@ impl fmt::Display for Subject {
             Self::Machine => "this machine's size and kernel",
             Self::InstanceType => "the addresses that this machine's type gives to pods",
             Self::KubernetesVersion => "the version of Kubernetes",
+            Self::Logind => "how long a shutdown waits",
             Self::LoadBalancers => "the load balancers",
             Self::ClusterAuthorities => "Kubernetes' authorities",
             Self::ClusterLeaves => "Kubernetes' certificates on this machine",
@@ -541,6 +544,13 @@ pub enum Warning {
         format: u32,
         /// The format that this version writes.
         known: u32,
+    },
+    /// A shutdown of the machine does not wait as long as the kubelet does for its pods.
+    ShutdownCutShort {
+        /// How long it waits, in milliseconds.
+        found_ms: u64,
+        /// How long the kubelet does, in milliseconds.
+        wanted_ms: u64,
     },
     /// All workers are in one zone.
     WorkersShareZone {

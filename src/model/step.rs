@@ -334,6 +334,11 @@ pub enum Step {
         /// What it is started with.
         launch: ServiceLaunch,
     },
+    /// Let logind read its configuration again.
+    ReloadLogind {
+        /// SHA-256, in hexadecimal, of the file that this is for.
+        digest: String,
+    },
 }
 
 /// A request for a certificate, in the version that was read.
@@ -444,6 +449,7 @@ impl Step {
             Self::ConfigureContainerd { .. } => "configureContainerd",
             Self::StartService { .. } => "startService",
             Self::RestartService { .. } => "restartService",
+            Self::ReloadLogind { .. } => "reloadLogind",
         }
     }
 
@@ -513,7 +519,8 @@ impl Step {
             | Self::ApplyObjects { .. }
             | Self::ConfigureContainerd { .. }
             | Self::StartService { .. }
-            | Self::RestartService { .. } => Weight::Ordinary,
+            | Self::RestartService { .. }
+            | Self::ReloadLogind { .. } => Weight::Ordinary,
         }
     }
 }

@@ -226,6 +226,13 @@ impl fmt::Display for Warning {
             ),
             Self::Service { service, why } => write!(f, "{service}: {why}"),
             Self::UnfitMachine { why } => f.write_str(why),
+            Self::ShutdownCutShort { found_ms, wanted_ms } => write!(
+                f,
+                "logind lets a shutdown wait {} s, and the kubelet wants {} s for its pods: a file in \
+                 /etc/systemd/logind.conf.d says less than the agent's own",
+                found_ms / 1000,
+                wanted_ms / 1000
+            ),
             Self::WorkersShareZone { zone, workers } => write!(
                 f,
                 "all {workers} workers are in {zone}: the loss of that zone takes every pod; let the workers' \
@@ -497,6 +504,10 @@ mod tests {
             ),
             (Warning::UnfitMachine { why: text("swap is on") }, vec![text("swap is on")]),
             (
+                Warning::ShutdownCutShort { found_ms: 5_000, wanted_ms: 150_000 },
+                vec![text("wait 5 s"), text("150 s"), text("logind.conf.d")],
+            ),
+            (
                 Warning::WorkersShareZone { zone: text("eu-west-1a"), workers: 4 },
                 vec![text("eu-west-1a"), text("4 workers")],
             ),
@@ -601,6 +612,7 @@ mod tests {
             Warning::UnfitMachine { .. } => 13,
             Warning::JoinOfLaterVersion { .. } => 14,
             Warning::KubeletDropIns { .. } => 15,
+            Warning::ShutdownCutShort { .. } => 16,
         }
     }
 
@@ -635,6 +647,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 16, kind_of_warning);
+        check(&warnings(), 17, kind_of_warning);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::settings::ControlPlaneKind;
 use crate::host::containerd::Containerd;
 use crate::host::manifests::Manifests;
 use crate::host::service::Service;
-use crate::host::{Root, capacity, files};
+use crate::host::{Root, capacity, files, logind};
 use crate::kubernetes::{Component, KubernetesVersion, digest, paths, reserved};
 use crate::model::containerd::ContainerdObservation;
 use crate::model::fact::chain;
@@ -44,7 +44,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     if !founded {
         return KubernetesObservation::unknown("not asked for: there is no cluster yet");
     }
-    let (load_balancing, authorities, version, components, node, containerd, services) = tokio::join!(
+    let (load_balancing, authorities, version, components, node, containerd, services, logind) = tokio::join!(
         load_balancing(reach, &mut memory.balancing),
         objects::authority(reach, &mut memory.cluster_authorities, objects::CLUSTER),
         version(reach),
@@ -52,6 +52,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         node(reach, &mut memory.instance),
         containerd(reach),
         services(reach),
+        logind::observe(&reach.root),
     );
     let remembered_endpoint = reach.last_endpoint().into();
     let (api_lease, first_things, addons) =
@@ -67,6 +68,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
             .into(),
         files: written(reach, paths::RENDERED),
         containerd,
+        logind: logind.into(),
         services,
         components,
         api_lease,

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use crate::cluster_api::ApiClient;
 use crate::config::settings::ApiEndpoint;
-use crate::host::{clock, files, https};
+use crate::host::{clock, files, https, logind};
 use crate::kubernetes::join::{BootstrapToken, Join, read_told};
 use crate::kubernetes::kubeconfig::{self, FoundCredential};
 use crate::kubernetes::{digest, paths};
@@ -44,8 +44,13 @@ pub(super) struct Remembered {
 
 /// Looks at everything.
 pub(super) async fn look(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
-    let (version, node, containerd, services) =
-        tokio::join!(version(reach), node(reach, &mut memory.instance), containerd(reach), services(reach));
+    let (version, node, containerd, services, logind) = tokio::join!(
+        version(reach),
+        node(reach, &mut memory.instance),
+        containerd(reach),
+        services(reach),
+        logind::observe(&reach.root),
+    );
     let files = written(reach, paths::WORKER_RENDERED.into_iter().chain([paths::TOLD]));
     let mut seen = KubernetesObservation {
         version,
@@ -53,6 +58,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory) -> KubernetesObserv
         files,
         containerd,
         services,
+        logind: logind.into(),
         remembered_endpoint: reach.last_endpoint().into(),
         ..KubernetesObservation::unknown("not asked for: this machine is a worker")
     };

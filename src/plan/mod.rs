@@ -33,6 +33,7 @@ mod enrolment;
 mod evidence;
 mod founding;
 mod joining;
+mod logind;
 mod member;
 mod node;
 mod rollout;

@@ -166,6 +166,7 @@ pub(super) fn services(
     course: &mut Course,
 ) -> Next<()> {
     unfit(inputs, course);
+    super::logind::keep(seen, inputs, files, course)?;
     containerd(seen, course)?;
     service(seen, ServiceName::Kubelet, kubernetes::node::kubelet_launch(inputs, files, cluster), course);
     service(

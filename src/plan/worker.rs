@@ -23,7 +23,7 @@ use crate::model::{
 
 use super::certificates::synchronised;
 use super::course::{Course, Next};
-use super::node;
+use super::{logind, node};
 
 /// How many minor versions a kubelet may be older than the API servers.
 /// Source: "Version Skew Policy" on kubernetes.io.
@@ -248,6 +248,7 @@ fn joins(
     // It takes no certificate that is not valid yet.
     synchronised(seen, &course)?;
     node::unfit(&inputs.node, &mut course);
+    logind::keep(&seen.kubernetes, &inputs.node, rendered, &mut course)?;
     node::containerd(&seen.kubernetes, &mut course)?;
     let launch = kubelet_launch(inputs, rendered, server);
     let runs = kubelet(&seen.kubernetes).filter(|kubelet| kubelet.state == ServiceState::Running);
@@ -305,6 +306,7 @@ fn joined(
     course.phase = Phase::Returning;
     let server = inputs.server().map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
     node::unfit(&inputs.node, &mut course);
+    logind::keep(&seen.kubernetes, &inputs.node, rendered, &mut course)?;
     node::containerd(kubernetes, &mut course)?;
     let launch = kubelet_launch(inputs, rendered, &server);
     node::service(kubernetes, ServiceName::Kubelet, launch, &mut course);

@@ -45,6 +45,7 @@ fn trial(dir: &Path) {
     machine.cut_power();
     it_returns(&mut machine, &member);
     the_control_planes_files_have_their_owners(&machine);
+    a_shutdown_waits_for_the_kubelet(&machine);
     services_are_started_with_what_they_are_given(&machine);
     machine.shut_down(SOON);
     it_ended_in_good_order(&machine);
@@ -275,6 +276,38 @@ fn the_control_planes_files_have_their_owners(machine: &Machine) {
         (_, 0o700, uid, gid) if (uid, gid) == (owner, owner) => found(paths::SCHEDULER_CONFIG).map(drop),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// logind reads what the agent wrote for it; a file of somebody else's that says less is told of.
+fn a_shutdown_waits_for_the_kubelet(machine: &Machine) {
+    machine.wait("logind's new limit", SOON, || {
+        let reloads = machine.journal(&["QUORATE_STEP=reloadLogind"]).len();
+        let read = machine.journal(&["_SYSTEMD_UNIT=systemd-logind.service"]);
+        let is_read = |entry: &serde_json::Value| {
+            entry["MESSAGE"].as_str().is_some_and(|text| text.contains("reloaded"))
+        };
+        if reloads == 1 && read.iter().any(is_read) { Ok(()) } else { Err(format!("{reloads}: {read:?}")) }
+    });
+    // By logind's own word it counts, or there would be a warning.
+    let words = || machine.status().map(|status| status.words.join("; ")).unwrap_or_default();
+    assert!(!words().contains("logind"), "{}", words());
+    let hang_up =
+        || machine.systemctl(&["kill", "--kill-whom=main", "--signal=HUP", "systemd-logind.service"]);
+    let theirs = "etc/systemd/logind.conf.d/99-somebody.conf";
+    machine.write(theirs, "[Login]\nInhibitDelayMaxSec=7\n");
+    hang_up();
+    machine.wait("the warning", Duration::from_secs(60), || match words() {
+        told if told.contains("logind lets a shutdown wait 7 s") => Ok(()),
+        told => Err(told),
+    });
+    assert!(machine.run(&["rm", &format!("/{theirs}")]).status.success());
+    hang_up();
+    machine.wait("the warning's end", Duration::from_secs(60), || match words() {
+        told if told.contains("logind") => Err(told),
+        _ => Ok(()),
+    });
+    // Theirs was told of, and not fought with.
+    assert_eq!(machine.journal(&["QUORATE_STEP=reloadLogind"]).len(), 1);
 }
 
 /// The kubelet and kube-proxy under their own units, by the hands that the agent's steps have.

@@ -146,7 +146,8 @@ impl Planner {
             | Step::ApplyObjects { .. }
             | Step::ConfigureContainerd { .. }
             | Step::StartService { .. }
-            | Step::RestartService { .. } => unreachable!("there is no Kubernetes"),
+            | Step::RestartService { .. }
+            | Step::ReloadLogind { .. } => unreachable!("there is no Kubernetes"),
         }
     }
 

@@ -112,6 +112,7 @@ pub fn bare() -> Observation {
                 service: Fact::Known(stopped()),
                 configuration: Fact::Known(ContainerdConfiguration::Absent),
             },
+            logind: Fact::Known(None),
             services: NODE_SERVICES.map(|service| (service, Fact::Known(stopped()))).into(),
             enrolment: nobody_joins(),
             worker: quorate::model::worker::WorkerObservation::unknown("not asked for"),

@@ -12,6 +12,7 @@ mod enrolment;
 mod founding;
 mod joining;
 mod keeping;
+mod logind;
 mod member;
 mod node;
 mod pods;

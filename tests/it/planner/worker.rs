@@ -86,6 +86,7 @@ fn fresh() -> Observation {
             configuration: Fact::Known(ContainerdConfiguration::Present { systemd_cgroups: true }),
             service: Fact::Known(ServiceObservation { state: ServiceState::Running, ..stopped() }),
         };
+        kubernetes.logind = Fact::Known(None);
         for service in [ServiceName::Kubelet, ServiceName::KubeProxy] {
             kubernetes.services.insert(service, Fact::Known(stopped()));
         }
