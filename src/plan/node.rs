@@ -73,12 +73,23 @@ pub(super) fn inputs(
 
 /// containerd runs, with a configuration that the kubelet can work with; or else what is missing.
 pub(super) fn containerd(seen: &KubernetesObservation, course: &mut Course) -> Next<()> {
+    const NOT_INSTALLED: &str = "it is not installed: install containerd 2 on the image";
+    let kubelet = seen.services.get(&ServiceName::Kubelet).and_then(Fact::known);
+    let kubelet_runs = kubelet.is_some_and(|kubelet| kubelet.state == ServiceState::Running);
     let seen = &seen.containerd;
     let service = match &seen.service {
         Fact::Known(service) => service,
-        Fact::Unknown(why) => {
+        // A kubelet that runs has found one.
+        Fact::Unknown(why) if kubelet_runs => {
             course.warn(Warning::Answer { subject: Subject::Containerd, why: why.clone() });
             return Ok(());
+        }
+        Fact::Unknown(_) if seen.version == Fact::Known(None) => {
+            let service = ServiceName::Containerd;
+            return Err(course.wait(WaitingOn::Service { service, why: NOT_INSTALLED.to_owned() }));
+        }
+        Fact::Unknown(why) => {
+            return Err(course.wait(WaitingOn::Answer { about: Subject::Containerd, why: why.clone() }));
         }
     };
     let runs = service.state == ServiceState::Running;
@@ -94,7 +105,7 @@ pub(super) fn containerd(seen: &KubernetesObservation, course: &mut Course) -> N
     let (version, configured) = match (&seen.version, &seen.configuration) {
         (Fact::Known(Some(version)), Fact::Known(configured)) => (*version, *configured),
         (Fact::Known(None), _) => {
-            return amiss("it is not installed: install containerd 2 on the image".to_owned(), course);
+            return amiss(NOT_INSTALLED.to_owned(), course);
         }
         (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) if runs => {
             course.warn(Warning::Answer { subject: Subject::Containerd, why: why.clone() });

@@ -296,13 +296,13 @@ fn a_shutdown_waits_for_the_kubelet(machine: &Machine) {
     let theirs = "etc/systemd/logind.conf.d/99-somebody.conf";
     machine.write(theirs, "[Login]\nInhibitDelayMaxSec=7\n");
     hang_up();
-    machine.wait("the warning", Duration::from_secs(60), || match words() {
+    machine.wait("the warning", Duration::from_mins(1), || match words() {
         told if told.contains("logind lets a shutdown wait 7 s") => Ok(()),
         told => Err(told),
     });
     assert!(machine.run(&["rm", &format!("/{theirs}")]).status.success());
     hang_up();
-    machine.wait("the warning's end", Duration::from_secs(60), || match words() {
+    machine.wait("the warning's end", Duration::from_mins(1), || match words() {
         told if told.contains("logind") => Err(told),
         _ => Ok(()),
     });
@@ -312,6 +312,7 @@ fn a_shutdown_waits_for_the_kubelet(machine: &Machine) {
 
 /// The kubelet and kube-proxy under their own units, by the hands that the agent's steps have.
 fn services_are_started_with_what_they_are_given(machine: &Machine) {
+    // There is no containerd on this machine: the agent starts neither of them.
     let root = Root::new(machine.root());
     let launch = |configuration: &str, arguments: &[&str]| ServiceLaunch {
         program: "/usr/bin/elsewhere".to_owned(),

@@ -108,6 +108,18 @@ fn a_containerd_that_will_not_do_is_waited_for_with_what_to_do() {
         seen.service = Fact::Known(stopped());
     });
     assert!(waits_for(&missing).contains("install containerd 2"));
+    // It has no unit either, which systemd says in its own way.
+    let nothing = containerd(|seen| {
+        seen.version = Fact::Known(None);
+        seen.service = Fact::unknown("not-found");
+    })
+    .but(|seen| drop(seen.kubernetes.services.insert(ServiceName::Kubelet, Fact::Known(stopped()))));
+    assert!(waits_for(&nothing).contains("install containerd 2"));
+    let silent = nothing.but(|seen| seen.kubernetes.containerd.version = Fact::unknown("timed out"));
+    let plan = plan_of(&kubernetes(), &silent);
+    let why = "not-found".to_owned();
+    assert_eq!(touched(&plan), []);
+    assert_eq!(plan.report.waiting, [WaitingOn::Answer { about: Subject::Containerd, why }]);
     let old = containerd(|seen| {
         seen.version = Fact::Known(Some("1.7.24".parse().unwrap()));
         seen.service = Fact::Known(stopped());
