@@ -198,7 +198,7 @@ fn kube_proxy_takes_its_configuration() {
     assert!(copy.contains("clusterCIDR: 10.244.0.0/16"), "{copy}");
 }
 
-/// What the kubelet says of a node's configuration, with a text after it, before it ends for want of a kubeconfig:
+/// What the kubelet says of a node's configuration, with a text after it, before it ends for want of a file:
 /// that is after all that is said about flags and configuration.
 fn said_by_the_kubelet(node: &NodeInputs, files: &[RenderedFile], after: &str) -> Option<String> {
     let program = program("kubelet")?;
@@ -229,7 +229,9 @@ fn the_kubelet_takes_its_configuration_on_both_roles() {
         (&worker_inputs.node, worker(&worker_inputs).unwrap()),
     ] {
         let text = said_by_the_kubelet(node, &files, "").unwrap();
-        assert!(text.contains("unable to load kubeconfig"), "{text}");
+        // Before 1.36 it reads the CA first.
+        let ends = ["unable to load kubeconfig", "unable to load client CA file"];
+        assert!(ends.iter().any(|end| text.contains(end)), "{text}");
         assert!(!text.contains("strict decoding") && !text.to_lowercase().contains("deprecated"), "{text}");
         // It would have said so.
         let text = said_by_the_kubelet(node, &files, "maxPodz: 3\n").unwrap();
