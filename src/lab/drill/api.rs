@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::HEAL;
-use super::{Options, Report, Stage, Unmet, addons, enrolment};
+use super::{Options, Report, Stage, Unmet, addons, can_i, enrolment};
 use crate::cluster_api::ApiClient;
 use crate::kubernetes::objects::first_things as first_things_of;
 use crate::lab::cluster::{Access, wait_healthy};
@@ -103,6 +103,7 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
 
 async fn misfortunes(stage: &mut Stage, admin: &Config, told: &mut Told) -> Result<(), Unmet> {
     secrets_are_encrypted(stage, admin).await?;
+    can_i::only_what_they_must(stage, admin).await?;
     told.certified = Some(enrolment::machines_join(stage, admin).await?);
     let mut drill = addons::Addons::of(stage, client(admin)?);
     told.addons = Some(drill.are_applied().await?);
@@ -169,6 +170,16 @@ pub(super) async fn admin_by(lab: &Laboratory, api: SocketAddr) -> Result<Config
 
 fn broken(what: &str, error: &(dyn std::error::Error + 'static)) -> Unmet {
     Unmet::Broken(format!("{what}: {}", crate::lab::error::chain(error)))
+}
+
+/// Somebody else's way to the API, where the administrator's leads.
+pub(super) async fn client_by(kubeconfig: Kubeconfig, admin: &Config) -> Result<Client, Unmet> {
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let config = config.map_err(|error| broken("understanding a kubeconfig", &error))?;
+    let mut own = admin.clone();
+    own.auth_info = config.auth_info;
+    client(&own)
 }
 
 async fn config_by(kubeconfig: Kubeconfig, api: SocketAddr) -> Result<Config, Unmet> {

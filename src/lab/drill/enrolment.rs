@@ -48,7 +48,7 @@ async fn until<T>(patience: Duration, look: impl AsyncFn() -> Result<T, Unmet>) 
 }
 
 /// A way to the API by the load balancer, as somebody else.
-fn as_token(admin: &Config, token: &BootstrapToken) -> Result<Client, Unmet> {
+pub(super) fn as_token(admin: &Config, token: &BootstrapToken) -> Result<Client, Unmet> {
     let mut config = admin.clone();
     config.auth_info = kube::config::AuthInfo::default();
     config.auth_info.token = Some(token.whole().expose().to_owned().into());
@@ -126,7 +126,7 @@ async fn left(admin: &Client, name: &str, says: &str) -> Result<(), Unmet> {
 }
 
 /// What the control plane published to workers.
-async fn published(lab: &Laboratory) -> Result<Join, Unmet> {
+pub(super) async fn published(lab: &Laboratory) -> Result<Join, Unmet> {
     let cluster = CLUSTER.parse().map_err(|_| broken(format!("{CLUSTER:?} names no cluster")))?;
     until(SOON, async || {
         let bytes =

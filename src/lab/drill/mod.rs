@@ -11,6 +11,7 @@
 mod addons;
 mod api;
 mod api_weather;
+mod can_i;
 mod charter;
 mod crash;
 mod enrolment;
