@@ -44,9 +44,11 @@ fn trial(dir: &Path) {
     etcd_is_started_again(&machine, &member);
     machine.cut_power();
     it_returns(&mut machine, &member);
+    // Before the agent has what it starts them with.
+    services_are_started_with_what_they_are_given(&machine);
     the_control_planes_files_have_their_owners(&machine);
     a_shutdown_waits_for_the_kubelet(&machine);
-    services_are_started_with_what_they_are_given(&machine);
+    without_containerd_nothing_is_started(&machine);
     machine.shut_down(SOON);
     it_ended_in_good_order(&machine);
 }
@@ -310,9 +312,22 @@ fn a_shutdown_waits_for_the_kubelet(machine: &Machine) {
     assert_eq!(machine.journal(&["QUORATE_STEP=reloadLogind"]).len(), 1);
 }
 
+/// There is no containerd on this machine, and no unit of it: that is said, and the kubelet is not started.
+fn without_containerd_nothing_is_started(machine: &Machine) {
+    machine.wait("the word of it", SOON, || {
+        let words = machine.status().map(|status| status.words).unwrap_or_default();
+        let told = words.iter().any(|line| line.contains("install containerd 2"));
+        if told { Ok(()) } else { Err(format!("{words:?}")) }
+    });
+    for name in [ServiceName::Kubelet, ServiceName::KubeProxy] {
+        assert_eq!(machine.property(name.unit(), "ActiveState"), "inactive", "{name}");
+    }
+    assert_eq!(machine.journal(&["QUORATE_STEP=startService"]).len(), 0);
+}
+
 /// The kubelet and kube-proxy under their own units, by the hands that the agent's steps have.
 fn services_are_started_with_what_they_are_given(machine: &Machine) {
-    // There is no containerd on this machine: the agent starts neither of them.
+    assert!(machine.run(&["mkdir", "--mode=755", paths::KUBERNETES]).status.success());
     let root = Root::new(machine.root());
     let launch = |configuration: &str, arguments: &[&str]| ServiceLaunch {
         program: "/usr/bin/elsewhere".to_owned(),
