@@ -34,7 +34,7 @@ const MANY: usize = 20;
 /// How long workers that have all that they need may take to be ready nodes.
 const JOIN: Duration = Duration::from_secs(90);
 /// How long the node of a terminated instance may stay: it is silent after 40 s, and EC2 is asked twice.
-const GONE: Duration = Duration::from_secs(180);
+const GONE: Duration = Duration::from_mins(3);
 /// For how long calls are counted at rest.
 const REST: Duration = Duration::from_mins(1);
 /// How often a machine may read what is published to workers until it has joined, beyond the times at which there was
@@ -240,7 +240,7 @@ fn asked_little(lab: &Laboratory, early: &[Machine]) -> Result<(), Unmet> {
         match call.service {
             Service::Imds => {}
             Service::S3 if call.resource.ends_with("workers/join.json") => {
-                *reads.entry(instance).or_default() += 1
+                *reads.entry(instance).or_default() += 1;
             }
             Service::S3 | Service::Ec2 | Service::Autoscaling | Service::LoadBalancing => {
                 return Err(Unmet::Broken(format!(
