@@ -178,7 +178,7 @@ impl Laboratory {
 
     /// How many workers their group is to have.
     pub fn desired_workers(&self) -> usize {
-        self.inner.region.with(|world| world.view().groups.get(WORKERS).map_or(0, |group| group.spec.desired))
+        self.inner.region.with(|world| world.view().groups.get(WORKERS).map_or(0, |group| group.desired))
     }
 
     /// Creates a blank volume for a slot, in the slot's zone.
