@@ -29,7 +29,7 @@ help: ## lists the words
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: tools ## three machines become one cluster, one dies, and nothing is lost
+demo: tools ## three machines become one cluster, workers join, one dies, and nothing is lost
 	cargo build --profile $(PROFILE) --features lab --bins
 	scripts/demo $(PROGRAMS)/quorate-lab
 

@@ -2,7 +2,8 @@
 //!
 //! Every answer is `Known` or `Unknown(why)`: what failed, was throttled, timed out or is partial
 //! is unknown. How much is asked depends on what the last plan waits for ([`Depth`]); an answer
-//! that is used again is at most a minute old, and a plan with steps is only ever carried out when
+//! that is used again is at most a minute old (what hardly ever changes: an authority ten, what workers were told
+//! five), and a plan with steps is only ever carried out when
 //! it was made from a full look, but for steps that only keep up what is, like a lease.
 //!
 //! What must not live here: decisions, and changes of anything.

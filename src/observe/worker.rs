@@ -97,9 +97,15 @@ async fn standing(
         Fact::Unknown(why) => Fact::Unknown(why.clone()),
     };
     let kubeconfig = way_in(reach, paths::KUBELET_KUBECONFIG);
-    let node = match (&identity, &kubeconfig, authorities.first()) {
-        (Fact::Known(Some(identity)), Fact::Known(Some(way)), Some(told)) => {
-            own_node(memory, identity, way, told).await
+    let node = match (&identity, &kubeconfig) {
+        (Fact::Known(Some(identity)), Fact::Known(Some(way))) => {
+            // By the authority that the kubelet itself trusts the API by.
+            match authorities.iter().find(|told| told.terms.authority == way.authority) {
+                Some(told) => own_node(memory, identity, way, told).await,
+                None => {
+                    Fact::unknown("not asked for: the kubelet trusts an authority that is not known here")
+                }
+            }
         }
         _ => Fact::unknown("not asked for: the kubelet has no way to the API yet"),
     };

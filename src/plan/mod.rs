@@ -17,6 +17,7 @@
 //! | [`rollout`] | the first manifest of a static pod, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
 //! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
+//! | [`logind`] | how long a shutdown of the machine waits for pods |
 //! | [`worker`] | how a worker joins, follows its cluster, and stays a node |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |

@@ -62,7 +62,7 @@ pub(super) fn decide(
     };
     write(kubernetes, &rendered, to_write, &inputs, &server, &mut course)?;
     match standing {
-        Standing::Joined => joined(seen, &inputs, &rendered, course),
+        Standing::Joined => joined(seen, &inputs, &rendered, &server, course),
         Standing::Joins => joins(seen, &inputs, &rendered, &server, course),
     }
 }
@@ -88,10 +88,19 @@ pub fn worker_inputs(
     }
 }
 
-/// What it goes by: what is published, or else what it was told before.
+/// What it goes by: what is published, or else what it was told before. Another authority is not followed as long as
+/// the API takes the node by the one that it knows: one wrong object in S3 would put out every worker.
 pub(super) fn told<'a>(worker: &'a WorkerObservation, course: &mut Course) -> Next<&'a Told> {
     let remembered = worker.remembered.known().and_then(Option::as_ref);
+    let is_taken = matches!(worker.node, Fact::Known(Some(_)));
     match (&worker.published, remembered) {
+        (Fact::Known(Some(published)), Some(told))
+            if is_taken && published.told.terms.authority != told.terms.authority =>
+        {
+            let why = "it names another CA than that by which the API takes this node: it is not followed";
+            course.warn(Warning::Answer { subject: Subject::WorkersObject, why: why.to_owned() });
+            Ok(told)
+        }
         (Fact::Known(Some(published)), _) => Ok(&published.told),
         (Fact::Unknown(why), Some(told)) => {
             course.warn(Warning::Answer { subject: Subject::WorkersObject, why: why.clone() });
@@ -244,13 +253,15 @@ fn joins(
             return Err(course.wait(WaitingOn::Answer { about: Subject::WorkersObject, why: why.clone() }));
         }
     };
-    let given = given(worker, published, inputs, server, &mut course)?;
+    let given = given(worker, published, inputs, server, seen.at, &mut course)?;
     // It takes no certificate that is not valid yet.
     synchronised(seen, &course)?;
     node::unfit(&inputs.node, &mut course);
     logind::keep(&seen.kubernetes, &inputs.node, rendered, &mut course)?;
     node::containerd(&seen.kubernetes, &mut course)?;
-    let launch = kubelet_launch(inputs, rendered, server);
+    // It reads its kubeconfig when it starts, which leads there.
+    let cluster = [&server.to_string(), &*inputs.authority];
+    let launch = kubernetes::node::kubelet_launch(&inputs.node, rendered, &cluster);
     let runs = kubelet(&seen.kubernetes).filter(|kubelet| kubelet.state == ServiceState::Running);
     match (runs, given) {
         // It reads its kubeconfig when it starts, and this one is younger.
@@ -276,11 +287,15 @@ fn given(
     published: &PublishedTold,
     inputs: &WorkerInputs,
     server: &ServerUrl,
+    at: i64,
     course: &mut Course,
 ) -> Next<Option<i64>> {
     let found = course.need(&worker.bootstrap, Subject::NodeIdentity)?.as_ref();
     match found.filter(|way| leads(way, server, inputs)).map(|way| &way.credential) {
-        Some(WayInCredential::Token { id, written }) if *id == published.token => Ok(Some(*written)),
+        // One from the future is of a clock that was wrong: it would be younger than every kubelet.
+        Some(WayInCredential::Token { id, written }) if *id == published.token && *written <= at => {
+            Ok(Some(*written))
+        }
         Some(
             WayInCredential::Token { .. } | WayInCredential::RotatingCertificate | WayInCredential::Other,
         )
@@ -300,18 +315,13 @@ fn joined(
     seen: &Observation,
     inputs: &WorkerInputs,
     rendered: &[RenderedFile],
+    server: &ServerUrl,
     mut course: Course,
 ) -> Next<Plan> {
     let (kubernetes, worker) = (&seen.kubernetes, &seen.kubernetes.worker);
     course.phase = Phase::Returning;
-    let server = inputs.server().map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?;
-    node::unfit(&inputs.node, &mut course);
-    logind::keep(&seen.kubernetes, &inputs.node, rendered, &mut course)?;
-    node::containerd(kubernetes, &mut course)?;
-    let launch = kubelet_launch(inputs, rendered, &server);
-    node::service(kubernetes, ServiceName::Kubelet, launch, &mut course);
-    let launch = kubernetes::node::kube_proxy_launch(&inputs.node, rendered, &[]);
-    node::service(kubernetes, ServiceName::KubeProxy, launch, &mut course);
+    let cluster = [&server.to_string(), &*inputs.authority];
+    node::services(kubernetes, &inputs.node, rendered, &cluster, &mut course)?;
     ends(kubernetes, &[ServiceName::Kubelet, ServiceName::KubeProxy], &course)?;
     match (&worker.node, &worker.api) {
         (Fact::Known(Some(node)), _) => match node.readiness {
@@ -353,15 +363,4 @@ fn ends(seen: &KubernetesObservation, services: &[ServiceName], course: &Course)
 
 fn kubelet(seen: &KubernetesObservation) -> Option<&ServiceObservation> {
     seen.services.get(&ServiceName::Kubelet)?.known()
-}
-
-fn kubelet_launch(
-    inputs: &WorkerInputs,
-    rendered: &[RenderedFile],
-    server: &ServerUrl,
-) -> crate::model::ServiceLaunch {
-    // It reads its kubeconfig when it starts.
-    let cluster = [server.to_string(), inputs.authority.clone()];
-    let cluster: Vec<&str> = cluster.iter().map(String::as_str).collect();
-    kubernetes::node::kubelet_launch(&inputs.node, rendered, &cluster)
 }

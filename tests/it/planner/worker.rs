@@ -359,7 +359,10 @@ fn another_endpoint_is_followed_with_the_same_certificate() {
 #[test]
 fn another_authority_is_followed_with_another_identity() {
     let changed = published(told(OTHER_CA, API));
-    let seen = running().but(|seen| seen.kubernetes.worker.published = changed.clone());
+    let seen = running().but(|seen| {
+        seen.kubernetes.worker.published = changed.clone();
+        seen.kubernetes.worker.node = Fact::unknown("certificate signed by unknown authority");
+    });
     let then = plan(&seen);
     assert_eq!(
         names(&then),
@@ -377,6 +380,28 @@ fn another_authority_is_followed_with_another_identity() {
         });
         assert_eq!(plan(&seen).steps, []);
     }
+}
+
+#[test]
+fn another_authority_is_not_followed_while_the_api_takes_the_node_by_the_one_that_is_known() {
+    let seen = running().but(|seen| seen.kubernetes.worker.published = published(told(OTHER_CA, OTHER_API)));
+    let plan = plan(&seen);
+    assert_eq!((names(&plan), plan.report.phase), (vec![], Phase::Running));
+    let [Warning::Answer { subject: Subject::WorkersObject, why }] = plan.report.warnings.as_slice() else {
+        panic!("{:?}", plan.report.warnings)
+    };
+    assert!(why.contains("another CA"), "{why}");
+}
+
+#[test]
+fn a_kubeconfig_of_a_clock_that_was_wrong_is_written_again_and_the_kubelet_started_anew_once() {
+    let seen = asking().but(|seen| {
+        let Fact::Known(Some(way)) = &mut seen.kubernetes.worker.bootstrap else { panic!() };
+        way.credential = WayInCredential::Token { id: "abcdef".to_owned(), written: NOW + HOUR };
+    });
+    let then = plan(&seen);
+    assert_eq!(names(&then), ["writeBootstrapKubeconfig", "restartService"]);
+    assert_eq!(plan(&followed(seen, &then)).steps, []);
 }
 
 #[test]
