@@ -67,6 +67,14 @@ pub(super) fn decide(
     }
 }
 
+/// Whether the API takes the kubelet by a certificate of this authority. An answer about the node, be it that there is
+/// none, is one that it gave to it.
+fn is_taken_by(worker: &WorkerObservation, told: &Told) -> bool {
+    let certificate = worker.certificate.known().and_then(Option::as_ref);
+    worker.node.is_known()
+        && certificate.is_some_and(|found| found.signed_by.as_ref() == Some(&told.terms.authority))
+}
+
 /// What this worker's files are rendered from, and what is to be known about it; or else the report that says what is
 /// missing.
 ///
@@ -92,10 +100,9 @@ pub fn worker_inputs(
 /// the API takes the node by the one that it knows: one wrong object in S3 would put out every worker.
 pub(super) fn told<'a>(worker: &'a WorkerObservation, course: &mut Course) -> Next<&'a Told> {
     let remembered = worker.remembered.known().and_then(Option::as_ref);
-    let is_taken = matches!(worker.node, Fact::Known(Some(_)));
     match (&worker.published, remembered) {
         (Fact::Known(Some(published)), Some(told))
-            if is_taken && published.told.terms.authority != told.terms.authority =>
+            if published.told.terms.authority != told.terms.authority && is_taken_by(worker, told) =>
         {
             let why = "it names another CA than that by which the API takes this node: it is not followed";
             course.warn(Warning::Answer { subject: Subject::WorkersObject, why: why.to_owned() });
