@@ -2,6 +2,7 @@
 
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod leave;
 pub mod render;
 
 use std::io::Write;
@@ -85,6 +86,9 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         observed: Option<PathBuf>,
     },
+    /// Ask this machine to leave the cluster in good order: its pods move on, etcd goes on without it, and
+    /// its volume is free for a successor. The machine itself stays.
+    Leave(leave::Wanted),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -203,6 +207,11 @@ fn verb(
             let identity = Fact::Known(reach.identity.clone());
             print(output, &kubelet::run(&reach.settings, &identity, &seen, Some(root))?)
         }
+        Verb::Leave(wanted) => runtime.block_on(async {
+            let access = Access::from_environment().await.map_err(CliError::Access)?;
+            let identity = access.metadata().identity().await.map_err(CliError::Metadata)?;
+            leave::run(root, &identity.instance, wanted, output).await
+        }),
         Verb::Config(command) => runtime.block_on(config(root, &command, output)),
     }
 }

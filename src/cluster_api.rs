@@ -15,6 +15,7 @@
 pub mod addons;
 mod events;
 mod nodes;
+mod own_node;
 mod requests;
 mod tokens;
 pub mod watch;
@@ -142,6 +143,15 @@ pub enum ApiError {
     Approve {
         /// The request.
         request: String,
+        /// Why not.
+        #[source]
+        source: ApiCause,
+    },
+    /// Nobody said whether a pod was evicted.
+    #[error("evicting the pod {pod}")]
+    Evict {
+        /// The pod.
+        pod: String,
         /// Why not.
         #[source]
         source: ApiCause,

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
 use crate::config::Settings;
@@ -56,6 +58,16 @@ pub struct Reach {
     pub etcd: ClusterClient,
     version: Mutex<Option<(Program, EtcdVersion)>>,
     join: Mutex<Option<Join>>,
+    hook: Mutex<HookNotes>,
+}
+
+/// What the lifecycle hook that holds this machine was last told by this agent.
+#[derive(Debug, Clone, Copy, Default)]
+struct HookNotes {
+    /// When it had a heartbeat, in milliseconds since 1970.
+    heartbeat: Option<i64>,
+    /// When it was told how it ends.
+    completed: Option<Instant>,
 }
 
 /// A program's file: another one in its place is another program.
@@ -101,7 +113,38 @@ impl Reach {
             etcd,
             version: Mutex::default(),
             join: Mutex::default(),
+            hook: Mutex::default(),
         }
+    }
+
+    /// The file that keeps that this machine leaves.
+    pub fn departure(&self) -> PathBuf {
+        self.root.path("/var/lib/quorate/departure.json")
+    }
+
+    /// The file by which the operator asks this machine to leave; it holds the instance's id.
+    pub fn asked_to_leave(&self) -> PathBuf {
+        asked_to_leave(&self.root)
+    }
+
+    /// When the hook had its last heartbeat, in milliseconds since 1970.
+    pub fn last_heartbeat(&self) -> Option<i64> {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner).heartbeat
+    }
+
+    /// Notes a heartbeat. `now` is in milliseconds since 1970.
+    pub fn note_heartbeat(&self, now: i64) {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner).heartbeat = Some(now);
+    }
+
+    /// When the hook was told how it ends.
+    pub fn hook_told(&self) -> Option<Instant> {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner).completed
+    }
+
+    /// Notes that the hook was told how it ends.
+    pub fn note_hook_told(&self) {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner).completed = Some(Instant::now());
     }
 
     /// The directory of etcd's leaf certificates.
@@ -222,6 +265,11 @@ impl Reach {
             log_level: etcd.log_level.as_str().to_owned(),
         }
     }
+}
+
+/// The file by which the operator asks a machine to leave.
+pub fn asked_to_leave(root: &Root) -> PathBuf {
+    root.path("/var/lib/quorate/leave")
 }
 
 fn pki_dir(root: &Root) -> PathBuf {

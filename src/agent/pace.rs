@@ -150,7 +150,12 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::Join
         | WaitingOn::JoinToken { .. }
         | WaitingOn::FittingVersion { .. }
-        | WaitingOn::LoadBalancer => false,
+        | WaitingOn::LoadBalancer
+        | WaitingOn::QuorumWithout { .. }
+        | WaitingOn::Drained { .. }
+        | WaitingOn::Pods { .. }
+        | WaitingOn::ComponentsEnd { .. }
+        | WaitingOn::Detached { .. } => false,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::config::{InstanceTags, load};
+use crate::model::departure::DepartureObservation;
 use crate::model::observation::EtcdObservation;
 use crate::model::plan::Subject;
 use crate::model::{
@@ -197,6 +198,7 @@ fn standby() -> Observation {
         },
         kubernetes: crate::model::KubernetesObservation::unknown("not asked for"),
         published: unknown(),
+        departure: DepartureObservation::unknown("not asked for"),
         waiting: Vec::new(),
     }
 }

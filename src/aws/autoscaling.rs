@@ -3,6 +3,8 @@
 //! What must not live here: which instances count. A group's list and EC2's are both late in
 //! their own ways.
 
+mod lifecycle;
+
 use aws_config::SdkConfig;
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
@@ -64,6 +66,17 @@ pub enum AutoScalingError {
         /// Their names.
         names: Vec<String>,
     },
+    /// A call about an instance on its way in or out failed.
+    #[error("{operation} of {what}{}", allow(.source, .operation))]
+    Lifecycle {
+        /// The operation, as Auto Scaling calls it.
+        operation: &'static str,
+        /// Of what.
+        what: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
     /// The answer is not what it should be.
     #[error("listing the Auto Scaling groups of {what}: unexpected answer: {why}")]
     Malformed {
@@ -82,11 +95,19 @@ fn advice(cause: &Cause) -> &'static str {
     }
 }
 
+fn allow(cause: &Cause, operation: &str) -> String {
+    if cause.is_denied() {
+        format!(" (allow autoscaling:{operation} to the instance's role)")
+    } else {
+        String::new()
+    }
+}
+
 impl AutoScalingError {
     /// Whether the same call may well succeed later, without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::DescribeGroups { source, .. } => source.is_retryable(),
+            Self::DescribeGroups { source, .. } | Self::Lifecycle { source, .. } => source.is_retryable(),
             Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
         }
     }
@@ -94,7 +115,7 @@ impl AutoScalingError {
     /// Whether AWS asks to be called less often.
     pub fn is_throttled(&self) -> bool {
         match self {
-            Self::DescribeGroups { source, .. } => source.is_throttled(),
+            Self::DescribeGroups { source, .. } | Self::Lifecycle { source, .. } => source.is_throttled(),
             Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
         }
     }

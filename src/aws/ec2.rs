@@ -336,6 +336,24 @@ impl Ec2 {
             .map_err(|error| call.failed(Cause::new(&error)))
     }
 
+    /// Asks for a volume to be detached, without force. It is still attached when this returns. One that is not
+    /// attached to this instance is no error.
+    pub async fn detach_volume(&self, volume: &VolumeId, instance: &InstanceId) -> Result<(), Ec2Error> {
+        let call = Asked { operation: "DetachVolume", what: format!("{volume} from {instance}") };
+        let answer = self
+            .client
+            .detach_volume()
+            .volume_id(volume.as_str())
+            .instance_id(instance.as_str())
+            .send()
+            .await;
+        match answer.map_err(|error| call.failed(Cause::new(&error))) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Some(Ec2ErrorKind::IncorrectState) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets tags on a resource, over those that it has by the same keys.
     pub async fn tag(&self, resource: &str, tags: &[(&str, &str)]) -> Result<(), Ec2Error> {
         let call = Asked { operation: "CreateTags", what: resource.to_owned() };

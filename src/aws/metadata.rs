@@ -13,6 +13,8 @@
 //!
 //! Source: "Use the Instance Metadata Service to access instance metadata", EC2 user guide.
 
+mod notices;
+
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 

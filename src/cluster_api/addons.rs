@@ -389,6 +389,7 @@ impl ApiError {
             | Self::Replace { source, .. }
             | Self::Delete { source, .. }
             | Self::Approve { source, .. }
+            | Self::Evict { source, .. }
             | Self::Inventory { source, .. }
             | Self::TakeLease(source)
             | Self::RenewLease(source)

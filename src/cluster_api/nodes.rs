@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 
+use super::own_node::LEFT;
 use super::{ApiCause, ApiClient, ApiError};
 use crate::kubernetes::node::CONTROL_PLANE_TAINT;
 use crate::model::enrolment::{ClusterNode, NodeReadiness};
@@ -97,6 +98,7 @@ fn decode(node: &Node) -> Option<(String, ClusterNode)> {
         readiness: readiness(node),
         zone: labels.and_then(|labels| labels.get(ZONE).cloned()),
         control_plane: tainted || labelled,
+        left: metadata.annotations.as_ref().is_some_and(|all| all.contains_key(LEFT)),
     };
     Some((metadata.name.clone()?, node))
 }

@@ -19,7 +19,7 @@ use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
     BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
-    KmsKeyId, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    HookName, KmsKeyId, LeavingResult, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
@@ -72,6 +72,7 @@ const SUBNET_PATTERN: &str = "^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$";
 const REPOSITORY_PATTERN: &str = "^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*$";
 const IMAGE_PATTERN: &str =
     "^[A-Za-z0-9][A-Za-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$";
+const HOOK_PATTERN: &str = "^[A-Za-z0-9_/-]{1,255}$";
 const ARGUMENT_PATTERN: &str = "^--[a-z][a-z0-9-]*=[ -~]*$";
 const ENV_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*=[ -~]*$";
 const LABEL_PATTERN: &str = "^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}=[A-Za-z0-9._-]{0,63}$";
@@ -529,6 +530,48 @@ pub(super) static KEYS: &[Key] = &[
         kind: duration(S, 24 * H),
         default: Default::Value("5m"),
         doc: "How long founders wait for all slots before a majority is enough.",
+    },
+    Key {
+        path: "launch.hook",
+        kind: Kind::Text(text::<HookName>(HOOK_PATTERN, "quorate-launch")),
+        default: Default::Unset("none, and Auto Scaling is not asked about one"),
+        doc: "Launch hook of the node's Auto Scaling group: completed when the node is ready.",
+    },
+    Key {
+        path: "launch.patience",
+        kind: duration(M, 48 * H),
+        default: Default::Value("30m"),
+        doc: "How long a launch hook is held for a node that is not ready; then the node is given up.",
+    },
+    Key {
+        path: "leaving.hook",
+        kind: Kind::Text(text::<HookName>(HOOK_PATTERN, "quorate-terminate")),
+        default: Default::Value("quorate-terminate"),
+        doc: "Termination hook of the node's Auto Scaling group: completed when the node has left.",
+    },
+    Key {
+        path: "leaving.patience",
+        kind: duration(M, 48 * H),
+        default: Default::Value("1h"),
+        doc: "How long a node that is terminated is held for what it waits for; then the rest is skipped.",
+    },
+    Key {
+        path: "leaving.drain",
+        kind: duration(0, 48 * H),
+        default: Default::Value("15m"),
+        doc: "How long pods may take to leave a node that is terminated.",
+    },
+    Key {
+        path: "leaving.podGrace",
+        kind: duration(S, 24 * H),
+        default: Default::Unset("each pod's own"),
+        doc: "How long each evicted pod may take to end.",
+    },
+    Key {
+        path: "leaving.result",
+        kind: Kind::Choice(LeavingResult::CHOICES),
+        default: Default::Value("continue"),
+        doc: "What the termination hook is told when something had to be skipped.",
     },
     Key {
         path: "tick",

@@ -12,8 +12,8 @@ use super::kubernetes::{PodSubnet, ServiceSubnet, node_range_length, pods_of_a_r
 use super::node::PodNetwork;
 use super::settings::{
     Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings, EtcdSettings,
-    FoundingSettings, KubeletSettings, KubernetesSettings, LeaderElectionSettings, LogSettings,
-    SchedulerSettings, Settings, VolumeSettings,
+    FoundingSettings, KubeletSettings, KubernetesSettings, LaunchSettings, LeaderElectionSettings,
+    LeavingSettings, LogSettings, SchedulerSettings, Settings, VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -331,6 +331,17 @@ impl Effective {
             },
             kubernetes: self.kubernetes()?,
             founding: FoundingSettings { patience: self.need("founding.patience")? },
+            launch: LaunchSettings {
+                hook: self.optional("launch.hook")?,
+                patience: self.need("launch.patience")?,
+            },
+            leaving: LeavingSettings {
+                hook: self.need("leaving.hook")?,
+                patience: self.need("leaving.patience")?,
+                drain: self.need("leaving.drain")?,
+                pod_grace: self.optional("leaving.podGrace")?,
+                result: self.need("leaving.result")?,
+            },
             tick: self.need("tick")?,
             log: LogSettings { level: self.need("log.level")? },
         })

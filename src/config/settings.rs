@@ -15,8 +15,8 @@ pub(crate) use super::kubernetes::{node_range_length, pods_of_a_range};
 pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect};
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
-    BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, KmsKeyId, LogLevel,
-    Prefix, ProgramPath, VolumeSource, VolumeType,
+    BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, HookName, KmsKeyId,
+    LeavingResult, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
@@ -45,6 +45,10 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// Founding the cluster.
     pub founding: FoundingSettings,
+    /// The node's way into service.
+    pub launch: LaunchSettings,
+    /// The node's way out of service.
+    pub leaving: LeavingSettings,
     /// The slow tick: how often the agent looks without an event.
     pub tick: TimeSpan,
     /// The agent's log.
@@ -260,6 +264,32 @@ pub struct SchedulerSettings {
 pub struct FoundingSettings {
     /// How long founders wait for all slots before a majority is enough.
     pub patience: TimeSpan,
+}
+
+/// The node's way into service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchSettings {
+    /// The launch hook of the node's group; it is not looked after when none.
+    pub hook: Option<HookName>,
+    /// How long the hook is held for a node that is not ready.
+    pub patience: TimeSpan,
+}
+
+/// The node's way out of service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeavingSettings {
+    /// The termination hook of the node's group.
+    pub hook: HookName,
+    /// How long a node that is terminated is held.
+    pub patience: TimeSpan,
+    /// How long its pods may take to leave it.
+    pub drain: TimeSpan,
+    /// How long each evicted pod may take to end; as it says itself when none.
+    pub pod_grace: Option<TimeSpan>,
+    /// What the hook is told when something had to be skipped.
+    pub result: LeavingResult,
 }
 
 /// The agent's log.

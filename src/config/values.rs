@@ -82,6 +82,12 @@ text_value!(
     is_group
 );
 text_value!(
+    /// The name of a lifecycle hook.
+    HookName,
+    "the name of a lifecycle hook: 1 to 255 letters, digits and `-_/`",
+    is_hook
+);
+text_value!(
     /// The path of a program.
     ProgramPath,
     "an absolute path in printable ASCII, with no blank and no empty, `.` or `..` segment",
@@ -93,6 +99,11 @@ text_value!(
     "a device below `/dev/`, like `/dev/xvdf`",
     is_device
 );
+
+fn is_hook(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || [b'-', b'_', b'/'].contains(&b))
+}
 
 fn is_bucket(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -207,6 +218,16 @@ macro_rules! choice {
 }
 
 pub(super) use choice;
+
+choice!(
+    /// What a termination hook is told when a machine could not leave in full.
+    LeavingResult {
+        /// To go on with the other hooks, and to terminate it.
+        Continue = "continue",
+        /// To skip the other hooks, and to terminate it.
+        Abandon = "abandon",
+    }
+);
 
 choice!(
     /// What etcd's retention counts.
@@ -453,6 +474,7 @@ mod tests {
 
     #[test]
     fn group_names_have_no_blank_and_no_colon() {
+        accepts::<HookName>(&["quorate-launch", "A/b_c"], &["", "a b", "ä", "a.b"]);
         accepts::<GroupName>(&["control-plane", "A/b(c)"], &["", "a b", "a:b", "ä"]);
     }
 

@@ -126,8 +126,8 @@ pub enum EtcdError {
         /// Who holds it.
         holder: InstanceId,
     },
-    /// The lock on changes of membership is not, or no more, this instance's: nothing was changed.
-    #[error("{instance} does not hold the lock on changes of membership (holder: {})", name(holder.as_ref()))]
+    /// The lock is not, or no more, this instance's: nothing was changed.
+    #[error("{instance} does not hold the lock (holder: {})", name(holder.as_ref()))]
     LockLost {
         /// Who should hold it.
         instance: InstanceId,

@@ -72,9 +72,22 @@ impl ClusterClient {
         Ok(())
     }
 
+    /// Keeps a lock that is this instance's, for its whole lease from now.
+    ///
+    /// # Errors
+    /// [`EtcdError::LockLost`] when it is not.
+    pub async fn keep_lock(&self, name: LockName, instance: &InstanceId) -> Result<(), EtcdError> {
+        let look = self.look().await?;
+        self.hold_lock(&look, name, instance).await
+    }
+
     /// Proves that the lock on changes of membership is this instance's, and will be for the next minute.
     pub(super) async fn prove_lock(&self, look: &Look, instance: &InstanceId) -> Result<(), EtcdError> {
-        if let Some(held) = look.store.locks.get(&LockName::Membership)
+        self.hold_lock(look, LockName::Membership, instance).await
+    }
+
+    async fn hold_lock(&self, look: &Look, name: LockName, instance: &InstanceId) -> Result<(), EtcdError> {
+        if let Some(held) = look.store.locks.get(&name)
             && held.holder == *instance
             && self.keep_alive(look, held).await?
         {
@@ -85,7 +98,7 @@ impl ClusterClient {
             holder: look
                 .store
                 .locks
-                .get(&LockName::Membership)
+                .get(&name)
                 .map(|lock| lock.holder.clone())
                 .filter(|holder| holder != instance),
         })

@@ -96,6 +96,17 @@ impl ClusterClient {
         }
     }
 
+    /// Hands the leadership over to another member, at the endpoint of the member that has it. One that has it already
+    /// keeps it.
+    ///
+    /// # Errors
+    /// etcd's own refusal, as when the member at the endpoint does not lead any more.
+    pub async fn move_leader(&self, own_url: &str, to: MemberId) -> Result<(), EtcdError> {
+        let mut maintenance = self.connections.to(own_url).await?.client.maintenance_client();
+        let moved = maintenance.move_leader(to.0);
+        self.connections.call("handing the leadership over", own_url, CALL, moved).await.map(drop)
+    }
+
     /// Tells the cluster where a member is now reached by its peers.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Why a step was not done.
 
+use crate::aws::AutoScalingError;
 use crate::aws::Ec2Error;
 use crate::aws::LoadBalancerError;
 use crate::aws::ObjectError;
@@ -158,4 +159,7 @@ pub enum StepError {
     /// Load balancers.
     #[error(transparent)]
     LoadBalancer(#[from] LoadBalancerError),
+    /// Auto Scaling.
+    #[error(transparent)]
+    AutoScaling(#[from] AutoScalingError),
 }

@@ -10,6 +10,7 @@
 //! service manager's watchdog, and etcd's none.
 
 mod addons;
+mod departure;
 mod enrolment;
 mod error;
 mod kubernetes;
@@ -26,6 +27,7 @@ use crate::aws::Written;
 use crate::etcd::{LockName, config, launch};
 use crate::host::manifests::Manifests;
 use crate::host::{clock, files, filesystem, logind, volume};
+use crate::model::machine::client_url;
 use crate::model::tags;
 use crate::model::{Charter, Content, EtcdLaunch, ServiceState, Slot, Step, VolumeId, Zone};
 use crate::pki::{EtcdAuthority, LeafRequest, leaves};
@@ -157,6 +159,31 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::StartService { service, launch } => services::start(reach, *service, launch).await,
         Step::RestartService { service, launch } => services::restart(reach, *service, launch).await,
         Step::ReloadLogind { digest } => Ok(logind::reload(&reach.root, digest).await?),
+        Step::BeginDeparture { departure } => departure::begin(reach, departure),
+        Step::EndDeparture => departure::end(reach),
+        Step::KeepControlPlaneLock { instance } => {
+            Ok(reach.etcd.keep_lock(LockName::ControlPlane, instance).await?)
+        }
+        Step::DeregisterTarget { balancer, target } => {
+            Ok(reach.aws.load_balancers.deregister_target(balancer, target, balancer.target_port).await?)
+        }
+        Step::CordonNode { node } => departure::cordon(reach, node).await,
+        Step::ReopenNode { node } => departure::reopen(reach, node).await,
+        Step::EvictPods { pods, grace_s } => departure::evict(reach, pods, *grace_s).await,
+        Step::MoveLeader { to } => {
+            Ok(reach.etcd.move_leader(&client_url(reach.identity.address), *to).await?)
+        }
+        Step::MarkNodeLeft { node } => departure::mark_left(reach, node, me).await,
+        Step::WithdrawManifests { components } => departure::withdraw(reach, components),
+        Step::StopService { service } => departure::stop_service(reach, *service).await,
+        Step::Unmount => departure::unmount(reach).await,
+        Step::DetachVolume { volume, instance } => Ok(reach.aws.ec2.detach_volume(volume, instance).await?),
+        Step::SendHeartbeat { group, hook, instance } => {
+            departure::heartbeat(reach, group, hook, instance).await
+        }
+        Step::CompleteHook { group, hook, instance, result } => {
+            departure::complete(reach, group, hook, instance, *result).await
+        }
     }
 }
 

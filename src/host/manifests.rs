@@ -133,6 +133,17 @@ impl Manifests {
         self.write_record(component, &record)
     }
 
+    /// Takes a manifest out of the kubelet's reach, which ends the pod. A copy is kept beside the records; when the
+    /// machine comes back it gets its manifest as if for the first time.
+    pub fn withdraw(&self, component: Component) -> Result<(), ManifestError> {
+        let path = self.manifest(component);
+        let Some(manifest) = files::read_optional(&path)? else { return Ok(()) };
+        self.create_records()?;
+        let copy = self.root.path(RECORDS).join(format!("{component}-withdrawn.yaml"));
+        files::write_durably(&copy, &manifest, MANIFEST_MODE)?;
+        Ok(files::remove_durably(&path)?)
+    }
+
     /// Puts the manifest before back in place, with the files that were read with it, and remembers that
     /// this one failed.
     pub fn roll_back(&self, component: Component, owner: Option<u32>, now: i64) -> Result<(), ManifestError> {

@@ -1,7 +1,7 @@
 //! The three programs of the control plane that run as static pods, and who owns their files.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,12 @@ impl Component {
             // It knows no other.
             Self::ControllerManager => "/healthz",
         };
-        format!("https://{}:{}{path}", loopback_of(address), self.port())
+        format!("https://{}{path}", self.listens_at(address))
+    }
+
+    /// Where it takes connections of this machine's own, on the machine with this address.
+    pub fn listens_at(self, address: Ipv4Addr) -> SocketAddrV4 {
+        SocketAddrV4::new(loopback_of(address), self.port())
     }
 }
 

@@ -181,6 +181,8 @@ pub struct ClusterNode {
     pub zone: Option<String>,
     /// Whether it is one of the control plane, by its label or taint.
     pub control_plane: bool,
+    /// Whether its own agent says that its machine has left.
+    pub left: bool,
 }
 
 /// An instance that is, or asks to be, a node: EC2's word.

@@ -11,6 +11,7 @@ pub mod addons;
 pub mod charter;
 pub mod cluster;
 pub mod containerd;
+pub mod departure;
 pub mod disk;
 pub mod enrolment;
 pub mod fact;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::charter::Charter;
 use super::cluster::{ClusterView, EtcdLaunch, EtcdVersion, OwnMember, ServiceState};
+use super::departure::DepartureObservation;
 use super::disk::Disk;
 use super::fact::Fact;
 use super::ids::{ETag, InstanceId, Nonce, VolumeId, Zone};
@@ -99,6 +100,8 @@ pub struct Observation {
     pub kubernetes: KubernetesObservation,
     /// The last-known members in S3.
     pub published: Fact<Option<PublishedMembers>>,
+    /// The machine's way into its group and out of it.
+    pub departure: DepartureObservation,
     /// What was waited for when the world was last looked at, and since when.
     pub waiting: Vec<Waiting>,
 }

@@ -53,6 +53,10 @@ pub enum Phase {
     Running,
     /// It has no slot, and stands by.
     Standby,
+    /// It leaves: it takes itself out of the cluster in good order.
+    Leaving,
+    /// It has left, and does nothing any more.
+    Left,
     /// It can't go on without a human.
     Halted,
 }
@@ -67,6 +71,8 @@ impl fmt::Display for Phase {
             Self::Returning => "returning",
             Self::Running => "running",
             Self::Standby => "standby",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
             Self::Halted => "halted",
         })
     }
@@ -229,6 +235,35 @@ pub enum WaitingOn {
         /// Who holds the lock.
         holder: InstanceId,
     },
+    /// As many of the other members to be healthy as are a quorum without this machine's, which leaves.
+    QuorumWithout {
+        /// Other voters that answered that they are healthy.
+        healthy: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+    /// The load balancer to drain this machine's connections.
+    Drained {
+        /// The load balancer.
+        balancer: String,
+    },
+    /// Pods to leave this machine's node.
+    Pods {
+        /// How many are there.
+        left: usize,
+        /// Those that may not be evicted now, each with the reason.
+        refused: Vec<String>,
+    },
+    /// The kubelet to end the control plane's static pods.
+    ComponentsEnd {
+        /// Those that still answer.
+        components: Vec<Component>,
+    },
+    /// EC2 to detach this machine's volume.
+    Detached {
+        /// The volume.
+        volume: VolumeId,
+    },
 }
 
 impl WaitingOn {
@@ -249,6 +284,9 @@ impl WaitingOn {
             (Self::Service { service, .. }, Self::Service { service: other, .. }) => service == other,
             (Self::Api { endpoint, .. }, Self::Api { endpoint: other, .. }) => endpoint == other,
             (Self::EtcdRestart { .. }, Self::EtcdRestart { .. })
+            | (Self::QuorumWithout { .. }, Self::QuorumWithout { .. })
+            | (Self::Pods { .. }, Self::Pods { .. })
+            | (Self::ComponentsEnd { .. }, Self::ComponentsEnd { .. })
             | (Self::JoinToken { .. }, Self::JoinToken { .. })
             | (Self::NodeCertificate { .. }, Self::NodeCertificate { .. })
             | (Self::NodeReady { .. }, Self::NodeReady { .. })
@@ -324,6 +362,8 @@ pub enum Subject {
     NodeIdentity,
     /// This machine's node in the API.
     Node,
+    /// The lifecycle hook that holds this machine.
+    LifecycleHook,
 }
 
 impl fmt::Display for Subject {
@@ -360,6 +400,7 @@ impl fmt::Display for Subject {
             Self::CertificateRequests => "requests for nodes' certificates",
             Self::NodeIdentity => "the kubelet's certificate and kubeconfigs on this machine",
             Self::Node => "this machine's node",
+            Self::LifecycleHook => "the lifecycle hook that holds this machine",
         })
     }
 }
@@ -593,5 +634,22 @@ pub enum Warning {
     AddonLeftovers {
         /// The objects.
         objects: Vec<String>,
+    },
+    /// The machine leaves, and has no time left for this.
+    LeftInHaste {
+        /// What it waited for, or the step that was not done.
+        what: String,
+    },
+    /// A hook holds this machine, and it is not the one that the agent looks after.
+    OtherHook {
+        /// The name in the settings.
+        expected: String,
+    },
+    /// EC2 announces something for this machine.
+    Notice {
+        /// What.
+        what: String,
+        /// When, in milliseconds since 1970.
+        at: i64,
     },
 }

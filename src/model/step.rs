@@ -9,6 +9,7 @@ use super::addons::AddonPlace;
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
+use super::departure::{Departure, HookResult, NodePod};
 use super::enrolment::JoinTerms;
 use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
@@ -339,6 +340,91 @@ pub enum Step {
         /// SHA-256, in hexadecimal, of the file that this is for.
         digest: String,
     },
+    /// Keep on the machine that it leaves.
+    BeginDeparture {
+        /// The departure.
+        departure: Departure,
+    },
+    /// Keep on the machine that it leaves no more.
+    EndDeparture,
+    /// Keep the lock on changes of control-plane nodes, which this instance holds.
+    KeepControlPlaneLock {
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Take this machine out of the load balancer.
+    DeregisterTarget {
+        /// The load balancer.
+        balancer: LoadBalancer,
+        /// What this machine is registered as.
+        target: TargetId,
+    },
+    /// Close this machine's node to new pods.
+    CordonNode {
+        /// The node.
+        node: String,
+    },
+    /// Open this machine's node again.
+    ReopenNode {
+        /// The node.
+        node: String,
+    },
+    /// Evict pods from this machine's node. What the API refuses stays.
+    EvictPods {
+        /// Which.
+        pods: Vec<NodePod>,
+        /// How long each may take to end, in seconds; `None` for what it says itself.
+        grace_s: Option<i64>,
+    },
+    /// Hand the leadership of etcd, which this machine's member has, to another.
+    MoveLeader {
+        /// The member.
+        to: MemberId,
+    },
+    /// Say on this machine's node that the machine has left.
+    MarkNodeLeft {
+        /// The node.
+        node: String,
+    },
+    /// Take static pods' manifests out of the kubelet's reach.
+    WithdrawManifests {
+        /// Whose.
+        components: Vec<Component>,
+    },
+    /// Stop a service in good order.
+    StopService {
+        /// The service: not etcd, which [`StopEtcd`](Self::StopEtcd) stops.
+        service: ServiceName,
+    },
+    /// Unmount etcd's volume.
+    Unmount,
+    /// Ask for a volume to be detached, without force.
+    DetachVolume {
+        /// The volume.
+        volume: VolumeId,
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Tell the hook that holds this machine that it is still at work.
+    SendHeartbeat {
+        /// The group.
+        group: String,
+        /// The hook.
+        hook: String,
+        /// This instance.
+        instance: InstanceId,
+    },
+    /// Tell the hook that holds this machine how it ends.
+    CompleteHook {
+        /// The group.
+        group: String,
+        /// The hook.
+        hook: String,
+        /// This instance.
+        instance: InstanceId,
+        /// How.
+        result: HookResult,
+    },
 }
 
 /// A request for a certificate, in the version that was read.
@@ -450,6 +536,21 @@ impl Step {
             Self::StartService { .. } => "startService",
             Self::RestartService { .. } => "restartService",
             Self::ReloadLogind { .. } => "reloadLogind",
+            Self::BeginDeparture { .. } => "beginDeparture",
+            Self::EndDeparture => "endDeparture",
+            Self::KeepControlPlaneLock { .. } => "keepControlPlaneLock",
+            Self::DeregisterTarget { .. } => "deregisterTarget",
+            Self::CordonNode { .. } => "cordonNode",
+            Self::ReopenNode { .. } => "reopenNode",
+            Self::EvictPods { .. } => "evictPods",
+            Self::MoveLeader { .. } => "moveLeader",
+            Self::MarkNodeLeft { .. } => "markNodeLeft",
+            Self::WithdrawManifests { .. } => "withdrawManifests",
+            Self::StopService { .. } => "stopService",
+            Self::Unmount => "unmount",
+            Self::DetachVolume { .. } => "detachVolume",
+            Self::SendHeartbeat { .. } => "sendHeartbeat",
+            Self::CompleteHook { .. } => "completeHook",
         }
     }
 
@@ -468,7 +569,9 @@ impl Step {
 
     fn weight(&self) -> Weight {
         match self {
-            Self::RenewApiLease { .. } => Weight::Routine,
+            Self::RenewApiLease { .. } | Self::KeepControlPlaneLock { .. } | Self::SendHeartbeat { .. } => {
+                Weight::Routine
+            }
             Self::Format { .. }
             | Self::SetDataAside { .. }
             | Self::CreateAuthority
@@ -483,6 +586,13 @@ impl Step {
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
             | Self::ApproveRequests { .. }
+            | Self::DeregisterTarget { .. }
+            | Self::EvictPods { .. }
+            | Self::MarkNodeLeft { .. }
+            | Self::WithdrawManifests { .. }
+            | Self::StopService { .. }
+            | Self::DetachVolume { .. }
+            | Self::CompleteHook { .. }
             | Self::DeleteNode { .. } => Weight::Grave,
             Self::ConfigureEtcd { launch } if launch.state == LaunchState::New => Weight::Grave,
             Self::ConfigureEtcd { .. }
@@ -520,7 +630,13 @@ impl Step {
             | Self::ConfigureContainerd { .. }
             | Self::StartService { .. }
             | Self::RestartService { .. }
-            | Self::ReloadLogind { .. } => Weight::Ordinary,
+            | Self::ReloadLogind { .. }
+            | Self::BeginDeparture { .. }
+            | Self::EndDeparture
+            | Self::CordonNode { .. }
+            | Self::ReopenNode { .. }
+            | Self::MoveLeader { .. }
+            | Self::Unmount => Weight::Ordinary,
         }
     }
 }

@@ -98,6 +98,26 @@ impl fmt::Display for WaitingOn {
             Self::NodeRegistered => f.write_str("the kubelet to register this machine's node"),
             Self::NodeReady { why } => write!(f, "this machine's node to be ready: {why}"),
             Self::ControlPlaneLock { holder } => write!(f, "{holder} to finish changing its control plane"),
+            Self::QuorumWithout { healthy, needed } => write!(
+                f,
+                "{needed} other members of etcd to be healthy, so that there is a quorum without this machine; \
+                 {healthy} are"
+            ),
+            Self::Drained { balancer } => {
+                write!(f, "the load balancer {balancer} to drain this machine's connections")
+            }
+            Self::Pods { left, refused } => {
+                let pods = if *left == 1 { "pod" } else { "pods" };
+                write!(f, "{left} {pods} to leave this machine's node")?;
+                match refused.as_slice() {
+                    [] => Ok(()),
+                    refused => write!(f, "; not to be evicted now: {}", refused.join("; ")),
+                }
+            }
+            Self::ComponentsEnd { components } => {
+                write!(f, "the kubelet to end {} on this machine", list(components))
+            }
+            Self::Detached { volume } => write!(f, "EC2 to detach volume {volume}"),
         }
     }
 }
@@ -279,6 +299,15 @@ impl fmt::Display for Warning {
                  the label {ADDON_LABEL} off it",
                 list(objects)
             ),
+            Self::LeftInHaste { what } => {
+                write!(f, "this machine leaves, and there is no time left for this: {what}")
+            }
+            Self::OtherHook { expected } => write!(
+                f,
+                "a lifecycle hook holds this machine, and its group has none named {expected}: name the group's own \
+                 in leaving.hook or launch.hook, or have whoever made the other complete it"
+            ),
+            Self::Notice { what, at } => write!(f, "EC2 announces for {}: {what}", moment(*at)),
         }
     }
 }
@@ -393,6 +422,20 @@ mod tests {
             (WaitingOn::NodeCertificate { token: text("abcdef") }, vec![text("abcdef"), text("kubectl")]),
             (WaitingOn::NodeRegistered, vec![text("register")]),
             (WaitingOn::NodeReady { why: text("no network") }, vec![text("no network")]),
+            (
+                WaitingOn::QuorumWithout { healthy: 1, needed: 2 },
+                vec![text("2 other members"), text("1 are")],
+            ),
+            (WaitingOn::Drained { balancer: text("demo-api") }, vec![text("demo-api"), text("drain")]),
+            (
+                WaitingOn::Pods { left: 2, refused: vec![text("default/web-0: the budget web")] },
+                vec![text("2 pods"), text("default/web-0: the budget web")],
+            ),
+            (
+                WaitingOn::ComponentsEnd { components: vec![Component::ApiServer] },
+                vec![text("kubelet"), text("kube-apiserver")],
+            ),
+            (WaitingOn::Detached { volume: volume() }, vec![text(VOLUME)]),
         ]
     }
 
@@ -527,6 +570,15 @@ mod tests {
                 Warning::AddonLeftovers { objects: vec![text("Namespace a"), text("Namespace b")] },
                 vec![text("Namespace a"), text("Namespace b"), text("quorate/addon")],
             ),
+            (Warning::LeftInHaste { what: text("a quorum") }, vec![text("no time"), text("a quorum")]),
+            (
+                Warning::OtherHook { expected: text("quorate-terminate") },
+                vec![text("quorate-terminate"), text("leaving.hook")],
+            ),
+            (
+                Warning::Notice { what: text("instance-stop"), at: 1_700_000_000_000 },
+                vec![text("instance-stop"), text("2023-11-14T22:13:20Z")],
+            ),
         ]
     }
 
@@ -556,6 +608,11 @@ mod tests {
             WaitingOn::LoadBalancer => 19,
             WaitingOn::Component { .. } => 20,
             WaitingOn::ControlPlaneLock { .. } => 21,
+            WaitingOn::QuorumWithout { .. } => 30,
+            WaitingOn::Drained { .. } => 31,
+            WaitingOn::Pods { .. } => 32,
+            WaitingOn::ComponentsEnd { .. } => 33,
+            WaitingOn::Detached { .. } => 34,
             WaitingOn::Service { .. } => 22,
             WaitingOn::Join => 23,
             WaitingOn::JoinToken { .. } => 24,
@@ -613,6 +670,9 @@ mod tests {
             Warning::JoinOfLaterVersion { .. } => 14,
             Warning::KubeletDropIns { .. } => 15,
             Warning::ShutdownCutShort { .. } => 16,
+            Warning::LeftInHaste { .. } => 17,
+            Warning::OtherHook { .. } => 18,
+            Warning::Notice { .. } => 19,
         }
     }
 
@@ -637,7 +697,7 @@ mod tests {
 
     #[test]
     fn every_wait_names_what_would_end_it() {
-        check(&waits(), 30, kind_of_wait);
+        check(&waits(), 35, kind_of_wait);
     }
 
     #[test]
@@ -647,6 +707,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 17, kind_of_warning);
+        check(&warnings(), 20, kind_of_warning);
     }
 }

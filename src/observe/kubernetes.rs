@@ -17,7 +17,7 @@ use crate::model::fact::chain;
 use crate::model::kubernetes::{
     ComponentObservation, KubernetesObservation, LoadBalancing, NODE_SERVICES, Readiness,
 };
-use crate::model::load_balancer::TargetHealth;
+use crate::model::load_balancer::{FoundLoadBalancers, TargetHealth};
 use crate::model::node::{InstanceFacts, InterfaceLimits, NodeFacts};
 use crate::model::service::ServiceObservation;
 use crate::model::worker::WorkerObservation;
@@ -192,8 +192,20 @@ async fn load_balancing(
     Fact::Known(Some(found))
 }
 
-/// The load balancers of the group, or else those with the cluster's tag.
 async fn find(reach: &Reach) -> Result<LoadBalancing, String> {
+    let (found, by_group) = find_balancers(reach).await?;
+    let target = match found.fit.as_slice() {
+        [only] => {
+            let target = only.target_of(&reach.identity);
+            reach.aws.load_balancers.target_health(only, &target, only.target_port).await.into()
+        }
+        _ => Fact::unknown("not asked for: there is no single load balancer"),
+    };
+    Ok(LoadBalancing { found, by_group, target })
+}
+
+/// The load balancers of the group, or else those with the cluster's tag; and whether they are the group's.
+pub(super) async fn find_balancers(reach: &Reach) -> Result<(FoundLoadBalancers, bool), String> {
     let settings = &reach.settings;
     let names: Vec<String> = settings.groups.iter().map(|name| name.as_str().to_owned()).collect();
     let groups = reach.aws.autoscaling.groups(&settings.cluster, settings.role, &names).await;
@@ -212,14 +224,7 @@ async fn find(reach: &Reach) -> Result<LoadBalancing, String> {
     } else {
         balancers.by_tag(&settings.cluster).await.map_err(|error| chain(&error))?
     };
-    let target = match found.fit.as_slice() {
-        [only] => {
-            let target = only.target_of(&reach.identity);
-            balancers.target_health(only, &target, only.target_port).await.into()
-        }
-        _ => Fact::unknown("not asked for: there is no single load balancer"),
-    };
-    Ok(LoadBalancing { found, by_group, target })
+    Ok((found, by_group))
 }
 
 /// The digests of the files that are rendered; who wrote them is no matter.

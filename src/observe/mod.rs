@@ -10,6 +10,7 @@
 
 mod api;
 mod cluster;
+mod departure;
 mod disk;
 mod ec2;
 mod enrolment;
@@ -21,6 +22,7 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::host::clock;
+use crate::model::departure::DepartureObservation;
 use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
@@ -58,6 +60,7 @@ pub struct Memory {
     addons: api::Parsed,
     enrolment: enrolment::Remembered,
     worker: worker::Remembered,
+    departure: departure::Remembered,
     instance: kubernetes::AboutInstance,
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
@@ -74,15 +77,21 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     let is_light = last.is_some();
     // As old as the beginning of the look: its first answers are.
     let began = Instant::now();
-    let mut seen = match (reach.settings.role, last) {
-        (Role::ControlPlane, Some(last)) => light(reach, memory, last).await,
-        (Role::ControlPlane, None) => full(reach, memory, identity).await,
-        (Role::Worker, Some(mut last)) => {
-            last.kubernetes = worker::again(reach, memory, last.kubernetes).await;
-            last
+    let mut remembered = std::mem::take(&mut memory.departure);
+    let all_else = async {
+        match (reach.settings.role, last) {
+            (Role::ControlPlane, Some(last)) => light(reach, memory, last).await,
+            (Role::ControlPlane, None) => full(reach, memory, identity).await,
+            (Role::Worker, Some(mut last)) => {
+                last.kubernetes = worker::again(reach, memory, last.kubernetes).await;
+                last
+            }
+            (Role::Worker, None) => workers(reach, memory, identity).await,
         }
-        (Role::Worker, None) => workers(reach, memory, identity).await,
     };
+    let (mut seen, departure) = tokio::join!(all_else, departure::look(reach, &mut remembered));
+    memory.departure = remembered;
+    seen.departure = departure;
     seen.at = clock::now_ms();
     seen.entropy = entropy();
     seen.waiting = waiting;
@@ -153,6 +162,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         etcd,
         kubernetes,
         published,
+        departure: DepartureObservation::unknown("not asked for yet"),
         waiting: Vec::new(),
     }
 }
@@ -184,6 +194,7 @@ async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -
         },
         kubernetes,
         published: Fact::unknown(WHY),
+        departure: DepartureObservation::unknown("not asked for yet"),
         waiting: Vec::new(),
     }
 }

@@ -269,7 +269,8 @@ fn its_own(node: &str, subject: &RequestedSubject, instance: &NodeInstance) -> R
     Err(Refusal::NotItsOwn { found, expected })
 }
 
-/// Deletes the nodes of instances that are gone for good, so that their pods and volumes move on.
+/// Deletes the nodes of instances that are gone for good, and of machines that say themselves that they have left, so
+/// that their pods and volumes move on.
 fn remove_nodes(seen: &EnrolmentObservation, course: &mut Course) {
     let (Fact::Known(nodes), Fact::Known(instances)) = (&seen.nodes, &seen.instances) else { return };
     for (name, node) in nodes {
@@ -277,7 +278,9 @@ fn remove_nodes(seen: &EnrolmentObservation, course: &mut Course) {
         let gone = instances.get(instance).is_some_and(|found| found.state.is_gone());
         let heard = node.readiness != NodeReadiness::Silent;
         // EC2 has forgotten it, and yet it is heard: then EC2's word is not taken for it.
-        if !gone || heard || seen.gone.get(instance).is_none_or(|looks| *looks < GONE_LOOKS) {
+        let gone = gone && !heard && seen.gone.get(instance).is_some_and(|looks| *looks >= GONE_LOOKS);
+        // A node speaks for itself alone.
+        if !gone && !node.left {
             continue;
         }
         let node = GoneNode { name: name.clone(), uid: node.uid.clone(), instance: instance.clone() };

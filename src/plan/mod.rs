@@ -19,6 +19,8 @@
 //! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
 //! | [`logind`] | how long a shutdown of the machine waits for pods |
 //! | [`worker`] | how a worker joins, follows its cluster, and stays a node |
+//! | [`departure`] | how a machine leaves, and when it is let go |
+//! | [`launch`] | when a machine that was launched is in service, and when it is given up |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
@@ -29,11 +31,13 @@ mod api;
 mod certificates;
 mod control_plane;
 mod course;
+mod departure;
 mod disk;
 mod enrolment;
 mod evidence;
 mod founding;
 mod joining;
+mod launch;
 mod logind;
 mod member;
 mod node;
@@ -54,6 +58,16 @@ pub use worker::worker_inputs;
 
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
+    let mut plan = match departure::decide(settings, seen) {
+        Some(leaves) => leaves,
+        None => launch::extend(settings, seen, stays(settings, seen)),
+    };
+    departure::warn_of_notices(&seen.departure, &mut plan);
+    plan
+}
+
+/// What a machine does next that does not leave.
+fn stays(settings: &Settings, seen: &Observation) -> Plan {
     let etcd = match decide(settings, seen) {
         Ok(plan) => plan,
         Err(plan) => *plan,

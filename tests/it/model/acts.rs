@@ -148,6 +148,21 @@ impl Planner {
             | Step::StartService { .. }
             | Step::RestartService { .. }
             | Step::ReloadLogind { .. } => unreachable!("there is no Kubernetes"),
+            Step::BeginDeparture { .. }
+            | Step::EndDeparture
+            | Step::KeepControlPlaneLock { .. }
+            | Step::DeregisterTarget { .. }
+            | Step::CordonNode { .. }
+            | Step::ReopenNode { .. }
+            | Step::EvictPods { .. }
+            | Step::MoveLeader { .. }
+            | Step::MarkNodeLeft { .. }
+            | Step::WithdrawManifests { .. }
+            | Step::StopService { .. }
+            | Step::Unmount
+            | Step::DetachVolume { .. }
+            | Step::SendHeartbeat { .. }
+            | Step::CompleteHook { .. } => unreachable!("nobody leaves, and no hook holds anybody"),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use quorate::config::{InstanceTags, Settings, load};
 use quorate::model::cluster::{ClusterView, EtcdLaunch};
+use quorate::model::departure::DepartureObservation;
 use quorate::model::machine::peer_url;
 use quorate::model::observation::EtcdObservation;
 use quorate::model::*;
@@ -265,6 +266,7 @@ impl Planner {
             etcd: self.etcd(seen),
             kubernetes: KubernetesObservation::unknown("not looked for"),
             published: Fact::unknown("not looked for"),
+            departure: DepartureObservation::unknown("not asked for"),
             waiting: Vec::new(),
             identity: Fact::Known(me),
         }

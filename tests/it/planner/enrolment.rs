@@ -79,6 +79,7 @@ fn node(number: u8, readiness: NodeReadiness) -> ClusterNode {
         readiness,
         zone: Some("eu-west-1a".to_owned()),
         control_plane: false,
+        left: false,
     }
 }
 

@@ -8,10 +8,12 @@
 )]
 
 mod control_plane;
+mod departure;
 mod enrolment;
 mod founding;
 mod joining;
 mod keeping;
+mod launch;
 mod logind;
 mod member;
 mod node;

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use quorate::config::{InstanceTags, Settings, load};
 use quorate::model::charter::Founder;
 use quorate::model::cluster::{ClusterView, EtcdLaunch};
+use quorate::model::departure::DepartureObservation;
 use quorate::model::machine::peer_url;
 use quorate::model::observation::{EtcdObservation, Versioned};
 use quorate::model::*;
@@ -157,6 +158,7 @@ pub fn scene() -> Observation {
         },
         kubernetes: KubernetesObservation::unknown("not asked for"),
         published: Fact::Known(None),
+        departure: DepartureObservation::unknown("not asked for"),
         waiting: Vec::new(),
     }
 }

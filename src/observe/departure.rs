@@ -1,0 +1,281 @@
+//! The machine's way into its group and out of it.
+//!
+//! What is announced is asked of the metadata service at every look: nobody else tells in time, and it costs no call
+//! to AWS. All else is asked only where it matters: while something is announced or under way, or while a launch hook
+//! may hold the machine.
+
+use std::collections::BTreeMap;
+
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::cluster_api::ApiClient;
+use crate::config::settings::ControlPlaneKind;
+use crate::host::files;
+use crate::host::manifests::Manifests;
+use crate::host::service::Service;
+use crate::kubernetes::Component;
+use crate::model::departure::{
+    Departure, DepartureObservation, Hook, LeavingNode, LifecycleState, Maintenance, Membership, Placing,
+    Remains, TargetState,
+};
+use crate::model::fact::chain;
+use crate::model::kubernetes::NODE_SERVICES;
+use crate::model::load_balancer::LoadBalancer;
+use crate::model::worker::OwnNode;
+use crate::model::{Fact, InstanceId, Role, ServiceName, ServiceState};
+use crate::reach::Reach;
+
+use super::kubernetes;
+
+/// What hardly ever changes is asked again so often.
+const SELDOM: Duration = Duration::from_mins(1);
+/// Auto Scaling is asked again so often.
+const GROUP_FOR: Duration = Duration::from_secs(5);
+/// How long this machine's node and its pods may take to be told.
+const ASK: Duration = Duration::from_secs(20);
+/// How long a component is waited for to take a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    seldom: Option<(Instant, Fact<Option<i64>>, Fact<Vec<Maintenance>>)>,
+    membership: Option<(Instant, Fact<Option<Membership>>)>,
+    hook: Option<Hook>,
+    balancer: Option<LoadBalancer>,
+    /// Since when a launch hook is seen to hold the machine.
+    pending: Option<Instant>,
+    /// The machine is past its launch hook, or has none.
+    arrived: bool,
+}
+
+/// Looks at all that matters now.
+pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObservation {
+    let metadata = &reach.aws.metadata;
+    let (target, spot) = tokio::join!(metadata.target_state(), metadata.spot_interruption());
+    let (rebalance, maintenance) = seldom(reach, memory).await;
+    let mut seen = DepartureObservation {
+        target: target.into(),
+        spot: spot.into(),
+        rebalance,
+        maintenance,
+        asked: asked(reach),
+        begun: begun(reach),
+        heartbeat: reach.last_heartbeat(),
+        ..DepartureObservation::unknown("not asked for: this machine neither comes nor goes")
+    };
+    let terminated = seen.target == Fact::Known(Some(TargetState::Terminated));
+    let begun = seen.begun.known().and_then(Option::as_ref);
+    let begun = begun.filter(|begun| begun.instance == reach.identity.instance);
+    let leaves = terminated
+        || matches!(seen.spot, Fact::Known(Some(_)))
+        || seen.asked == Fact::Known(true)
+        || begun.is_some();
+    let hook = if leaves { Some(&reach.settings.leaving.hook) } else { reach.settings.launch.hook.as_ref() };
+    if let Some(hook) = hook.filter(|_| leaves || !memory.arrived) {
+        (seen.membership, seen.hook) = group(reach, memory, hook.as_str()).await;
+    }
+    if leaves {
+        on_the_way_out(reach, memory, &mut seen).await;
+    } else if !memory.arrived {
+        on_the_way_in(reach, memory, &mut seen).await;
+    }
+    seen
+}
+
+async fn seldom(reach: &Reach, memory: &mut Remembered) -> (Fact<Option<i64>>, Fact<Vec<Maintenance>>) {
+    if let Some((at, rebalance, maintenance)) = &memory.seldom
+        && at.elapsed() < SELDOM
+    {
+        return (rebalance.clone(), maintenance.clone());
+    }
+    let metadata = &reach.aws.metadata;
+    let (rebalance, maintenance) =
+        tokio::join!(metadata.rebalance_recommendation(), metadata.scheduled_maintenance());
+    let (rebalance, maintenance): (Fact<_>, Fact<_>) = (rebalance.into(), maintenance.into());
+    memory.seldom = Some((Instant::now(), rebalance.clone(), maintenance.clone()));
+    (rebalance, maintenance)
+}
+
+/// Whether the operator asked this very instance to leave.
+fn asked(reach: &Reach) -> Fact<bool> {
+    let read: Fact<Option<Vec<u8>>> = files::read_optional(&reach.asked_to_leave()).into();
+    read.map(|text| {
+        let id = text.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse::<InstanceId>().ok());
+        id.as_ref() == Some(&reach.identity.instance)
+    })
+}
+
+/// One that is damaged was not begun: it begins anew.
+fn begun(reach: &Reach) -> Fact<Option<Departure>> {
+    let read: Fact<Option<Vec<u8>>> = files::read_optional(&reach.departure()).into();
+    read.map(|bytes| {
+        serde_json::from_slice(&bytes?)
+            .inspect_err(|error| tracing::warn!(%error, "the note of the departure can't be read"))
+            .ok()
+    })
+}
+
+/// Where the machine stands in its group, and the hook that matters.
+async fn group(
+    reach: &Reach,
+    memory: &mut Remembered,
+    name: &str,
+) -> (Fact<Option<Membership>>, Fact<Option<Hook>>) {
+    let told = reach.hook_told();
+    let membership = match &memory.membership {
+        // What a hook was told changes where the machine stands.
+        Some((at, found)) if at.elapsed() < GROUP_FOR && told.is_none_or(|told| told < *at) => found.clone(),
+        Some(_) | None => {
+            let found: Fact<_> = reach.aws.autoscaling.membership(&reach.identity.instance).await.into();
+            memory.membership = Some((Instant::now(), found.clone()));
+            found
+        }
+    };
+    let held = match &membership {
+        Fact::Known(Some(found)) => match found.state {
+            LifecycleState::PendingWait | LifecycleState::TerminatingWait => &found.group,
+            LifecycleState::Other(_) => {
+                return (membership, Fact::unknown("not asked for: no hook holds this machine"));
+            }
+        },
+        Fact::Known(None) => {
+            return (membership, Fact::unknown("not asked for: this machine is in no group"));
+        }
+        Fact::Unknown(why) => {
+            let why = why.clone();
+            return (membership, Fact::Unknown(why));
+        }
+    };
+    if let Some(hook) = memory.hook.as_ref().filter(|hook| hook.name == name) {
+        return (membership.clone(), Fact::Known(Some(hook.clone())));
+    }
+    let hook: Fact<Option<Hook>> = reach.aws.autoscaling.hook(held, name).await.into();
+    memory.hook = hook.known().cloned().flatten();
+    (membership, hook)
+}
+
+async fn on_the_way_in(reach: &Reach, memory: &mut Remembered, seen: &mut DepartureObservation) {
+    if reach.settings.launch.hook.is_none() {
+        memory.arrived = true;
+        return;
+    }
+    let Fact::Known(membership) = &seen.membership else { return };
+    match membership.as_ref().map(|found| &found.state) {
+        Some(LifecycleState::PendingWait) => {}
+        Some(LifecycleState::Other(state)) if state == "Pending" => return,
+        Some(LifecycleState::TerminatingWait | LifecycleState::Other(_)) | None => {
+            memory.arrived = true;
+            return;
+        }
+    }
+    let since = memory.pending.get_or_insert_with(Instant::now);
+    seen.pending_for = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+    if reach.settings.role == Role::ControlPlane {
+        seen.arriving = own_node(reach).await;
+    }
+}
+
+async fn own_node(reach: &Reach) -> Fact<Option<OwnNode>> {
+    match ApiClient::of_the_kubelet(&reach.root) {
+        Ok(Some((api, name))) => in_time(api.own_node(&name)).await,
+        Ok(None) => Fact::Known(None),
+        Err(error) => Err(error).into(),
+    }
+}
+
+async fn on_the_way_out(reach: &Reach, memory: &mut Remembered, seen: &mut DepartureObservation) {
+    let (node, placing, components, services) =
+        tokio::join!(node(reach), placing(reach, memory), components(reach), services(reach));
+    seen.node = node;
+    seen.placing = placing;
+    seen.components = components;
+    seen.services = services;
+}
+
+fn has_control_plane(reach: &Reach) -> bool {
+    reach.settings.role == Role::ControlPlane
+        && reach.settings.kubernetes.control_plane == ControlPlaneKind::StaticPods
+}
+
+async fn node(reach: &Reach) -> Fact<Option<LeavingNode>> {
+    if reach.settings.role == Role::ControlPlane && !has_control_plane(reach) {
+        return Fact::Known(None);
+    }
+    match ApiClient::of_the_kubelet(&reach.root) {
+        Ok(Some((api, name))) => in_time(api.leaving_node(&name)).await,
+        // A kubelet without an identity has no node.
+        Ok(None) => Fact::Known(None),
+        Err(error) => Err(error).into(),
+    }
+}
+
+async fn in_time<T>(ask: impl Future<Output = Result<T, crate::cluster_api::ApiError>>) -> Fact<T> {
+    match timeout(ASK, ask).await {
+        Ok(answer) => answer.into(),
+        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
+    }
+}
+
+/// This machine's place behind the only load balancer that fits. It is asked for at every look: the way out waits for
+/// it.
+async fn placing(reach: &Reach, memory: &mut Remembered) -> Fact<Option<Placing>> {
+    if !has_control_plane(reach) || reach.settings.kubernetes.endpoint.is_some() {
+        return Fact::Known(None);
+    }
+    if memory.balancer.is_none() {
+        let found = match kubernetes::find_balancers(reach).await {
+            Ok((found, _)) => found,
+            Err(why) => return Fact::Unknown(why),
+        };
+        match <[LoadBalancer; 1]>::try_from(found.fit) {
+            Ok([only]) => memory.balancer = Some(only),
+            Err(none) if none.is_empty() => return Fact::Known(None),
+            Err(_) => return Fact::unknown("several load balancers fit"),
+        }
+    }
+    let Some(balancer) = memory.balancer.clone() else { return Fact::Known(None) };
+    let target = balancer.target_of(&reach.identity);
+    let health = reach.aws.load_balancers.target_health(&balancer, &target, balancer.target_port).await;
+    match health {
+        Ok(health) => Fact::Known(Some(Placing { balancer, health })),
+        Err(error) if error.is_not_there() => {
+            memory.balancer = None;
+            Fact::Known(None)
+        }
+        Err(error) => Fact::Unknown(chain(&error)),
+    }
+}
+
+async fn components(reach: &Reach) -> BTreeMap<Component, Remains> {
+    if !has_control_plane(reach) {
+        return BTreeMap::new();
+    }
+    let manifests = Manifests::of(&reach.root);
+    let looks = Component::ALL.map(|component| {
+        let manifest: Fact<Option<String>> = manifests.digest(component).into();
+        async move {
+            let listens = listens(reach, component).await;
+            (component, Remains { manifest: manifest.map(|found| found.is_some()), listens })
+        }
+    });
+    futures_util::future::join_all(looks).await.into_iter().collect()
+}
+
+/// Whether anything takes a connection where the component is asked whether it is ready.
+async fn listens(reach: &Reach, component: Component) -> Fact<bool> {
+    let address = component.listens_at(reach.identity.address);
+    match timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Fact::Known(true),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Fact::Known(false),
+        Ok(Err(error)) => Fact::unknown(error.to_string()),
+        Err(_) => Fact::unknown(format!("no answer within {} s", CONNECT.as_secs())),
+    }
+}
+
+async fn services(reach: &Reach) -> BTreeMap<ServiceName, Fact<ServiceState>> {
+    let looks =
+        NODE_SERVICES.map(|name| async move { (name, Service::of(&reach.root, name).state().await.into()) });
+    futures_util::future::join_all(looks).await.into_iter().collect()
+}
