@@ -171,7 +171,7 @@ impl Notices {
     pub(super) fn answer(&self, path: &str) -> Option<String> {
         let list = |fits: fn(&MaintenanceState) -> bool| {
             let events = self.maintenance.iter().filter(|m| fits(&m.state)).map(Maintenance::shown);
-            Value::from_iter(events).to_string()
+            events.collect::<Value>().to_string()
         };
         match path {
             "spot/instance-action" => self.interruption.as_ref().map(|i| {
