@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +18,7 @@ use super::bench;
 use super::drill::{self, Drill, Options};
 use super::kube_proxy::{self, KubeProxyFlags};
 use super::kubelet::program::{self, KubeletFlags};
+use super::region::{MaintenanceSpec, RefreshSpec};
 use super::settings::{Kubernetes, Settings};
 use super::supervisor::{self, Place, Request, Row, Snapshot};
 
@@ -76,6 +78,15 @@ enum Verb {
         /// Slots for etcd members: 1, 3 or 5
         #[arg(long, default_value_t = 3)]
         size: usize,
+        /// Lifecycle hooks on both groups
+        #[arg(long)]
+        hooks: bool,
+        /// The workers are spot instances
+        #[arg(long)]
+        spot: bool,
+        /// Volumes are deleted with the machines that they are attached to
+        #[arg(long)]
+        volumes_go: bool,
         /// Seeds the region
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -112,6 +123,56 @@ enum Verb {
     Replace {
         /// Name, instance id or address
         node: String,
+    },
+    /// Has a node's group end it, with the group's hooks, and launch another
+    ScaleIn {
+        /// Name, instance id or address
+        node: String,
+        /// The group is to have one less
+        #[arg(long)]
+        decrement: bool,
+    },
+    /// Interrupts a spot instance: it is told, and ended when the time is over
+    Interrupt {
+        /// Name, instance id or address
+        node: String,
+        /// terminate, stop or hibernate
+        #[arg(long, default_value = "terminate")]
+        action: String,
+        /// Seconds from the notice to the end
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+    /// Tells a spot instance that it is at an elevated risk of interruption
+    Rebalance {
+        /// Name, instance id or address
+        node: String,
+    },
+    /// Tells a node of a scheduled event
+    Maintain {
+        /// Name, instance id or address
+        node: String,
+        /// instance-retirement, instance-stop, instance-reboot, system-reboot or system-maintenance
+        #[arg(long, default_value = "instance-retirement")]
+        code: String,
+        /// Seconds until it begins
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Seconds from then until it is over at the latest
+        #[arg(long, default_value_t = 60)]
+        window: u64,
+    },
+    /// Replaces every node of a role, one after the other, as an instance refresh does
+    Refresh {
+        /// The workers, instead of the control plane
+        #[arg(long)]
+        workers: bool,
+        /// Launches each new node before the old one is ended
+        #[arg(long)]
+        launch_first: bool,
+        /// Seconds that each new node is in service before the next one's turn
+        #[arg(long, default_value_t = 0)]
+        warmup: u64,
     },
     /// Sets how many workers their group keeps, and waits until they are ready nodes
     Scale {
@@ -255,12 +316,27 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
     let dir = cli.dir.clone().map_or_else(default_dir, |dir| std::path::absolute(&dir).unwrap_or(dir));
     let tell = async |request: Request| supervisor::ask(&dir, &request).await;
     match cli.verb {
-        Verb::Up { zones, control_plane, workers, size, seed, set, kubernetes, timeout } => {
+        Verb::Up {
+            zones,
+            control_plane,
+            workers,
+            size,
+            hooks,
+            spot,
+            volumes_go,
+            seed,
+            set,
+            kubernetes,
+            timeout,
+        } => {
             let settings = Settings {
                 zones,
                 control_plane,
                 workers,
                 size,
+                hooks,
+                spot_workers: spot,
+                volumes_go_with_machines: volumes_go,
                 seed,
                 configuration: assignments(&set)?,
                 kubernetes: kubernetes.here(out)?,
@@ -284,6 +360,28 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
         }
         Verb::Kill { node } => drop(tell(Request::Kill { node }).await?),
         Verb::Replace { node } => drop(tell(Request::Replace { node }).await?),
+        Verb::ScaleIn { node, decrement } => drop(tell(Request::ScaleIn { node, decrement }).await?),
+        Verb::Interrupt { node, action, seconds } => {
+            let action = named("action", &action)?;
+            drop(tell(Request::Interrupt { node, action, in_ms: seconds * 1000 }).await?);
+        }
+        Verb::Rebalance { node } => drop(tell(Request::Rebalance { node }).await?),
+        Verb::Maintain { node, code, seconds, window } => {
+            let event = MaintenanceSpec {
+                code: named("code", &code)?,
+                in_ms: seconds * 1000,
+                for_ms: window * 1000,
+                ..MaintenanceSpec::default()
+            };
+            drop(tell(Request::Maintain { node, event }).await?);
+        }
+        Verb::Refresh { workers, launch_first, warmup } => {
+            let mut spec = RefreshSpec { instance_warmup_ms: warmup * 1000, ..RefreshSpec::default() };
+            if launch_first {
+                (spec.min_healthy_percentage, spec.max_healthy_percentage) = (100, 200);
+            }
+            drop(tell(Request::Refresh { workers, spec }).await?);
+        }
         Verb::Scale { workers, timeout } => {
             drop(tell(Request::Scale { workers }).await?);
             return progress(&dir, Duration::from_secs(timeout), out).await;
@@ -349,6 +447,11 @@ fn assignments(set: &[String]) -> Result<Map<String, Value>, LabError> {
         Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| json!(value))))
     };
     set.iter().map(pair).collect()
+}
+
+/// A word of the command line that is one of a few.
+fn named<T: DeserializeOwned>(what: &str, word: &str) -> Result<T, LabError> {
+    serde_json::from_value(json!(word)).map_err(|error| LabError::Settings(format!("{what}: {error}")))
 }
 
 /// Shows every change until there is full health. 1 when the time is over before.

@@ -54,6 +54,11 @@ impl Disks {
         symlink(&file, &device).map_err(LabError::file("making", &device))
     }
 
+    /// Whether a node has a volume mounted where etcd's data are.
+    pub fn is_mounted(&self, volume: &str, root: &Path) -> bool {
+        fs::read_link(root.join("var/lib/etcd")).is_ok_and(|target| target == self.contents(volume))
+    }
+
     /// Takes a volume away from a node, with what was mounted from it.
     pub fn detach(&self, volume: &str, root: &Path) -> Result<(), LabError> {
         let file = self.file(volume);
@@ -67,7 +72,7 @@ impl Disks {
             }
         }
         let mounted = root.join("var/lib/etcd");
-        if fs::read_link(&mounted).is_ok_and(|target| target == self.contents(volume)) {
+        if self.is_mounted(volume, root) {
             fs::remove_file(&mounted).map_err(LabError::file("removing", &mounted))?;
             fs::create_dir(&mounted).map_err(LabError::file("making", &mounted))?;
         }

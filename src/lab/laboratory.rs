@@ -97,6 +97,15 @@ impl Laboratory {
             changed: watch::Sender::new(()),
             followed: watch::Sender::new(0),
         });
+        let guests = Arc::downgrade(&inner);
+        inner.region.change(|world| {
+            world.set_mounted(Arc::new(move |instance, volume| {
+                let machine = guests.upgrade().and_then(|inner| {
+                    inner.machine(instance.as_str()).map(|machine| (inner.disks.clone(), machine))
+                });
+                machine.is_some_and(|(disks, machine)| disks.is_mounted(volume.as_str(), &machine.root()))
+            }));
+        });
         let follower = tokio::spawn(follow(Arc::clone(&inner)));
         let laboratory = Self { inner, follower };
         laboratory.furnish()?;
@@ -145,8 +154,10 @@ impl Laboratory {
                 template: InstanceSpec {
                     metadata_tags: true,
                     iam_role: Some(role.into()),
+                    spot: name == WORKERS && settings.spot_workers,
                     ..InstanceSpec::default()
                 },
+                hooks: settings.lifecycle_hooks(),
                 pools: if name == CONTROL_PLANE { in_front.clone() } else { Vec::new() },
                 ..GroupSpec::default()
             };
@@ -412,10 +423,15 @@ impl Inner {
             }
             EventKind::VolumeAttached { volume, instance, .. } => {
                 let size = self.region.with(|w| w.view().volumes.get(volume).map(|v| v.spec.size_gib));
-                match (self.machine(instance.as_str()), size) {
-                    (Some(machine), Some(size)) => self.disks.attach(volume.as_str(), size, &machine.root()),
-                    _ => Ok(()),
+                let (Some(machine), Some(size)) = (self.machine(instance.as_str()), size) else {
+                    return Ok(());
+                };
+                self.disks.attach(volume.as_str(), size, &machine.root())?;
+                if !self.settings.volumes_go_with_machines {
+                    return Ok(());
                 }
+                let told = self.region.change(|w| w.set_delete_on_termination(volume.as_str(), true));
+                told.map_err(LabError::refused(format!("that {volume} goes with its machine")))
             }
             EventKind::VolumeDetached { volume, instance } => match self.machine(instance.as_str()) {
                 Some(machine) => {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::LabError;
 use super::kubelet::Programs;
-use super::region::Timings;
+use super::region::{HookResult, HookSpec, Timings, Transition};
 use crate::model::EtcdVersion;
 
 /// The cluster's name in every laboratory.
@@ -22,6 +22,11 @@ pub const CLUSTER: &str = "demo";
 pub const BUCKET: &str = "demo-quorate";
 /// The key of the charter in the bucket.
 pub const CHARTER: &str = "demo/charter.json";
+
+/// The hook that holds a machine on its way in.
+pub const LAUNCH_HOOK: &str = "quorate-launch";
+/// The hook that holds a machine on its way out.
+pub const TERMINATE_HOOK: &str = "quorate-terminate";
 
 /// Whether an agent starts with its machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +91,14 @@ pub struct Settings {
     pub size: usize,
     /// Whether a network load balancer stands in front of the control-plane nodes, if there are any.
     pub load_balancer: bool,
+    /// Whether both groups have lifecycle hooks, on the way in and on the way out.
+    pub hooks: bool,
+    /// How long a hook holds a machine without a heartbeat, in milliseconds.
+    pub hook_timeout_ms: u64,
+    /// Whether the workers are spot instances.
+    pub spot_workers: bool,
+    /// Whether a volume that is attached is deleted with its machine.
+    pub volumes_go_with_machines: bool,
     /// Seeds the region.
     pub seed: u64,
     /// Whether agents start with their machines.
@@ -121,6 +134,10 @@ impl Settings {
             workers: 0,
             size: 3,
             load_balancer: true,
+            hooks: false,
+            hook_timeout_ms: 30_000,
+            spot_workers: false,
+            volumes_go_with_machines: false,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,
@@ -163,6 +180,24 @@ impl Settings {
     /// How long an agent that ended waits to be started again.
     pub fn restart(&self) -> Duration {
         Duration::from_millis(self.restart_ms)
+    }
+
+    /// The lifecycle hooks of each group: a machine that never says that it is ready is given up, and one that never
+    /// says that it has left is ended all the same.
+    pub fn lifecycle_hooks(&self) -> Vec<HookSpec> {
+        let hook = |name: &str, transition, default_result| HookSpec {
+            name: name.to_owned(),
+            transition,
+            heartbeat_timeout_ms: self.hook_timeout_ms,
+            default_result,
+        };
+        if !self.hooks {
+            return Vec::new();
+        }
+        vec![
+            hook(LAUNCH_HOOK, Transition::Launching, HookResult::Abandon),
+            hook(TERMINATE_HOOK, Transition::Terminating, HookResult::Continue),
+        ]
     }
 
     /// The zones' names.
@@ -274,6 +309,10 @@ mod tests {
             workers: 0,
             size: 3,
             load_balancer: true,
+            hooks: false,
+            hook_timeout_ms: 30_000,
+            spot_workers: false,
+            volumes_go_with_machines: false,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,

@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{Tls, health, pki_of};
 use super::drill::{self, Drill, first_write};
 use super::error::chain;
-use super::laboratory::{Laboratory, WORKERS};
+use super::laboratory::{CONTROL_PLANE, Laboratory, WORKERS};
 use super::machine::Machine;
-use super::region::{FaultSpec, World};
+use super::region::{FaultSpec, MaintenanceSpec, RefreshSpec, SpotAction, World};
 use super::settings::{Kubernetes, Settings};
 use super::status::Status;
 use super::{LabError, process};
@@ -50,6 +50,41 @@ pub enum Request {
     Replace {
         /// Name, instance id or address.
         node: String,
+    },
+    /// A node, which must be a spot instance, is interrupted.
+    Interrupt {
+        /// Name, instance id or address.
+        node: String,
+        /// What becomes of it.
+        action: SpotAction,
+        /// In how long, in milliseconds.
+        in_ms: u64,
+    },
+    /// A node, which must be a spot instance, is told that it is at risk.
+    Rebalance {
+        /// Name, instance id or address.
+        node: String,
+    },
+    /// A node is told of a scheduled event.
+    Maintain {
+        /// Name, instance id or address.
+        node: String,
+        /// The event.
+        event: MaintenanceSpec,
+    },
+    /// A node's group ends it, with its hooks, and launches another, or not.
+    ScaleIn {
+        /// Name, instance id or address.
+        node: String,
+        /// Whether the group is to have one less.
+        decrement: bool,
+    },
+    /// Every node of a role is replaced, one after the other.
+    Refresh {
+        /// Whether it is the workers.
+        workers: bool,
+        /// How.
+        spec: RefreshSpec,
     },
     /// The workers' group is to have so many.
     Scale {
@@ -390,6 +425,28 @@ async fn answer(request: Request, lab: &Arc<Laboratory>, desk: &Desk) -> Result<
         Request::Replace { node } => {
             let id = lab.machine(&node)?.identity().instance.clone();
             lab.ask(format!("the end of {id}"), |w| w.terminate_instance(&id)).map(done)
+        }
+        Request::Interrupt { node, action, in_ms } => {
+            let id = lab.machine(&node)?.identity().instance.clone();
+            lab.ask(format!("the interruption of {id}"), |w| w.interrupt_spot(&id, action, in_ms)).map(done)
+        }
+        Request::Rebalance { node } => {
+            let id = lab.machine(&node)?.identity().instance.clone();
+            lab.ask(format!("the warning of {id}"), |w| w.recommend_rebalance(&id)).map(done)
+        }
+        Request::Maintain { node, event } => {
+            let id = lab.machine(&node)?.identity().instance.clone();
+            let event = lab.ask(format!("an event for {id}"), |w| w.schedule_maintenance(&id, &event))?;
+            Ok(json!({ "id": event }))
+        }
+        Request::ScaleIn { node, decrement } => {
+            let id = lab.machine(&node)?.identity().instance.clone();
+            lab.ask(format!("the end of {id}"), |w| w.terminate_in_group(&id, decrement)).map(|_| json!({}))
+        }
+        Request::Refresh { workers, spec } => {
+            let group = if workers { WORKERS } else { CONTROL_PLANE };
+            let id = lab.ask(format!("the refresh of {group}"), |w| w.start_refresh(group, spec))?;
+            Ok(json!({ "id": id }))
         }
         Request::Scale { workers } => {
             lab.ask("workers", |w| w.set_desired_capacity(WORKERS, workers)).map(done)

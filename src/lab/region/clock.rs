@@ -6,6 +6,10 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 const ISO8601: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+const SECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+const EVENT: &[BorrowedFormatItem<'_>] =
+    format_description!("[day padding:none] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 const HTTP: &[BorrowedFormatItem<'_>] =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 const AMZ: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
@@ -19,6 +23,16 @@ pub(super) fn wall_ms() -> u64 {
 /// `2026-01-31T12:00:00.000Z`.
 pub(super) fn iso8601(ms: u64) -> String {
     moment(ms).format(&ISO8601).unwrap_or_default()
+}
+
+/// `2026-01-31T12:00:00Z`.
+pub(super) fn iso8601_seconds(ms: u64) -> String {
+    moment(ms).format(&SECONDS).unwrap_or_default()
+}
+
+/// `1 Jan 2026 12:00:00 GMT`, as scheduled events have it.
+pub(super) fn event_date(ms: u64) -> String {
+    moment(ms).format(&EVENT).unwrap_or_default()
 }
 
 /// `Sat, 31 Jan 2026 12:00:00 GMT`.
@@ -48,6 +62,8 @@ mod tests {
         let ms = parse_amz_date("20260131T120001Z").unwrap();
         assert_eq!(iso8601(ms + 7), "2026-01-31T12:00:01.007Z");
         assert_eq!(http_date(ms), "Sat, 31 Jan 2026 12:00:01 GMT");
+        assert_eq!(iso8601_seconds(ms + 7), "2026-01-31T12:00:01Z");
+        assert_eq!(event_date(parse_amz_date("20260201T090043Z").unwrap()), "1 Feb 2026 09:00:43 GMT");
         assert_eq!(parse_amz_date("yesterday"), None);
     }
 }

@@ -10,9 +10,15 @@
 //! | `GET /v1/calls?after=N` | → the calls that reached the region |
 //! | `POST /v1/groups` | [`GroupSpec`] → `{}` |
 //! | `POST /v1/groups/NAME/desired` | `{"desired": N}` → `{}` |
+//! | `POST /v1/groups/NAME/refresh` | [`RefreshSpec`] → `{"id"}`: every instance is replaced |
 //! | `POST /v1/instances` | [`InstanceSpec`] → `{"id"}` |
 //! | `POST /v1/instances/ID/terminate` | → `{}`: asked to shut down, then gone |
 //! | `POST /v1/instances/ID/kill` | → `{}`: without power at once |
+//! | `POST /v1/instances/ID/interrupt` | `{"action": "terminate", "inMs": N}` → `{}`: a spot instance is told of its end, which comes then |
+//! | `POST /v1/instances/ID/rebalance` | → `{}`: a spot instance is told that it is at risk |
+//! | `POST /v1/instances/ID/maintenance` | [`MaintenanceSpec`] → `{"id"}`: an event is scheduled |
+//! | `DELETE /v1/instances/ID/maintenance/EVENT` | → `{}`: it is called off |
+//! | `POST /v1/instances/ID/terminate-in-group` | `{"decrement": B}` → `{}`: its group ends it, with its hooks |
 //! | `POST /v1/instances/ID/imds` | [`ImdsFaults`] → `{}`; `{}` clears |
 //! | `POST /v1/instances/ID/imds/expire-tokens` | → `{}` |
 //! | `POST /v1/balancers` | [`BalancerSpec`] → `{"pool"}`: a network one's target group, or the key of a classic one's instances |
@@ -20,6 +26,7 @@
 //! | `POST /v1/groups/NAME/pools` | `{"pool"}` → `{}`: the group registers its instances with it |
 //! | `POST /v1/volumes` | [`VolumeSpec`] → `{"id"}` |
 //! | `POST /v1/volumes/ID/lose` | → `{}`: gone with its data |
+//! | `POST /v1/volumes/ID/delete-on-termination` | `{"delete": B}` → `{}`: whether it goes with its instance |
 //! | `POST /v1/buckets` | `{"name"}` → `{}` |
 //! | `POST /v1/access-rules` | [`AccessRule`] → `{}` |
 //! | `POST /v1/zones/NAME/stop`, `…/start` | → `{}` |
@@ -40,7 +47,8 @@ use serde_json::{Value, json};
 
 use super::server::Shared;
 use super::world::{
-    AccessRule, BalancerSpec, FaultSpec, GroupSpec, ImdsFaults, InstanceSpec, Refusal, VolumeSpec, World,
+    AccessRule, BalancerSpec, FaultSpec, GroupSpec, ImdsFaults, InstanceSpec, MaintenanceSpec, RefreshSpec,
+    Refusal, SpotAction, VolumeSpec, World,
 };
 
 /// The longest that an event is waited for.
@@ -55,6 +63,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/calls", get(calls))
         .merge(machines())
+        .merge(endings())
         .merge(balancers())
         .merge(stores())
         .merge(weather())
@@ -107,6 +116,63 @@ fn machines() -> Router<Shared> {
             post(|State(s): At, Path(id): Path<String>| async move {
                 s.change(|w| w.expire_metadata_tokens(&id));
                 reply(Ok(json!({})))
+            }),
+        )
+}
+
+/// How instances are told of their end, and come to it.
+fn endings() -> Router<Shared> {
+    Router::new()
+        .route(
+            "/v1/groups/{name}/refresh",
+            post(|State(s): At, Path(name): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, spec: RefreshSpec| {
+                    w.start_refresh(&name, spec).map(|id| json!({ "id": id }))
+                })
+            }),
+        )
+        .route(
+            "/v1/instances/{id}/interrupt",
+            post(|State(s): At, Path(id): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, given: Interrupt| {
+                    w.interrupt_spot(&id, given.action, given.in_ms).map(done)
+                })
+            }),
+        )
+        .route(
+            "/v1/instances/{id}/rebalance",
+            post(|State(s): At, Path(id): Path<String>| async move {
+                reply(s.change(|w| w.recommend_rebalance(&id)).map(done))
+            }),
+        )
+        .route(
+            "/v1/instances/{id}/maintenance",
+            post(|State(s): At, Path(id): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, spec: MaintenanceSpec| {
+                    w.schedule_maintenance(&id, &spec).map(|id| json!({ "id": id }))
+                })
+            }),
+        )
+        .route(
+            "/v1/instances/{id}/maintenance/{event}",
+            delete(|State(s): At, Path((id, event)): Path<(String, String)>| async move {
+                reply(s.change(|w| w.cancel_maintenance(&id, &event)).map(done))
+            }),
+        )
+        .route(
+            "/v1/instances/{id}/terminate-in-group",
+            post(|State(s): At, Path(id): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, given: Terminate| {
+                    w.terminate_in_group(&id, given.decrement).map(done)
+                })
+            }),
+        )
+        .route(
+            "/v1/volumes/{id}/delete-on-termination",
+            post(|State(s): At, Path(id): Path<String>, body: Bytes| async move {
+                with_body(&s, &body, |w, given: Delete| {
+                    w.set_delete_on_termination(&id, given.delete).map(done)
+                })
             }),
         )
 }
@@ -220,6 +286,26 @@ fn weather() -> Router<Shared> {
 #[serde(deny_unknown_fields)]
 struct Desired {
     desired: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Interrupt {
+    #[serde(default)]
+    action: SpotAction,
+    in_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Terminate {
+    decrement: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    delete: bool,
 }
 
 #[derive(Deserialize)]

@@ -9,8 +9,8 @@ use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use aws_sdk_autoscaling::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_ec2::types::{InstanceType, Placement, ResourceType, Tag, TagSpecification};
 use quorate::lab::region::{
-    BalancerKind, BalancerSpec, GroupSpec, InstanceSpec, InstanceState, Region, RegionConfig, World,
-    WorldConfig,
+    BalancerKind, BalancerSpec, GroupSpec, HookResult, HookSpec, InstanceSpec, InstanceState, Region,
+    RegionConfig, Transition, World, WorldConfig,
 };
 use quorate::lab::settings::Addresses;
 use tokio::process::{Child, Command};
@@ -190,6 +190,30 @@ impl Endpoints {
         }
         let attach = self.autoscaling.attach_load_balancer_target_groups().auto_scaling_group_name(group);
         attach.target_group_arns(target_group).send().await.unwrap();
+    }
+
+    /// Gives a group a lifecycle hook on the way out.
+    pub async fn hook(&self, group: &str, name: &str, heartbeat_timeout_s: u64) {
+        if let Some(region) = &self.region {
+            let hook = HookSpec {
+                name: name.into(),
+                transition: Transition::Terminating,
+                heartbeat_timeout_ms: heartbeat_timeout_s * 1000,
+                default_result: HookResult::Continue,
+            };
+            region.change(|w| w.put_hook(group, hook)).unwrap();
+            return;
+        }
+        self.autoscaling
+            .put_lifecycle_hook()
+            .auto_scaling_group_name(group)
+            .lifecycle_hook_name(name)
+            .lifecycle_transition("autoscaling:EC2_INSTANCE_TERMINATING")
+            .heartbeat_timeout(i32::try_from(heartbeat_timeout_s).unwrap())
+            .default_result("CONTINUE")
+            .send()
+            .await
+            .unwrap();
     }
 
     /// Starts a moto of its own, which ends with this value.

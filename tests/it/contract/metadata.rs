@@ -5,7 +5,9 @@ use std::time::Duration;
 use aws_config::imds::Client;
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_ec2::config::ProvideCredentials;
-use quorate::lab::region::{GroupSpec, ImdsFaults, InstanceSpec, Region, RegionConfig};
+use quorate::lab::region::{
+    GroupSpec, ImdsFaults, InstanceSpec, MaintenanceSpec, Region, RegionConfig, SpotAction,
+};
 
 use super::endpoints::{Endpoints, SOON, ZONES, config, s3_client, tags};
 use super::http;
@@ -185,4 +187,31 @@ async fn it_dies_with_its_machine_and_a_successor_may_have_the_address() {
     };
     tokio::time::timeout(SOON, up).await.expect("the successor's service comes up");
     assert_eq!(get(&at, &token(&at).await, "meta-data/instance-id").await.1, second);
+}
+
+#[tokio::test]
+async fn an_instance_is_told_of_its_end_before_it_comes() {
+    let e = Endpoints::simulated().await;
+    let region = e.region();
+    let spec = InstanceSpec { zone: ZONES[0].into(), spot: true, ..InstanceSpec::default() };
+    let id = region.change(|w| w.run_instance(spec)).unwrap().to_string();
+    let address = address(region, &id);
+    let token = token(&address).await;
+    let get = |path: &'static str| get(&address, &token, path);
+    assert_eq!(get("meta-data/spot/instance-action").await.0, 404);
+    assert_eq!(get("meta-data/events/recommendations/rebalance").await.0, 404);
+    assert_eq!(get("meta-data/events/maintenance/scheduled").await, (200, "[]".into()));
+    region.change(|w| w.recommend_rebalance(&id)).unwrap();
+    let event = MaintenanceSpec { in_ms: 600_000, ..MaintenanceSpec::default() };
+    let event = region.change(|w| w.schedule_maintenance(&id, &event)).unwrap();
+    region.change(|w| w.interrupt_spot(&id, SpotAction::Terminate, 600_000)).unwrap();
+    let read = |(status, body): (u16, String)| -> serde_json::Value {
+        assert_eq!(status, 200);
+        serde_json::from_str(&body).unwrap()
+    };
+    let action = read(get("meta-data/spot/instance-action").await);
+    assert_eq!(action["action"], "terminate");
+    assert_eq!(get("meta-data/spot/termination-time").await.1, action["time"].as_str().unwrap());
+    assert!(read(get("meta-data/events/recommendations/rebalance").await)["noticeTime"].is_string());
+    assert_eq!(read(get("meta-data/events/maintenance/scheduled").await)[0]["EventId"], event.as_str());
 }

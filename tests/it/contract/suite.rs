@@ -62,6 +62,8 @@ checks![
     targets_are_registered_and_taken_out,
     load_balancers_come_in_pages_and_their_tags_in_batches,
     groups_tell_their_target_groups,
+    hooks_are_described_with_their_time_outs,
+    a_group_ends_an_instance_of_its_own_and_has_one_less,
 ];
 
 /// No check takes longer than this.
@@ -684,4 +686,38 @@ async fn groups_tell_their_target_groups(e: &Endpoints) {
     let targets = clients.load_balancers.targets(&lb).await.unwrap();
     let ids: Vec<String> = targets.iter().map(|target| target.id.to_string()).collect();
     assert_eq!(ids, [group.instances[0].id.to_string()], "the group has registered its instance");
+}
+
+async fn hooks_are_described_with_their_time_outs(e: &Endpoints) {
+    e.group("hooked", 1, &tags(&[])).await;
+    let describe = || e.autoscaling.describe_lifecycle_hooks().auto_scaling_group_name("hooked");
+    assert!(describe().send().await.unwrap().lifecycle_hooks().is_empty());
+    e.hook("hooked", "leave", 3_600).await;
+    e.hook("hooked", "other", 600).await;
+    let answer = describe().lifecycle_hook_names("leave").send().await.unwrap();
+    let [hook] = answer.lifecycle_hooks() else { panic!("{answer:?}") };
+    assert_eq!((hook.lifecycle_hook_name(), hook.auto_scaling_group_name()), (Some("leave"), Some("hooked")));
+    assert_eq!(hook.lifecycle_transition(), Some("autoscaling:EC2_INSTANCE_TERMINATING"));
+    assert_eq!((hook.heartbeat_timeout(), hook.global_timeout()), (Some(3_600), Some(172_800)));
+    assert_eq!(hook.default_result(), Some("CONTINUE"));
+    assert_eq!(describe().send().await.unwrap().lifecycle_hooks().len(), 2);
+}
+
+async fn a_group_ends_an_instance_of_its_own_and_has_one_less(e: &Endpoints) {
+    e.group("shrinks", 2, &tags(&[])).await;
+    let group = || async {
+        let answer = e.autoscaling.describe_auto_scaling_groups().auto_scaling_group_names("shrinks");
+        answer.send().await.unwrap().auto_scaling_groups()[0].clone()
+    };
+    let id = group().await.instances()[0].instance_id().unwrap().to_owned();
+    let end = e.autoscaling.terminate_instance_in_auto_scaling_group().instance_id(&id);
+    let answer = end.should_decrement_desired_capacity(true).send().await.unwrap();
+    let activity = answer.activity().unwrap();
+    assert!(activity.activity_id().is_some() && activity.status_code().is_some());
+    let left = group().await;
+    assert_eq!(left.desired_capacity(), Some(1));
+    let staying = |i: &&aws_sdk_autoscaling::types::Instance| {
+        i.lifecycle_state().is_some_and(|state| state.as_str() == "InService")
+    };
+    assert_eq!(left.instances().iter().filter(staying).count(), 1);
 }

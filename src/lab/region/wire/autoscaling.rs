@@ -4,7 +4,9 @@ use super::Answer;
 use super::query::{Filter, Params};
 use super::xml::Xml;
 use crate::lab::region::clock;
-use crate::lab::region::world::{Group, HookResult, Instance, Lifecycle, Refusal, View, World};
+use crate::lab::region::world::{
+    Ending, Group, HookResult, HookSpec, Instance, Lifecycle, Refusal, Transition, View, World,
+};
 
 const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01-01/";
 
@@ -12,6 +14,7 @@ const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01-01/";
 pub(super) fn resource(params: &Params) -> String {
     let mut names = params.list("AutoScalingGroupNames.member");
     names.extend(params.get("AutoScalingGroupName").map(str::to_owned));
+    names.extend(params.list("LifecycleHookNames.member"));
     names.extend(params.get("LifecycleHookName").map(str::to_owned));
     names.extend(params.get("InstanceId").map(str::to_owned));
     names.extend(params.list("InstanceIds.member"));
@@ -45,6 +48,21 @@ pub(super) fn answer(
     let content: Content = match action {
         "DescribeAutoScalingGroups" => describe_groups(&view, params)?,
         "DescribeAutoScalingInstances" => describe_instances(&view, params)?,
+        "DescribeLifecycleHooks" => describe_hooks(&view, params)?,
+        "TerminateInstanceInAutoScalingGroup" => {
+            let decrement = match params.required("ShouldDecrementDesiredCapacity")? {
+                "true" => true,
+                "false" => false,
+                other => {
+                    let message =
+                        format!("ShouldDecrementDesiredCapacity '{other}' is neither true nor false");
+                    return Err(Refusal::bad("ValidationError", message));
+                }
+            };
+            let ending = world.terminate_in_group(params.required("InstanceId")?, decrement)?;
+            let now = world.now();
+            Box::new(move |x| x.node("Activity", |x| activity_content(x, &ending, now)))
+        }
         "CompleteLifecycleAction" => {
             let result = match params.required("LifecycleActionResult")? {
                 "CONTINUE" => HookResult::Continue,
@@ -201,6 +219,69 @@ fn member_content(x: &mut Xml, instance: &Instance, lifecycle: &Lifecycle) {
     x.text("LifecycleState", lifecycle.state.name());
     x.text("HealthStatus", if lifecycle.healthy { "Healthy" } else { "Unhealthy" });
     x.text("ProtectedFromScaleIn", false);
+}
+
+fn activity_content(x: &mut Xml, ending: &Ending, now: u64) {
+    let at = clock::iso8601(now);
+    x.text("ActivityId", &ending.activity);
+    x.text("AutoScalingGroupName", &ending.group);
+    x.text("Description", format!("Terminating EC2 instance: {}", ending.instance));
+    x.text(
+        "Cause",
+        format!(
+            "At {at} instance {} was taken out of service in response to a user request.",
+            ending.instance
+        ),
+    );
+    x.text("StartTime", at);
+    x.text("StatusCode", "InProgress");
+    x.text("Progress", 0);
+    x.text("Details", "{}");
+}
+
+/// The hooks of one group. Hooks that do not exist are left out rather than refused.
+fn describe_hooks(view: &View, params: &Params) -> Result<Content, Refusal> {
+    let name = params.required("AutoScalingGroupName")?.to_owned();
+    let names = params.list("LifecycleHookNames.member");
+    let group = view.groups.get(&name).ok_or_else(|| {
+        Refusal::bad("ValidationError", format!("AutoScalingGroup name not found - {name}"))
+    })?;
+    let hooks: Vec<HookSpec> = group
+        .spec
+        .hooks
+        .iter()
+        .filter(|hook| names.is_empty() || names.contains(&hook.name))
+        .cloned()
+        .collect();
+    Ok(Box::new(move |x| {
+        x.node("LifecycleHooks", |x| {
+            for hook in &hooks {
+                x.node("member", |x| hook_content(x, hook, &name));
+            }
+        });
+    }))
+}
+
+fn hook_content(x: &mut Xml, hook: &HookSpec, group: &str) {
+    x.text("LifecycleHookName", &hook.name);
+    x.text("AutoScalingGroupName", group);
+    x.text(
+        "LifecycleTransition",
+        match hook.transition {
+            Transition::Launching => "autoscaling:EC2_INSTANCE_LAUNCHING",
+            Transition::Terminating => "autoscaling:EC2_INSTANCE_TERMINATING",
+        },
+    );
+    // Whole seconds are told. A laboratory's time-outs may be shorter.
+    x.text("HeartbeatTimeout", hook.heartbeat_timeout_ms.div_ceil(1000));
+    x.text("GlobalTimeout", hook.global_timeout_ms().div_ceil(1000));
+    x.text(
+        "DefaultResult",
+        match hook.default_result {
+            HookResult::Continue => "CONTINUE",
+            HookResult::Abandon => "ABANDON",
+        },
+    );
 }
 
 /// Instances that are in no group are left out rather than refused, as Auto Scaling does.

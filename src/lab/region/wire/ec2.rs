@@ -214,6 +214,8 @@ fn instance_content(x: &mut Xml, i: &Instance, view: &View, region: &str) {
     });
     x.text("instanceType", &i.spec.instance_type);
     x.text("launchTime", clock::iso8601(i.launched_ms));
+    // There for those alone that are not on demand.
+    x.maybe("instanceLifecycle", i.spec.spot.then_some("spot"));
     x.node("placement", |x| {
         x.text("availabilityZone", &i.zone);
         x.text("tenancy", "default");

@@ -400,6 +400,13 @@ impl World {
         }
     }
 
+    /// Whether what was open to an instance in its group's pools is still waited for.
+    pub(super) fn drains(&self, id: &InstanceId) -> bool {
+        let pools = self.pools_of_group(id);
+        let targets = pools.iter().filter_map(|p| self.view.pools.get(p)).flat_map(|p| &p.targets);
+        targets.filter(|t| t.instance == *id).any(|t| matches!(t.health, PoolHealth::Draining { .. }))
+    }
+
     fn pools_of_group(&self, id: &InstanceId) -> Vec<String> {
         let group = self.view.instances.get(id).and_then(|i| i.group.as_deref());
         let pools = group.and_then(|g| self.view.groups.get(g)).map(|g| g.spec.pools.clone());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Lifecycle;
 use super::metadata::{Credentials, ImdsFaults};
+use super::notices::Notices;
 use super::volumes::LaunchVolume;
 use super::{EventKind, Refusal, World};
 
@@ -94,6 +95,8 @@ pub struct InstanceSpec {
     pub user_data: Option<String>,
     /// User data of any bytes (gzip, say), base64 as EC2's own calls take it; instead of the text.
     pub user_data_base64: Option<String>,
+    /// Whether it is a spot instance, which EC2 may interrupt.
+    pub spot: bool,
     /// Volumes that the launch makes and attaches.
     pub volumes: Vec<LaunchVolume>,
     /// What is wrong with its metadata service from the start.
@@ -136,6 +139,7 @@ impl Default for InstanceSpec {
             iam_role: Some("node".into()),
             user_data: None,
             user_data_base64: None,
+            spot: false,
             volumes: Vec::new(),
             imds_faults: ImdsFaults::default(),
         }
@@ -187,6 +191,8 @@ pub struct Instance {
     pub imds: Option<SocketAddr>,
     /// What is wrong with its metadata service.
     pub imds_faults: ImdsFaults,
+    /// What EC2 has told it of its end.
+    pub notices: Notices,
     /// What it was launched from.
     #[serde(skip)]
     pub spec: InstanceSpec,
@@ -270,6 +276,7 @@ impl World {
             lifecycle: group.map(|_| Lifecycle::pending()),
             imds: None,
             imds_faults: spec.imds_faults.starting_at(self.now),
+            notices: Notices::default(),
             credentials,
             died_ms: None,
             due: Some(self.now + self.config.timings.launch_ms),
@@ -400,7 +407,7 @@ impl World {
             .map(|at| at + self.config.timings.health_check_ms);
         let hooks = instance.lifecycle.as_ref().and_then(Lifecycle::next_deadline);
         let imds = instance.imds_faults.refused_until_ms;
-        [state, noticed, hooks, imds].into_iter().flatten().min()
+        [state, noticed, hooks, imds, Self::notices_due(instance)].into_iter().flatten().min()
     }
 
     pub(super) fn step_instances(&mut self) -> bool {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compute::{Instance, InstanceId, InstanceSpec};
 use super::lifecycle::{HookSpec, LifecycleState};
+use super::refresh::Refresh;
 use super::{Refusal, World};
 
 /// What a group is like.
@@ -48,6 +49,8 @@ pub struct Group {
     pub arn: String,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
+    /// Its instance refresh: the one that goes on, or the last.
+    pub refresh: Option<Refresh>,
     #[serde(skip)]
     rebalancing: bool,
     #[serde(skip)]
@@ -82,6 +85,7 @@ impl World {
             ),
             desired: spec.desired,
             created_ms: self.now,
+            refresh: None,
             rebalancing: false,
             retry_at: None,
             spec,
@@ -118,10 +122,10 @@ impl World {
     }
 
     pub(super) fn step_groups(&mut self) -> bool {
-        let mut changed = self.expire_holds();
+        let mut changed = self.expire_holds() | self.end_draining();
         let names: Vec<String> = self.view.groups.keys().cloned().collect();
         for name in names {
-            changed |= self.replace_the_dead(&name) || self.scale(&name);
+            changed |= self.replace_the_dead(&name) || self.step_refresh(&name) || self.scale(&name);
         }
         changed
     }
@@ -150,7 +154,10 @@ impl World {
             self.set_group(name, |g| g.retry_at = None);
         }
         let Some(group) = self.view.groups.get(name) else { return false };
-        let (desired, rebalancing, retry_at) = (group.desired, group.rebalancing, group.retry_at);
+        let surge = group.refresh.as_ref().and_then(Refresh::surge_zone).map(str::to_owned);
+        let refreshes = group.refresh.as_ref().is_some_and(Refresh::goes_on);
+        let desired = group.desired + usize::from(surge.is_some());
+        let (rebalancing, retry_at) = (group.rebalancing, group.retry_at);
         let counted: Vec<(InstanceId, String, u64, LifecycleState)> = Self::members(&self.view, name)
             .filter(|(_, l)| !l.state.is_leaving())
             .map(|(i, l)| (i.id.clone(), i.zone.clone(), i.launched_ms, l.state))
@@ -158,6 +165,8 @@ impl World {
         let in_zone = |zone: &str| counted.iter().filter(|(_, z, ..)| z == zone).count();
         let all_in_service = counted.iter().all(|(.., state)| *state == LifecycleState::InService);
         let open: Vec<&String> = group.spec.zones.iter().filter(|z| !self.zone_stopped(z)).collect();
+        // What a refresh launches comes up beside what it replaces.
+        let wanted = surge.filter(|zone| open.contains(&zone));
         let smallest = open.iter().min_by_key(|z| in_zone(z)).map(|z| (*z).clone());
         let largest = open.iter().map(|z| in_zone(z)).max().unwrap_or(0);
         let least = smallest.as_deref().map_or(0, in_zone);
@@ -175,7 +184,7 @@ impl World {
         }
         // New instances come up in the wanting zone before surplus ones elsewhere are ended
         // (Auto Scaling user guide, "Rebalancing activities").
-        let uneven = counted.len() == desired && all_in_service && largest >= least + 2;
+        let uneven = counted.len() == desired && all_in_service && !refreshes && largest >= least + 2;
         if counted.len() == desired && !uneven {
             return false;
         }
@@ -183,7 +192,7 @@ impl World {
             return false;
         }
         let retry = self.now + self.config.timings.launch_retry_ms;
-        let Some(zone) = smallest else {
+        let Some(zone) = wanted.or(smallest) else {
             self.set_group(name, |g| g.retry_at = Some(retry));
             return true;
         };

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compute::{InstanceId, InstanceState};
+use super::compute::{Instance, InstanceId, InstanceState};
 use super::{Refusal, World};
 
-/// A hook is held open for at most this many heartbeats (Auto Scaling's "global timeout").
+/// A hook is held open for at most this many heartbeat time-outs, and two days (Auto Scaling's "global timeout").
 const MAX_HEARTBEATS: u64 = 100;
+const MAX_HOLD_MS: u64 = 48 * 3_600_000;
 
 /// Which way a hook is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,13 @@ pub struct HookSpec {
     pub default_result: HookResult,
 }
 
+impl HookSpec {
+    /// How long it can hold an instance at most, whatever the heartbeats, in milliseconds.
+    pub fn global_timeout_ms(&self) -> u64 {
+        (self.heartbeat_timeout_ms * MAX_HEARTBEATS).min(MAX_HOLD_MS)
+    }
+}
+
 /// Auto Scaling's lifecycle states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum LifecycleState {
@@ -52,7 +60,7 @@ pub enum LifecycleState {
     PendingWait,
     /// In service.
     InService,
-    /// Being terminated.
+    /// Being terminated: first it is taken out of the load balancers, and what is open there is waited for.
     Terminating,
     /// Held by a terminating hook.
     #[serde(rename = "Terminating:Wait")]
@@ -108,18 +116,38 @@ pub struct Lifecycle {
     pub healthy: bool,
     /// The hooks that hold it.
     pub holds: Vec<Hold>,
+    /// Since when it is in service, in milliseconds since 1970.
+    pub in_service_ms: Option<u64>,
+}
+
+/// An instance's end by its group, as Auto Scaling answers who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Names the activity.
+    pub activity: String,
+    /// The group.
+    pub group: String,
+    /// The instance.
+    pub instance: InstanceId,
 }
 
 impl Lifecycle {
     pub(super) fn pending() -> Self {
-        Self { state: LifecycleState::Pending, healthy: true, holds: Vec::new() }
+        Self { state: LifecycleState::Pending, healthy: true, holds: Vec::new(), in_service_ms: None }
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.holds.iter().map(|h| h.deadline_ms).min()
     }
 
-    /// What the metadata service says the instance is heading for.
+    fn enter_service(&mut self, now: u64) {
+        self.state = LifecycleState::InService;
+        self.in_service_ms = Some(now);
+    }
+
+    /// What the metadata service says the instance is heading for: the steady state that comes next, so `InService`
+    /// while a launching hook holds it, and `Terminated` from the moment that its group parts with it
+    /// (Auto Scaling user guide, "Retrieve the target lifecycle state through instance metadata").
     pub fn target(&self) -> &'static str {
         if self.state.is_leaving() { "Terminated" } else { "InService" }
     }
@@ -139,6 +167,47 @@ impl World {
         self.end_hold(&id, index, result);
         self.settle();
         Ok(())
+    }
+
+    /// Gives a group a lifecycle hook, in place of one of that name.
+    pub fn put_hook(&mut self, group: &str, hook: HookSpec) -> Result<(), Refusal> {
+        self.group(group)?;
+        if let Some(group) = self.view_mut().groups.get_mut(group) {
+            group.spec.hooks.retain(|h| h.name != hook.name);
+            group.spec.hooks.push(hook);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Has a group terminate one of its instances, with its hooks: to be replaced, or as one less that is desired.
+    pub fn terminate_in_group(&mut self, id: &str, decrement: bool) -> Result<Ending, Refusal> {
+        let unmanaged = || {
+            let message = format!("Instance Id not found - No managed instance found for instance ID: {id}");
+            Refusal::bad("ValidationError", message)
+        };
+        let instance = self.view.instances.get(id).filter(|i| i.lifecycle.is_some()).ok_or_else(unmanaged)?;
+        let (instance, name) = (instance.id.clone(), instance.group.clone().ok_or_else(unmanaged)?);
+        let leaving = self.view.instances[&instance].lifecycle.as_ref().is_some_and(|l| l.state.is_leaving());
+        if decrement && !leaving {
+            let group = self.group(&name)?;
+            if group.desired <= group.spec.min {
+                let message = format!(
+                    "Currently, desiredSize equals minSize ({}). Terminating instance without replacement will \
+                     violate group's min size constraint. Either set shouldDecrementDesiredCapacity flag to false or \
+                     lower group's min size.",
+                    group.spec.min
+                );
+                return Err(Refusal::bad("ValidationError", message));
+            }
+            if let Some(group) = self.view_mut().groups.get_mut(&name) {
+                group.desired -= 1;
+            }
+        }
+        self.begin_termination(&instance);
+        let activity = [8, 4, 4, 4, 12].map(|n| self.hex(n)).join("-");
+        self.settle();
+        Ok(Ending { activity, group: name, instance })
     }
 
     /// Begins a hold's heartbeat time-out anew.
@@ -194,6 +263,7 @@ impl World {
     }
 
     fn end_hold(&mut self, id: &InstanceId, index: usize, result: HookResult) {
+        let now = self.now;
         let Some(lifecycle) = self.lifecycle_mut(id) else { return };
         if index >= lifecycle.holds.len() {
             return;
@@ -206,7 +276,7 @@ impl World {
             }
             (LifecycleState::PendingWait, HookResult::Continue) => {
                 if lifecycle.holds.is_empty() {
-                    lifecycle.state = LifecycleState::InService;
+                    lifecycle.enter_service(now);
                     self.register_with_group(id);
                 }
             }
@@ -224,37 +294,54 @@ impl World {
 
     pub(super) fn enter_service_or_wait(&mut self, id: &InstanceId) {
         let holds = self.holds_for(id, Transition::Launching);
+        let now = self.now;
         if let Some(lifecycle) = self.lifecycle_mut(id)
             && lifecycle.state == LifecycleState::Pending
         {
-            let enters = holds.is_empty();
-            lifecycle.state = if enters { LifecycleState::InService } else { LifecycleState::PendingWait };
-            lifecycle.holds = holds;
-            if enters {
+            if holds.is_empty() {
+                lifecycle.enter_service(now);
                 self.register_with_group(id);
+            } else {
+                lifecycle.state = LifecycleState::PendingWait;
+                lifecycle.holds = holds;
             }
         }
     }
 
-    /// Lets a group part with an instance: it is taken out of the load balancers, then come the hooks,
-    /// unless EC2 is already ending it.
+    /// Lets a group part with an instance: first it is taken out of the load balancers, and only when what was open
+    /// there has drained come the hooks, and the end (Auto Scaling user guide, "How lifecycle hooks work in Auto Scaling
+    /// groups"). One that EC2 is already ending is not held up.
     pub(super) fn begin_termination(&mut self, id: &InstanceId) {
-        let running = self.view.instances.get(id).is_some_and(|i| i.state == InstanceState::Running);
-        let holds = if running { self.holds_for(id, Transition::Terminating) } else { Vec::new() };
         let Some(lifecycle) = self.lifecycle_mut(id) else { return };
         if lifecycle.state.is_leaving() {
             return;
         }
-        if holds.is_empty() {
-            lifecycle.state = LifecycleState::Terminating;
-            lifecycle.holds.clear();
-            self.deregister_from_group(id);
-            self.shut_down(id);
-        } else {
-            lifecycle.state = LifecycleState::TerminatingWait;
-            lifecycle.holds = holds;
-            self.deregister_from_group(id);
+        lifecycle.state = LifecycleState::Terminating;
+        lifecycle.holds.clear();
+        self.deregister_from_group(id);
+        self.end_draining();
+    }
+
+    /// Has the hooks hold the instances that have drained, or ends them.
+    pub(super) fn end_draining(&mut self) -> bool {
+        let leaves = |i: &&Instance| {
+            let terminating = i.lifecycle.as_ref().is_some_and(|l| l.state == LifecycleState::Terminating);
+            terminating && i.exists() && !self.drains(&i.id)
+        };
+        let drained: Vec<(InstanceId, InstanceState)> =
+            self.view.instances.values().filter(leaves).map(|i| (i.id.clone(), i.state)).collect();
+        for (id, state) in &drained {
+            let running = *state == InstanceState::Running;
+            let holds = if running { self.holds_for(id, Transition::Terminating) } else { Vec::new() };
+            let Some(lifecycle) = self.lifecycle_mut(id) else { continue };
+            if holds.is_empty() {
+                self.shut_down(id);
+            } else {
+                lifecycle.state = LifecycleState::TerminatingWait;
+                lifecycle.holds = holds;
+            }
         }
+        !drained.is_empty()
     }
 
     /// Takes the default result of every hold whose time is over.
@@ -283,8 +370,9 @@ impl World {
             .map(|hook| {
                 let part = |w: &mut Self, n| w.hex(n);
                 let token = [8, 4, 4, 4, 12].map(|n| part(self, n)).join("-");
-                let timeout = hook.heartbeat_timeout_ms;
-                Hold { hook, token, deadline_ms: now + timeout, limit_ms: now + timeout * MAX_HEARTBEATS }
+                let (deadline_ms, limit_ms) =
+                    (now + hook.heartbeat_timeout_ms, now + hook.global_timeout_ms());
+                Hold { hook, token, deadline_ms, limit_ms }
             })
             .collect()
     }

@@ -124,10 +124,10 @@ impl World {
         let region = &self.config.region;
         let role = i.spec.iam_role.as_deref();
         match path {
-            "" => Ok("autoscaling/\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\ntags/".into()),
+            "" => Ok("autoscaling/\nevents/\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\ntags/".into()),
             "ami-id" => Ok(i.spec.image_id.clone()),
             "instance-id" => Ok(i.id.to_string()),
-            "instance-life-cycle" => Ok("on-demand".into()),
+            "instance-life-cycle" => Ok(if i.spec.spot { "spot" } else { "on-demand" }.into()),
             "instance-type" => Ok(i.spec.instance_type.clone()),
             "local-ipv4" => Ok(i.private_ip.to_string()),
             "mac" => Ok(i.mac.clone()),
@@ -138,12 +138,16 @@ impl World {
             "autoscaling/target-lifecycle-state" => {
                 i.lifecycle.as_ref().map(|l| l.target().to_owned()).ok_or_else(not_set)
             }
-            "events/maintenance/scheduled" | "events/maintenance/history" => Ok("[]".into()),
+            "events/" => Ok("maintenance/\nrecommendations/".into()),
+            "events/maintenance/" => Ok("history\nscheduled".into()),
             "tags/instance" | "tags/instance/" if i.spec.metadata_tags => {
                 Ok(i.tags.keys().cloned().collect::<Vec<_>>().join("\n"))
             }
             "iam/security-credentials" | "iam/security-credentials/" => {
                 role.map(str::to_owned).ok_or_else(not_set)
+            }
+            _ if path.starts_with("spot/") || path.starts_with("events/") => {
+                i.notices.answer(path).ok_or_else(not_set)
             }
             _ => {
                 if let Some(key) = path.strip_prefix("tags/instance/").filter(|_| i.spec.metadata_tags) {

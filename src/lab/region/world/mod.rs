@@ -15,7 +15,9 @@ mod faults;
 mod groups;
 mod lifecycle;
 mod metadata;
+mod notices;
 mod objects;
+mod refresh;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -34,10 +36,14 @@ pub(crate) use balancers::{Passage, Probe, Route};
 pub use compute::{Instance, InstanceId, InstanceSpec, InstanceState, TypeSpec};
 pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
-pub use lifecycle::{Hold, HookResult, HookSpec, Lifecycle, LifecycleState, Transition};
+pub use lifecycle::{Ending, Hold, HookResult, HookSpec, Lifecycle, LifecycleState, Transition};
 pub use metadata::{Credentials, ImdsFaults, ImdsGate};
+pub use notices::{
+    Interruption, Maintenance, MaintenanceCode, MaintenanceSpec, MaintenanceState, Notices, SpotAction,
+};
 pub(crate) use objects::crc32;
 pub use objects::{Condition, Encryption, Listing, Object, Put};
+pub use refresh::{Refresh, RefreshSpec, RefreshStatus};
 pub use volumes::{Attachment, AttachmentState, LaunchVolume, Volume, VolumeId, VolumeSpec, VolumeState};
 
 /// How long stale views are kept, in milliseconds.
@@ -283,6 +289,19 @@ pub struct World {
     streaks: BTreeMap<(String, InstanceId, u16), (u64, i64)>,
     /// By pool: whose turn it is.
     turns: BTreeMap<String, usize>,
+    guests: Guests,
+}
+
+/// What the machines themselves know and EC2 notices: whether an instance has a volume mounted.
+pub type Mounted = Arc<dyn Fn(&InstanceId, &VolumeId) -> bool + Send + Sync>;
+
+#[derive(Clone, Default)]
+struct Guests(Option<Mounted>);
+
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Guests").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A point in the world's history.
@@ -327,6 +346,7 @@ impl World {
             writes: 0,
             streaks: BTreeMap::new(),
             turns: BTreeMap::new(),
+            guests: Guests::default(),
             config,
         }
     }
@@ -334,6 +354,11 @@ impl World {
     /// What the region is like.
     pub fn config(&self) -> &WorldConfig {
         &self.config
+    }
+
+    /// Says how the machines are asked whether a volume is mounted. Without it, none is.
+    pub fn set_mounted(&mut self, mounted: Mounted) {
+        self.guests = Guests(Some(mounted));
     }
 
     /// The region's clock, in milliseconds since 1970.
@@ -371,8 +396,11 @@ impl World {
     /// Does what is due now. Called after every change, too, since a change may make things due.
     pub(crate) fn settle(&mut self) {
         loop {
-            let changed =
-                self.step_instances() | self.step_volumes() | self.step_groups() | self.step_pools();
+            let changed = self.step_notices()
+                | self.step_instances()
+                | self.step_volumes()
+                | self.step_groups()
+                | self.step_pools();
             if !changed {
                 break;
             }
@@ -394,7 +422,7 @@ impl World {
     pub fn next_due(&self) -> Option<u64> {
         let instances = self.view.instances.values().filter_map(|i| self.instance_due(i));
         let volumes = self.view.volumes.values().filter_map(|v| self.volume_due(v));
-        let groups = self.view.groups.values().filter_map(|g| g.retry_at);
+        let groups = self.view.groups.values().flat_map(|g| [g.retry_at, self.refresh_due(g)]).flatten();
         instances.chain(volumes).chain(groups).chain(self.pools_due()).min()
     }
 

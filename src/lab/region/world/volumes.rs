@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::compute::{InstanceId, InstanceState, no_instance};
 use super::{EventKind, Refusal, World};
 
+/// How often it is looked again whether a volume that is to be detached is still mounted, in milliseconds.
+const BUSY_AGAIN_MS: u64 = 50;
+
 /// A volume's id, such as `vol-0123456789abcdef0`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -121,6 +124,8 @@ pub enum AttachmentState {
     Attached,
     /// The device is going away.
     Detaching,
+    /// The device would go away, and the machine has it mounted.
+    Busy,
 }
 
 impl AttachmentState {
@@ -130,6 +135,7 @@ impl AttachmentState {
             Self::Attaching => "attaching",
             Self::Attached => "attached",
             Self::Detaching => "detaching",
+            Self::Busy => "busy",
         }
     }
 }
@@ -293,7 +299,22 @@ impl World {
         })
     }
 
-    /// Detaches a volume, in good order only.
+    /// Says whether a volume that is attached is deleted with its instance (`ModifyInstanceAttribute`).
+    pub fn set_delete_on_termination(&mut self, volume: &str, delete: bool) -> Result<(), Refusal> {
+        let v = self.view.volumes.get(volume).ok_or_else(|| no_volume(volume))?;
+        if v.attachment.is_none() {
+            let message = format!("The volume '{volume}' is not attached to an instance");
+            return Err(Refusal::bad("InvalidAttachment.NotFound", message));
+        }
+        if let Some(attachment) = self.view_mut().volumes.get_mut(volume).and_then(|v| v.attachment.as_mut())
+        {
+            attachment.delete_on_termination = delete;
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Detaches a volume, in good order only: while the machine has it mounted, it is `busy`.
     pub fn detach_volume(
         &mut self,
         volume: &str,
@@ -438,6 +459,13 @@ impl World {
     }
 
     fn step_volume(&mut self, id: &VolumeId) {
+        let guests = self.guests.clone();
+        let powered: Vec<InstanceId> =
+            self.view.instances.values().filter(|i| i.powered).map(|i| i.id.clone()).collect();
+        let mounted = |instance: &InstanceId| {
+            powered.contains(instance) && guests.0.as_ref().is_some_and(|mounted| mounted(instance, id))
+        };
+        let again = self.now + BUSY_AGAIN_MS;
         let Some(v) = self.view_mut().volumes.get_mut(id) else { return };
         v.due = None;
         let event = match (v.state, &mut v.attachment) {
@@ -450,7 +478,12 @@ impl World {
                 let (instance, device) = (a.instance.clone(), a.device.clone());
                 Some(EventKind::VolumeAttached { volume: id.clone(), instance, device })
             }
-            (_, Some(a)) if a.state == AttachmentState::Detaching => {
+            (_, Some(a)) if matches!(a.state, AttachmentState::Detaching | AttachmentState::Busy) => {
+                if mounted(&a.instance) {
+                    a.state = AttachmentState::Busy;
+                    v.due = Some(again);
+                    return;
+                }
                 let instance = a.instance.clone();
                 v.attachment = None;
                 v.state = VolumeState::Available;
