@@ -213,6 +213,9 @@ impl Settings {
             "etcd": { "size": self.size, "binary": self.etcd, "quota": "256MiB" },
             "kubernetes": self.kubernetes.fragment(),
         });
+        if self.hooks {
+            fragment["launch"] = json!({ "hook": LAUNCH_HOOK });
+        }
         for (key, value) in &self.configuration {
             let pointer = key.split('.').fold(&mut fragment, |at, part| &mut at[part]);
             *pointer = value.clone();

@@ -73,8 +73,11 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
         || seen.asked == Fact::Known(true)
         || begun.is_some();
     let hook = if leaves { Some(&reach.settings.leaving.hook) } else { reach.settings.launch.hook.as_ref() };
-    if let Some(hook) = hook.filter(|_| leaves || !memory.arrived) {
-        (seen.membership, seen.hook) = group(reach, memory, hook.as_str()).await;
+    match (hook, &memory.membership) {
+        // It stays in service until it leaves.
+        (_, Some((_, found))) if memory.arrived && !leaves => seen.membership = found.clone(),
+        (Some(hook), _) => (seen.membership, seen.hook) = group(reach, memory, hook.as_str()).await,
+        (None, _) => {}
     }
     if leaves {
         on_the_way_out(reach, memory, &mut seen).await;

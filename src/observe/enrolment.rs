@@ -75,6 +75,8 @@ async fn nodes(memory: &mut Remembered, api: &ApiClient, asked: bool) -> Fact<BT
     if let Some((at, nodes)) = &memory.nodes
         && at.elapsed() < NODES_FOR
         && !asked
+        // They are about to be deleted.
+        && !nodes.values().any(|node| node.left)
     {
         return Fact::Known(nodes.clone());
     }

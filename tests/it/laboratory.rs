@@ -15,7 +15,12 @@ static AT_ONCE: Semaphore = Semaphore::const_new(2);
 async fn run(drill: Drill, seed: u64, weather: bool) -> Report {
     // A whole control plane is enough at a time.
     let share = match drill {
-        Drill::ControlPlane | Drill::ControlPlaneWeather | Drill::Workers => 2,
+        Drill::ControlPlane
+        | Drill::ControlPlaneWeather
+        | Drill::Workers
+        | Drill::ReplaceAllRolling
+        | Drill::ScaleWorkers
+        | Drill::SpotStorm => 2,
         _ => 1,
     };
     let _turn = AT_ONCE.acquire_many(share).await.unwrap();
@@ -108,4 +113,31 @@ async fn workers_join_by_themselves_and_leave_no_node_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_replaced_in_bad_weather() {
     run(Drill::Weather, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_refresh_replaces_the_whole_control_plane() {
+    // With Kubernetes where its programs are, etcd alone elsewhere.
+    let report = run(Drill::ReplaceAllRolling, 1, false).await;
+    assert!(report.more["refreshMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_leave_are_drained_within_the_budget_of_their_pods() {
+    if let Err(why) = Programs::find() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let report = run(Drill::ScaleWorkers, 1, false).await;
+    assert!(report.more["scaledInMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spot_instances_have_left_before_they_are_taken() {
+    if let Err(why) = Programs::find() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let report = run(Drill::SpotStorm, 1, false).await;
+    assert!(report.more["leftMs"].as_u64() > Some(0));
 }

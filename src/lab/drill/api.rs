@@ -93,7 +93,7 @@ async fn shake(stage: &mut Stage, told: &mut Told) -> Result<(), Unmet> {
     let result = misfortunes(stage, &admin, told).await;
     let ended = writer.end().await;
     result?;
-    let (count, gap) = ended?;
+    let Came { count, gap, .. } = ended?;
     (told.writes, told.longest_gap) = (count, Some(gap));
     if gap > LONGEST_GAP {
         return Err(Unmet::Broken(format!("the API failed for {} ms", gap.as_millis())));
@@ -342,6 +342,37 @@ struct Written {
     first: Option<Instant>,
     last: Option<Instant>,
     longest_gap: Duration,
+    /// Tries that failed since the last one that did not.
+    failed: u32,
+    most_failed: u32,
+}
+
+impl Written {
+    fn note(&mut self, number: u64, done: bool) {
+        if done {
+            let now = Instant::now();
+            self.failed = 0;
+            self.count += 1;
+            self.number = number;
+            self.first = self.first.or(Some(now));
+            let gap = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+            self.longest_gap = self.longest_gap.max(gap);
+            self.last = Some(now);
+        } else if self.first.is_some() {
+            self.failed += 1;
+            self.most_failed = self.most_failed.max(self.failed);
+        }
+    }
+}
+
+/// What came of writing through the load balancer.
+pub(super) struct Came {
+    /// How many writes were acknowledged.
+    pub count: u64,
+    /// The longest time without one.
+    pub gap: Duration,
+    /// The most tries in a row that failed.
+    pub most_failed: u32,
 }
 
 /// Writes through the load balancer, again and again.
@@ -360,16 +391,8 @@ impl Writer {
         let noted = Arc::clone(&written);
         let task = tokio::spawn(async move {
             for number in 0_u64.. {
-                if timeout(WRITE, write(&config, number)).await.is_ok_and(|done| done.is_ok()) {
-                    let now = Instant::now();
-                    let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                    noted.count += 1;
-                    noted.number = number;
-                    noted.first = noted.first.or(Some(now));
-                    let gap = noted.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-                    noted.longest_gap = noted.longest_gap.max(gap);
-                    noted.last = Some(now);
-                }
+                let done = timeout(WRITE, write(&config, number)).await.is_ok_and(|done| done.is_ok());
+                noted.lock().unwrap_or_else(PoisonError::into_inner).note(number, done);
                 sleep(AGAIN).await;
             }
         });
@@ -390,21 +413,20 @@ impl Writer {
         }
     }
 
-    /// Ends it and reads what was acknowledged last: it, or a later write that was not acknowledged, must be there. How
-    /// many writes were acknowledged, and the longest time without one.
-    pub async fn end(self) -> Result<(u64, Duration), Unmet> {
+    /// Ends it and reads what was acknowledged last: it, or a later write that was not acknowledged, must be there.
+    pub async fn end(self) -> Result<Came, Unmet> {
         const PATIENCE: Duration = Duration::from_secs(20);
         self.task.abort();
-        let (count, number, gap) = {
+        let (count, number, gap, most_failed) = {
             let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             let open = written.last.map_or(Duration::ZERO, |last| last.elapsed());
-            (written.count, written.number, written.longest_gap.max(open))
+            (written.count, written.number, written.longest_gap.max(open), written.most_failed)
         };
         let began = Instant::now();
         loop {
             match read(&self.config).await {
                 Ok(found) if count == 0 || found.is_some_and(|found| found >= number) => {
-                    return Ok((count, gap));
+                    return Ok(Came { count, gap, most_failed });
                 }
                 Ok(found) => {
                     let broken = format!("write {number} was acknowledged, and {found:?} is there");

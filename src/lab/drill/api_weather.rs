@@ -16,7 +16,7 @@ use axum::body::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::api::{READY, Writer, admin, admin_by};
+use super::api::{Came, READY, Writer, admin, admin_by};
 use super::{Options, Report, Stage, Unmet};
 use crate::host::manifests::Manifests;
 use crate::host::{Root, clock};
@@ -94,7 +94,7 @@ struct Told {
 impl Told {
     /// Ends a writer: nothing that was acknowledged is lost, and the API answered all the time.
     async fn ended(&mut self, writer: Writer) -> Result<(), Unmet> {
-        let (count, gap) = writer.end().await?;
+        let Came { count, gap, .. } = writer.end().await?;
         self.writes += count;
         self.longest_gap = self.longest_gap.max(Some(gap));
         if count == 0 || gap > LONGEST_GAP {

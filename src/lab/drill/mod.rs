@@ -18,6 +18,8 @@ mod enrolment;
 mod form;
 mod replace;
 mod report;
+mod rolling;
+mod scaling;
 mod stage;
 mod steps;
 mod workers;
@@ -46,7 +48,7 @@ pub enum Drill {
     ZoneLoss,
     /// Agents are killed at random moments; etcd goes on.
     CrashAgents,
-    /// The agent is aborted after each single step of founding and of joining, on one node and on
+    /// The agent is aborted after each single step of founding, joining and leaving, on one node and on
     /// all at once.
     CrashSteps,
     /// A machine is replaced while every fifth call to every service goes wrong.
@@ -60,11 +62,17 @@ pub enum Drill {
     ControlPlaneWeather,
     /// Workers boot before there is a cluster, join by themselves, and scale to twenty and back.
     Workers,
+    /// An instance refresh replaces the whole control plane.
+    ReplaceAllRolling,
+    /// The workers' group grows to thirty and shrinks again, and a disruption budget holds it.
+    ScaleWorkers,
+    /// EC2 takes half of the workers back at once.
+    SpotStorm,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -77,6 +85,9 @@ impl Drill {
         Self::ControlPlane,
         Self::ControlPlaneWeather,
         Self::Workers,
+        Self::ReplaceAllRolling,
+        Self::ScaleWorkers,
+        Self::SpotStorm,
     ];
 
     /// The name, as on the command line.
@@ -94,6 +105,9 @@ impl Drill {
             Self::ControlPlane => "control-plane",
             Self::ControlPlaneWeather => "control-plane-weather",
             Self::Workers => "workers",
+            Self::ReplaceAllRolling => "replace-all-rolling",
+            Self::ScaleWorkers => "scale-workers",
+            Self::SpotStorm => "spot-storm",
         }
     }
 
@@ -106,7 +120,7 @@ impl Drill {
             Self::ReplaceBlank => "a machine and its volume are lost; the successor is a new member",
             Self::ZoneLoss => "a zone loses its power and gets it back",
             Self::CrashAgents => "agents are killed at random moments; etcd goes on",
-            Self::CrashSteps => "the agent is aborted after every step of founding and joining",
+            Self::CrashSteps => "the agent is aborted after every step of founding, joining and leaving",
             Self::Weather => "a machine is replaced while every fifth call goes wrong",
             Self::LostCharter => "the charter is deleted while the cluster runs, and while it is down",
             Self::ControlPlane => "three API servers behind a load balancer lose a leader, and a zone",
@@ -114,6 +128,11 @@ impl Drill {
                 "a bad manifest, a load balancer that goes, damaged authorities, calls that go wrong"
             }
             Self::Workers => "workers boot before their cluster, join by themselves, scale to 20 and back",
+            Self::ReplaceAllRolling => {
+                "an instance refresh replaces every control-plane machine under writes"
+            }
+            Self::ScaleWorkers => "workers scale to 30 and back, drained within a disruption budget",
+            Self::SpotStorm => "EC2 takes half of the workers back at once; each has left before",
         }
     }
 
@@ -131,7 +150,10 @@ impl Drill {
             | Self::CrashSteps
             | Self::ControlPlane
             | Self::ControlPlaneWeather
-            | Self::Workers => false,
+            | Self::Workers
+            | Self::ReplaceAllRolling
+            | Self::ScaleWorkers
+            | Self::SpotStorm => false,
         }
     }
 }
@@ -159,6 +181,9 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::ControlPlane => api::control_plane(options, &mut report).await,
         Drill::ControlPlaneWeather => api_weather::weather(options, &mut report).await,
         Drill::Workers => workers::workers(options, &mut report).await,
+        Drill::ReplaceAllRolling => rolling::replace_all(options, &mut report).await,
+        Drill::ScaleWorkers => scaling::scale(options, &mut report).await,
+        Drill::SpotStorm => scaling::spot_storm(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::ReplaceBlank
         | Drill::ZoneLoss
@@ -214,6 +239,9 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         | Drill::CrashSteps
         | Drill::ControlPlane
         | Drill::ControlPlaneWeather
-        | Drill::Workers => Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name()))),
+        | Drill::Workers
+        | Drill::ReplaceAllRolling
+        | Drill::ScaleWorkers
+        | Drill::SpotStorm => Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name()))),
     }
 }

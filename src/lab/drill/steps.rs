@@ -1,4 +1,4 @@
-//! The agent, aborted after every single step.
+//! The agent, aborted after every single step of founding, of joining and of leaving.
 //!
 //! Which steps there are is not written down here: an undisturbed run shows them. Then the agent is
 //! aborted after each step that it does, in every one of its lives, on one node and on all at
@@ -19,6 +19,7 @@ use super::{Options, Report, Stage, Unmet};
 use crate::lab::LabError;
 use crate::lab::machine::{FailPoint, Lives, Machine};
 use crate::lab::settings::Start;
+use crate::lab::status::Status;
 
 type Steps = BTreeSet<String>;
 
@@ -92,19 +93,28 @@ struct Shown {
 
 pub(super) async fn crash_steps(options: &Options, report: &mut Report) -> Result<(), Unmet> {
     founding(options, report).await?;
-    let mut stage = build(options).await?;
+    let mut stage = build(options, false).await?;
     let result = async {
         stage.start_all().await?;
         stage.formed(FORM).await?;
         joining(&mut stage, report).await
     }
     .await;
+    stage.close(result, report).await?;
+    let mut stage = build(options, true).await?;
+    let result = async {
+        stage.start_all().await?;
+        stage.formed(FORM).await?;
+        leaving(&mut stage, report).await
+    }
+    .await;
     stage.close(result, report).await
 }
 
-async fn build(options: &Options) -> Result<Stage, Unmet> {
+async fn build(options: &Options, hooks: bool) -> Result<Stage, Unmet> {
     Stage::build("crash-steps", options, |settings| {
         settings.restart_ms = 20;
+        settings.hooks = hooks;
         settings.configuration.insert("tick".into(), json!("1s"));
     })
     .await
@@ -125,7 +135,7 @@ async fn founding(options: &Options, report: &mut Report) -> Result<(), Unmet> {
 
 /// Founds a cluster; the first machine that starts is the one.
 async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Shown, Unmet> {
-    let mut stage = build(options).await?;
+    let mut stage = build(options, false).await?;
     let mut shown = Shown::default();
     let result = async {
         let mut machines = stage.lab.control_plane();
@@ -245,6 +255,79 @@ async fn join(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
         machine.fail_at(None);
     }
     successor.fail_at(None);
+    Ok(shown)
+}
+
+async fn leaving(stage: &mut Stage, report: &mut Report) -> Result<(), Unmet> {
+    let wanted = leave(stage, &Arm::Nobody).await?.executed;
+    for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
+        let mut cut = leave(stage, &arm).await?.cut;
+        let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
+        for step in missing {
+            cut.extend(leave(stage, &Arm::Step(step)).await?.cut);
+        }
+        note(report, "leaving", scope, &wanted, &cut)?;
+    }
+    Ok(())
+}
+
+/// The group ends the machine that leads etcd, whose departure has the most steps; that one is the one. Its successor
+/// is the same member.
+async fn leave(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
+    let health = stage.healthy().await?;
+    let mut machines = stage.lab.control_plane();
+    let leads = |machine: &Machine| {
+        let status = Status::of(&machine.root()).ok().flatten();
+        let member = status.and_then(|status| u64::from_str_radix(status.member?.as_str()?, 16).ok());
+        member == Some(health.leader)
+    };
+    let leader = machines.iter().position(leads).ok_or_else(|| Unmet::Broken("nobody leads".into()))?;
+    let leaver = machines.remove(leader);
+    let before = machines.iter().map(|m| Ok(cut_off(m)?.len())).collect::<Result<Vec<_>, Unmet>>()?;
+    let own_before = executed(&leaver)?.len();
+    for machine in &machines {
+        machine.fail_at(arm.point(false));
+        if !matches!(arm, Arm::Nobody) {
+            machine.kill_agent();
+        }
+    }
+    leaver.fail_at(arm.point(true));
+    if !matches!(arm, Arm::Nobody) {
+        leaver.kill_agent();
+    }
+    stage.writes_go_on().await?;
+    stage.fault();
+    let id = &leaver.identity().instance;
+    stage.lab.happen(format!("the end of {id}"), |world| world.terminate_in_group(id, false)).await?;
+    let mut armed = vec![leaver.clone()];
+    if matches!(arm, Arm::All) {
+        armed.extend(machines.iter().cloned());
+    }
+    let ended = async {
+        stage
+            .lab
+            .wait("the end of a machine that leaves", HEAL, |lab| {
+                let there = lab.machines().iter().any(|machine| machine.identity().instance == *id);
+                if there { Err(format!("{id} is still there")) } else { Ok(()) }
+            })
+            .await?;
+        stage.healed(HEAL).await
+    };
+    let after = tokio::select! {
+        healed = ended => healed?,
+        never = get_on(armed, arm) => match never {},
+    };
+    if after.members != health.members {
+        let why = format!("the members were {:x?} and are {:x?}", health.members, after.members);
+        return Err(Unmet::Broken(why));
+    }
+    let mut shown = Shown::default();
+    shown.executed.extend(executed(&leaver)?.into_iter().skip(own_before));
+    shown.cut.extend(cut_off(&leaver)?);
+    for (machine, before) in machines.iter().zip(before) {
+        shown.cut.extend(cut_off(machine)?.into_iter().skip(before));
+        machine.fail_at(None);
+    }
     Ok(shown)
 }
 
