@@ -5,6 +5,7 @@
 //! the same run and on the same addresses, disks and certificates, three bare etcd processes are
 //! started at once with a static configuration, and timed from the start of the third.
 
+mod bare;
 mod control_plane;
 mod node_files;
 mod workers;
@@ -12,13 +13,12 @@ mod workers;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use bare::Bare;
 use serde::Serialize;
 use serde_json::json;
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LabError;
@@ -257,17 +257,9 @@ async fn form(agent: &Path, seed: u64) -> Result<(Duration, Duration), LabError>
     for machine in &machines {
         machine.power_off();
     }
-    let mut bare = Vec::new();
-    for machine in &machines {
-        bare.push(spawn(lab.settings(), machine, &machines)?);
-    }
+    let bare = Bare::start(&lab, &machines)?;
     let without = first(&machines, Instant::now(), "the first write to bare etcd").await?;
-    for mut child in bare {
-        child
-            .kill()
-            .await
-            .map_err(|source| LabError::Spawn { program: lab.settings().etcd.clone(), source })?;
-    }
+    bare.end().await?;
     Ok((with, without))
 }
 
@@ -292,57 +284,6 @@ async fn first(machines: &[Machine], began: Instant, what: &str) -> Result<Durat
     };
     let at = timeout(FORM, first_write(urls, tls)).await.map_err(|_| late())?;
     Ok(at.saturating_duration_since(began))
-}
-
-/// Starts a bare etcd at a machine's address, with the tuning that the agent gives it.
-fn spawn(settings: &Settings, machine: &Machine, all: &[Machine]) -> Result<Child, LabError> {
-    let dir = settings.dir.join("bare").join(&machine.identity().name);
-    fs::create_dir_all(&dir).map_err(LabError::file("making", &dir))?;
-    let pki = pki_of(&machine.root());
-    let security = |name: &str| {
-        json!({
-            "cert-file": pki.join(format!("{name}.crt")),
-            "key-file": pki.join(format!("{name}.key")),
-            "trusted-ca-file": pki.join("ca.crt"),
-            "client-cert-auth": true,
-        })
-    };
-    let peer = |m: &Machine| format!("https://{}:2380", m.identity().address);
-    let members: Vec<String> = all.iter().map(|m| format!("{}={}", m.identity().name, peer(m))).collect();
-    let configuration = json!({
-        "name": machine.identity().name,
-        "data-dir": dir.join("data"),
-        "listen-peer-urls": peer(machine),
-        "initial-advertise-peer-urls": peer(machine),
-        "listen-client-urls": machine.client_url(),
-        "advertise-client-urls": machine.client_url(),
-        "initial-cluster": members.join(","),
-        "initial-cluster-token": "bare",
-        "initial-cluster-state": "new",
-        "strict-reconfig-check": true,
-        "client-transport-security": security("server"),
-        "peer-transport-security": security("peer"),
-        "heartbeat-interval": 100,
-        "election-timeout": 1000,
-        "logger": "zap",
-        "log-outputs": ["stderr"],
-    });
-    let path = dir.join("etcd.yaml");
-    fs::write(&path, format!("{configuration:#}\n")).map_err(LabError::file("writing", &path))?;
-    let log = dir.join("etcd.log");
-    let file = fs::File::create(&log).map_err(LabError::file("making", &log))?;
-    Command::new(&settings.etcd)
-        .arg("--config-file")
-        .arg(&path)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(file)
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| LabError::Spawn { program: settings.etcd.clone(), source })
 }
 
 /// What agents cost when there is nothing to do.

@@ -194,14 +194,12 @@ enum Verb {
     },
     /// Makes calls go wrong
     Fault(FaultVerb),
+    /// Lists the drills, with what each proves
+    Drills,
     /// Runs a drill and reports
     Drill {
         /// Which
-        #[arg(required_unless_present = "list")]
-        name: Option<Drill>,
-        /// Lists the drills
-        #[arg(long)]
-        list: bool,
+        name: Drill,
         /// Decides what the drill chooses
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -358,47 +356,32 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let place: Place = serde_json::from_value(tell(Request::Place { node }).await?)?;
             return Ok(exec(&place, &command)?);
         }
-        Verb::Kill { node } => drop(tell(Request::Kill { node }).await?),
-        Verb::Replace { node } => drop(tell(Request::Replace { node }).await?),
-        Verb::ScaleIn { node, decrement } => drop(tell(Request::ScaleIn { node, decrement }).await?),
-        Verb::Interrupt { node, action, seconds } => {
-            let action = named("action", &action)?;
-            drop(tell(Request::Interrupt { node, action, in_ms: seconds * 1000 }).await?);
-        }
-        Verb::Rebalance { node } => drop(tell(Request::Rebalance { node }).await?),
-        Verb::Maintain { node, code, seconds, window } => {
-            let event = MaintenanceSpec {
-                code: named("code", &code)?,
-                in_ms: seconds * 1000,
-                for_ms: window * 1000,
-                ..MaintenanceSpec::default()
-            };
-            drop(tell(Request::Maintain { node, event }).await?);
-        }
-        Verb::Refresh { workers, launch_first, warmup } => {
-            let mut spec = RefreshSpec { instance_warmup_ms: warmup * 1000, ..RefreshSpec::default() };
-            if launch_first {
-                (spec.min_healthy_percentage, spec.max_healthy_percentage) = (100, 200);
-            }
-            drop(tell(Request::Refresh { workers, spec }).await?);
-        }
         Verb::Scale { workers, timeout } => {
             drop(tell(Request::Scale { workers }).await?);
             return progress(&dir, Duration::from_secs(timeout), out).await;
         }
-        Verb::StopZone { zone } => drop(tell(Request::StopZone { zone }).await?),
-        Verb::StartZone { zone } => drop(tell(Request::StartZone { zone }).await?),
-        Verb::Fault(fault) => drop(tell(fault_request(fault, &dir).await?).await?),
-        Verb::Drill { list: true, .. } => {
-            for drill in Drill::ALL {
-                writeln!(out, "{:<21} {}", drill.name(), drill.summary())?;
+        verb @ (Verb::Kill { .. }
+        | Verb::Replace { .. }
+        | Verb::ScaleIn { .. }
+        | Verb::Interrupt { .. }
+        | Verb::Rebalance { .. }
+        | Verb::Maintain { .. }
+        | Verb::Refresh { .. }
+        | Verb::StopZone { .. }
+        | Verb::StartZone { .. }) => {
+            if let Some(request) = misfortune(verb)? {
+                drop(tell(request).await?);
             }
         }
-        Verb::Drill { name: None, .. } => {}
-        Verb::Drill { name: Some(drill), seed, seeds, jobs, weather, running, keep, json, .. } => {
+        Verb::Fault(fault) => drop(tell(fault_request(fault, &dir).await?).await?),
+        Verb::Drills => {
+            let row = |drill: Drill| vec![drill.name().to_owned(), drill.summary().to_owned()];
+            columns(&["DRILL", "PROVES THAT"], &Drill::ALL.map(row), out)?;
+        }
+        Verb::Drill { name, seed, seeds, jobs, weather, running, keep, json } => {
             let options = Options { seed, weather, keep, agent };
             let on = running.then_some(dir.as_path());
-            return drills(drill, &options, seeds, jobs, on, json, out).await;
+            return drills(name, &options, seeds, jobs, on, json, out).await;
         }
         Verb::Bench { runs, control_plane_runs, files_runs, worker_runs, workers, idle, json } => {
             let runs = bench::Runs {
@@ -447,6 +430,35 @@ fn assignments(set: &[String]) -> Result<Map<String, Value>, LabError> {
         Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| json!(value))))
     };
     set.iter().map(pair).collect()
+}
+
+/// What the region is asked to do to a machine, a group or a zone.
+fn misfortune(verb: Verb) -> Result<Option<Request>, LabError> {
+    Ok(Some(match verb {
+        Verb::Kill { node } => Request::Kill { node },
+        Verb::Replace { node } => Request::Replace { node },
+        Verb::ScaleIn { node, decrement } => Request::ScaleIn { node, decrement },
+        Verb::Interrupt { node, action, seconds } => {
+            Request::Interrupt { node, action: named("action", &action)?, in_ms: seconds * 1000 }
+        }
+        Verb::Rebalance { node } => Request::Rebalance { node },
+        Verb::Maintain { node, code, seconds, window } => {
+            let code = named("code", &code)?;
+            let (in_ms, for_ms) = (seconds * 1000, window * 1000);
+            let event = MaintenanceSpec { code, in_ms, for_ms, ..MaintenanceSpec::default() };
+            Request::Maintain { node, event }
+        }
+        Verb::Refresh { workers, launch_first, warmup } => {
+            let mut spec = RefreshSpec { instance_warmup_ms: warmup * 1000, ..RefreshSpec::default() };
+            if launch_first {
+                (spec.min_healthy_percentage, spec.max_healthy_percentage) = (100, 200);
+            }
+            Request::Refresh { workers, spec }
+        }
+        Verb::StopZone { zone } => Request::StopZone { zone },
+        Verb::StartZone { zone } => Request::StartZone { zone },
+        _ => return Ok(None),
+    }))
 }
 
 /// A word of the command line that is one of a few.
@@ -665,11 +677,12 @@ fn summary(report: &Value) -> String {
     let verdict = if report["passed"] == true { "passed" } else { "FAILED" };
     let reason = report["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!(
-        "{} seed {:<4} {verdict}  {} writes, {} lost, longest gap {} ms, formed in {} ms, healed in {} ms{reason}",
+        "{} seed {:<4} {verdict}  {} writes, {} lost, {} operations checked, longest gap {} ms, formed in {} ms, healed in {} ms{reason}",
         report["drill"].as_str().unwrap_or_default(),
         report["seed"],
         report["writesAcknowledged"],
         report["writesLost"],
+        report["operationsChecked"],
         report["longestGapMs"],
         report["formMs"],
         report["healMs"],

@@ -363,14 +363,13 @@ impl Laboratory {
 
     /// Waits for the machine that takes another's place: launched after it, in its zone.
     pub async fn successor(&self, of: &Machine, patience: Duration) -> Result<Machine, LabError> {
-        let before: Vec<String> = self.all_machines().iter().map(|m| m.identity().instance.clone()).collect();
-        let zone = of.identity().zone.clone();
+        let (zone, number) = (of.identity().zone.clone(), of.identity().number);
         let what = format!("the successor of {}", of.identity().name);
         self.wait(&what, patience, |lab| {
             let new = lab
                 .machines()
                 .into_iter()
-                .find(|m| m.identity().zone == zone && !before.contains(&m.identity().instance));
+                .find(|m| m.identity().zone == zone && m.identity().number > number);
             new.ok_or_else(|| "the group has not launched one".to_owned())
         })
         .await
@@ -458,6 +457,7 @@ impl Inner {
         *count += 1;
         let identity = Identity {
             name: format!("{}{count}", zone.chars().last().unwrap_or('?')),
+            number: *count,
             instance: id.to_owned(),
             zone: zone.to_owned(),
             address,

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::{Access, Tls};
+use super::history::{Answer, Call, Value};
 use super::laboratory::Laboratory;
+use super::registers::Registers;
 
 /// The prefix of the load's keys.
 const PREFIX: &str = "/load/";
@@ -165,6 +167,7 @@ async fn write<S: Store>(
 /// The laboratory's etcd, whichever members there are at the moment.
 pub struct Etcd {
     lab: Arc<Laboratory>,
+    /// Which member is asked, by its place among those that there are.
     turn: usize,
     open: Option<(String, Tls, Client)>,
 }
@@ -173,6 +176,11 @@ impl Etcd {
     /// The etcd of a laboratory.
     pub fn of(lab: &Arc<Laboratory>) -> Self {
         Self { lab: Arc::clone(lab), turn: 0, open: None }
+    }
+
+    /// The same, beginning with another member.
+    pub fn beginning_with(self, turn: usize) -> Self {
+        Self { turn, ..self }
     }
 
     async fn client(&mut self) -> Result<Client, StoreError> {
@@ -225,6 +233,47 @@ impl Store for Etcd {
             }
             if !page.more() {
                 return Ok(all);
+            }
+        }
+    }
+}
+
+impl Registers for Etcd {
+    async fn call(&mut self, name: &str, call: Call) -> Result<Answer, StoreError> {
+        let text = |value: Value| value.0.to_string();
+        // What no client wrote is a value that none writes.
+        let held =
+            |pair: &KeyValue| Value(pair.value_str().ok().and_then(|t| t.parse().ok()).unwrap_or(u64::MAX));
+        let mut client = self.client().await?;
+        match call {
+            Call::Get => {
+                let answer = self.within(client.get(name, None)).await?;
+                Ok(Answer::Got(answer.kvs().first().map(held)))
+            }
+            Call::Put(value) => {
+                self.within(client.put(name, text(value), None)).await?;
+                Ok(Answer::Put)
+            }
+            Call::Swap { from, to } => {
+                let expected = match from {
+                    None => Compare::version(name, CompareOp::Equal, 0),
+                    Some(value) => Compare::value(name, CompareOp::Equal, text(value)),
+                };
+                let txn = Txn::new()
+                    .when([expected])
+                    .and_then([TxnOp::put(name, text(to), None)])
+                    .or_else([TxnOp::get(name, None)]);
+                let answer = self.within(client.txn(txn)).await?;
+                if answer.succeeded() {
+                    return Ok(Answer::Swapped);
+                }
+                let found = answer.op_responses().into_iter().find_map(|response| match response {
+                    TxnOpResponse::Get(found) => Some(found.kvs().first().map(held)),
+                    _ => None,
+                });
+                let found =
+                    found.ok_or_else(|| StoreError::Other("a transaction without its answer".into()))?;
+                Ok(Answer::Kept(found))
             }
         }
     }

@@ -49,6 +49,8 @@ pub enum Lives {
 pub struct Identity {
     /// Its short name, such as `a1`: the zone's letter, and a count of the zone's machines.
     pub name: String,
+    /// How many its zone had had with it.
+    pub number: usize,
     /// Its instance id.
     pub instance: String,
     /// Its zone.

@@ -6,7 +6,8 @@
 //!
 //! - [`laboratory`] keeps the machines that the region launches: programs, disks, power cuts.
 //! - [`kubelet`] and [`kube_proxy`] stand in for the kubelet and kube-proxy, as programs of their own.
-//! - [`cluster`] looks at etcd from outside, [`load`] writes to it and holds it to its word.
+//! - [`cluster`] looks at etcd from outside, [`load`] writes to it and holds it to its word, [`registers`] works on it
+//!   from several sides, and [`history`] tells whether what came of that is linearizable.
 //! - [`drill`] is a list of misfortunes, each with the verdict.
 //! - [`supervisor`] and [`cli`] are `quorate-lab`; [`bench`](mod@bench) measures.
 //!
@@ -27,6 +28,7 @@ pub mod disks;
 pub mod drill;
 pub mod environment;
 mod error;
+pub mod history;
 pub mod kube_proxy;
 pub mod kubelet;
 pub mod laboratory;
@@ -34,6 +36,7 @@ pub mod load;
 pub mod machine;
 pub mod process;
 pub mod region;
+pub mod registers;
 pub mod settings;
 pub mod standins;
 pub mod status;

@@ -29,6 +29,7 @@ async fn run(drill: Drill, seed: u64, weather: bool) -> Report {
     assert!(report.passed, "{}", serde_json::to_string_pretty(&report).unwrap());
     assert!(report.writes_acknowledged > 0);
     assert_eq!(report.writes_lost, 0);
+    assert!(report.operations_checked > 0);
     report
 }
 
@@ -61,7 +62,25 @@ async fn a_machine_replaced_with_its_volume_is_the_same_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_replaced_with_a_blank_volume_is_a_new_member() {
-    run(Drill::ReplaceBlank, 1, false).await;
+    run(Drill::LoseVolume, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_after_an_election_when_the_leader_is_lost() {
+    let report = run(Drill::LoseLeader, 1, false).await;
+    assert!(report.more["leaderGapMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_when_the_leaders_zone_is_lost_and_the_gap_is_told_beside_bare_etcds() {
+    let report = run(Drill::LoseZone, 1, false).await;
+    assert!(report.more["zoneGapMs"].as_u64() > Some(0) && report.more["bareGapMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_forms_and_its_machines_are_replaced_while_aws_hardly_answers() {
+    let report = run(Drill::ThrottledDay, 1, false).await;
+    assert!(report.more["callsThrottled"].as_u64() > Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

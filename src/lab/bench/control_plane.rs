@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ready, spawn};
+use super::bare::spawn;
+use super::ready;
 use crate::host::clock;
 use crate::kubernetes::Component;
 use crate::lab::LabError;

@@ -1,9 +1,10 @@
 //! Drills: misfortunes made to order, each with a verdict.
 //!
 //! A drill builds a laboratory of its own (or shakes one that runs), keeps a load of writes on it,
-//! does its worst, waits for full health, and reads every acknowledged write back. It fails when
-//! one is lost, when there were ever two clusters, when health does not come back in time, or when
-//! a member is not the one that it must be.
+//! does its worst, waits for full health, and reads every acknowledged write back. Beside the load, clients work on a
+//! few registers at once, and what they were told is checked for linearizability. A drill fails when a write is lost,
+//! when the history is not linearizable, when there were ever two clusters, when health does not come back in time, or
+//! when a member is not the one that it must be.
 //!
 //! The seed decides everything that a drill chooses. The processes are real, so that their timing
 //! is not decided by it.
@@ -20,8 +21,10 @@ mod replace;
 mod report;
 mod rolling;
 mod scaling;
+mod silence;
 mod stage;
 mod steps;
+mod throttled;
 mod workers;
 mod zone;
 
@@ -43,9 +46,13 @@ pub enum Drill {
     /// A machine dies; its successor takes its volume over and is the same member.
     ReplaceOne,
     /// A machine dies and its volume is lost; its successor becomes a new member.
-    ReplaceBlank,
-    /// A zone loses its power and gets it back.
-    ZoneLoss,
+    LoseVolume,
+    /// The machine whose member leads dies.
+    LoseLeader,
+    /// The zone of the leader loses its power and gets it back, beside a bare etcd that loses its leader.
+    LoseZone,
+    /// AWS answers one call in ten, all the while that the cluster forms and its machines are replaced.
+    ThrottledDay,
     /// Agents are killed at random moments; etcd goes on.
     CrashAgents,
     /// The agent is aborted after each single step of founding, joining and leaving, on one node and on
@@ -72,12 +79,14 @@ pub enum Drill {
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
-        Self::ReplaceBlank,
-        Self::ZoneLoss,
+        Self::LoseVolume,
+        Self::LoseLeader,
+        Self::LoseZone,
+        Self::ThrottledDay,
         Self::CrashAgents,
         Self::CrashSteps,
         Self::Weather,
@@ -96,8 +105,10 @@ impl Drill {
             Self::Form => "form",
             Self::FormMissing => "form-missing",
             Self::ReplaceOne => "replace-one",
-            Self::ReplaceBlank => "replace-blank",
-            Self::ZoneLoss => "zone-loss",
+            Self::LoseVolume => "lose-volume",
+            Self::LoseLeader => "lose-leader",
+            Self::LoseZone => "lose-zone",
+            Self::ThrottledDay => "throttled-day",
             Self::CrashAgents => "crash-agents",
             Self::CrashSteps => "crash-steps",
             Self::Weather => "weather",
@@ -111,28 +122,40 @@ impl Drill {
         }
     }
 
-    /// What it does, in a line.
+    /// What it proves, in a line.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Form => "machines that have never met form one cluster, in any order of starting",
-            Self::FormMissing => "one machine never comes: a majority founds, the latecomer joins",
-            Self::ReplaceOne => "a machine dies; its successor takes the volume and is the same member",
-            Self::ReplaceBlank => "a machine and its volume are lost; the successor is a new member",
-            Self::ZoneLoss => "a zone loses its power and gets it back",
-            Self::CrashAgents => "agents are killed at random moments; etcd goes on",
-            Self::CrashSteps => "the agent is aborted after every step of founding, joining and leaving",
-            Self::Weather => "a machine is replaced while every fifth call goes wrong",
-            Self::LostCharter => "the charter is deleted while the cluster runs, and while it is down",
-            Self::ControlPlane => "three API servers behind a load balancer lose a leader, and a zone",
+            Self::FormMissing => "when one machine never comes, a majority founds, and the latecomer joins",
+            Self::ReplaceOne => "when a machine dies, its successor takes the volume and is the same member",
+            Self::LoseVolume => {
+                "when a machine and its volume are lost, the successor is a new member, first a learner"
+            }
+            Self::LoseLeader => "when the machine that leads etcd dies, writes go on after one election",
+            Self::LoseZone => {
+                "when the leader's zone is lost, writes go on as with bare etcd, and it comes back whole"
+            }
+            Self::ThrottledDay => {
+                "while AWS answers one call in ten, a cluster forms and its machines are replaced"
+            }
+            Self::CrashAgents => "while agents are killed at random moments, etcd goes on",
+            Self::CrashSteps => "an agent aborted after any step of founding, joining or leaving carries on",
+            Self::Weather => "while every fifth call goes wrong, a machine is replaced",
+            Self::LostCharter => {
+                "when the charter is deleted, there is no second cluster, be the first up or down"
+            }
+            Self::ControlPlane => {
+                "three API servers behind a load balancer survive a leader's and a zone's loss"
+            }
             Self::ControlPlaneWeather => {
-                "a bad manifest, a load balancer that goes, damaged authorities, calls that go wrong"
+                "they survive a bad manifest, a lost load balancer, damaged authorities, and calls that go wrong"
             }
             Self::Workers => "workers boot before their cluster, join by themselves, scale to 20 and back",
             Self::ReplaceAllRolling => {
-                "an instance refresh replaces every control-plane machine under writes"
+                "an instance refresh replaces the whole control plane, and no write waits for it"
             }
-            Self::ScaleWorkers => "workers scale to 30 and back, drained within a disruption budget",
-            Self::SpotStorm => "EC2 takes half of the workers back at once; each has left before",
+            Self::ScaleWorkers => "workers scale to 30 and back, and a drain waits for a disruption budget",
+            Self::SpotStorm => "when EC2 takes half of the workers back at once, each has left before",
         }
     }
 
@@ -140,14 +163,16 @@ impl Drill {
     pub fn shakes_a_running_one(self) -> bool {
         match self {
             Self::ReplaceOne
-            | Self::ReplaceBlank
-            | Self::ZoneLoss
+            | Self::LoseVolume
+            | Self::LoseLeader
+            | Self::LoseZone
             | Self::CrashAgents
             | Self::Weather
             | Self::LostCharter => true,
             Self::Form
             | Self::FormMissing
             | Self::CrashSteps
+            | Self::ThrottledDay
             | Self::ControlPlane
             | Self::ControlPlaneWeather
             | Self::Workers
@@ -181,12 +206,11 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::ControlPlane => api::control_plane(options, &mut report).await,
         Drill::ControlPlaneWeather => api_weather::weather(options, &mut report).await,
         Drill::Workers => workers::workers(options, &mut report).await,
-        Drill::ReplaceAllRolling => rolling::replace_all(options, &mut report).await,
-        Drill::ScaleWorkers => scaling::scale(options, &mut report).await,
-        Drill::SpotStorm => scaling::spot_storm(options, &mut report).await,
+        Drill::ThrottledDay => throttled::day(options, &mut report).await,
         Drill::ReplaceOne
-        | Drill::ReplaceBlank
-        | Drill::ZoneLoss
+        | Drill::LoseVolume
+        | Drill::LoseLeader
+        | Drill::LoseZone
         | Drill::CrashAgents
         | Drill::Weather
         | Drill::LostCharter => built(drill, options, &mut report).await,
@@ -209,7 +233,13 @@ async fn built(drill: Drill, options: &Options, report: &mut Report) -> Result<(
         shake(drill, &mut stage).await
     }
     .await;
-    stage.close(result, report).await
+    stage.close(result, report).await?;
+    beside(drill, options, report).await
+}
+
+/// What a drill's laboratory is measured against, once it is over.
+async fn beside(drill: Drill, options: &Options, report: &mut Report) -> Result<(), Unmet> {
+    if drill == Drill::LoseZone { zone::beside_bare(options, report).await } else { Ok(()) }
 }
 
 /// Runs a drill on a healthy laboratory that is up.
@@ -221,7 +251,12 @@ pub async fn run_on(lab: &Arc<Laboratory>, drill: Drill, seed: u64) -> Report {
         shake(drill, &mut stage).await
     }
     .await;
-    let result = stage.close(result, &mut report).await;
+    let mut result = stage.close(result, &mut report).await;
+    if result.is_ok() {
+        let agent = lab.settings().agent.clone();
+        let options = Options { seed, weather: false, keep: false, agent };
+        result = beside(drill, &options, &mut report).await;
+    }
     report.conclude(result);
     report
 }
@@ -229,14 +264,16 @@ pub async fn run_on(lab: &Arc<Laboratory>, drill: Drill, seed: u64) -> Report {
 async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
     match drill {
         Drill::ReplaceOne => replace::one(stage).await,
-        Drill::ReplaceBlank => replace::blank(stage).await,
+        Drill::LoseVolume => replace::lose_volume(stage).await,
+        Drill::LoseLeader => replace::lose_leader(stage).await,
         Drill::Weather => replace::in_bad_weather(stage).await,
-        Drill::ZoneLoss => zone::loss(stage).await,
+        Drill::LoseZone => zone::lose(stage).await,
         Drill::CrashAgents => crash::agents(stage).await,
         Drill::LostCharter => charter::lost(stage).await,
         Drill::Form
         | Drill::FormMissing
         | Drill::CrashSteps
+        | Drill::ThrottledDay
         | Drill::ControlPlane
         | Drill::ControlPlaneWeather
         | Drill::Workers

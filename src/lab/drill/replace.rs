@@ -1,9 +1,11 @@
 //! Machines that die and are replaced.
 
 use serde_json::json;
+use tokio::time::Instant;
 
+use super::report::millis;
 use super::stage::HEAL;
-use super::{Stage, Unmet};
+use super::{Stage, Unmet, silence};
 use crate::lab::cluster::{Access, Health, look};
 use crate::lab::machine::Machine;
 
@@ -15,10 +17,9 @@ struct Victim {
     slot: usize,
 }
 
-/// The leader or a follower, as the seed decides.
-async fn choose(stage: &mut Stage, health: &Health) -> Result<Victim, Unmet> {
+/// The leader, or a follower.
+async fn choose(stage: &mut Stage, health: &Health, wants_leader: bool) -> Result<Victim, Unmet> {
     let access = Access::to(&stage.lab).ok_or_else(|| Unmet::Broken("no certificates".into()))?;
-    let wants_leader = stage.rng.bool();
     let mut machines = stage.lab.control_plane();
     stage.rng.shuffle(&mut machines);
     for machine in machines {
@@ -34,19 +35,43 @@ async fn choose(stage: &mut Stage, health: &Health) -> Result<Victim, Unmet> {
     Err(Unmet::Broken("no machine to choose".into()))
 }
 
-async fn kill(stage: &mut Stage, machine: &Machine) -> Result<(), Unmet> {
+/// Takes a machine's power; the answer is when.
+async fn kill(stage: &mut Stage, machine: &Machine) -> Result<Instant, Unmet> {
     stage.writes_go_on().await?;
     stage.fault();
+    let died = Instant::now();
     let id = &machine.identity().instance;
     stage.lab.happen(format!("the death of {id}"), |world| world.kill_instance(id)).await?;
-    Ok(())
+    Ok(died)
 }
 
 /// The successor takes the volume over: the same member, in the same slot.
 pub(super) async fn one(stage: &mut Stage) -> Result<(), Unmet> {
     let before = stage.healthy().await?;
-    let victim = choose(stage, &before).await?;
+    let wants_leader = stage.rng.bool();
+    let victim = choose(stage, &before, wants_leader).await?;
     kill(stage, &victim.machine).await?;
+    replaced(stage, &before, &victim).await
+}
+
+/// The leader's machine dies: how long there was no acknowledged write is told. Then the same as with any.
+pub(super) async fn lose_leader(stage: &mut Stage) -> Result<(), Unmet> {
+    let before = stage.healthy().await?;
+    let victim = choose(stage, &before, true).await?;
+    let others = silence::others(&stage.lab, &victim.machine).await?;
+    let died = kill(stage, &victim.machine).await?;
+    let gap = silence::until_acknowledged(&others).await?.saturating_duration_since(died);
+    stage.tell("leaderGapMs", millis(gap));
+    if gap > silence::ELECTION {
+        let (gap, limit) = (millis(gap), millis(silence::ELECTION));
+        return Err(Unmet::Broken(format!(
+            "no write for {gap} ms, and one election takes {limit} ms at most"
+        )));
+    }
+    replaced(stage, &before, &victim).await
+}
+
+async fn replaced(stage: &mut Stage, before: &Health, victim: &Victim) -> Result<(), Unmet> {
     let successor = stage.lab.successor(&victim.machine, HEAL).await?;
     let after = stage.healed(HEAL).await?;
     if after.members != before.members {
@@ -63,9 +88,10 @@ pub(super) async fn one(stage: &mut Stage) -> Result<(), Unmet> {
 }
 
 /// The volume is lost as well: the successor is a new member, first a learner, then a voter.
-pub(super) async fn blank(stage: &mut Stage) -> Result<(), Unmet> {
+pub(super) async fn lose_volume(stage: &mut Stage) -> Result<(), Unmet> {
     let before = stage.healthy().await?;
-    let victim = choose(stage, &before).await?;
+    let wants_leader = stage.rng.bool();
+    let victim = choose(stage, &before, wants_leader).await?;
     kill(stage, &victim.machine).await?;
     stage.lab.happen("the loss of a volume", |world| world.lose_volume(&victim.volume)).await?;
     stage.lab.create_volume(victim.slot)?;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::Drill;
 use crate::lab::LabError;
 use crate::lab::error::chain;
+use crate::lab::history::{Checked, Fault};
 use crate::lab::load::{StoreError, Verdict};
 
 /// What was promised and did not hold, or what kept the drill from finding out.
@@ -25,6 +26,9 @@ pub enum Unmet {
     /// More than one cluster had a quorum.
     #[error("there were two clusters: {0:x?}")]
     TwoClusters(Vec<u64>),
+    /// What clients were told at the same time can't all be true, or it was not found out.
+    #[error("what clients were told is not known to be linearizable")]
+    NotLinearizable(#[source] Fault),
     /// Nothing was written: the drill shows nothing.
     #[error("no write was acknowledged")]
     NoWrites,
@@ -50,6 +54,10 @@ pub struct Report {
     pub writes_acknowledged: usize,
     /// Of these, those that were not there in the end.
     pub writes_lost: usize,
+    /// Operations of several clients on a few registers, whose history is linearizable.
+    pub operations_checked: usize,
+    /// Of these, those that were never answered, and may have happened or not.
+    pub operations_open: usize,
     /// The longest time without an acknowledged write, in milliseconds.
     pub longest_gap_ms: u64,
     /// From the start of the third agent to the first acknowledged write, in milliseconds; the
@@ -72,6 +80,8 @@ impl Report {
             reason: None,
             writes_acknowledged: 0,
             writes_lost: 0,
+            operations_checked: 0,
+            operations_open: 0,
             longest_gap_ms: 0,
             form_ms: None,
             heal_ms: None,
@@ -83,6 +93,11 @@ impl Report {
         self.writes_acknowledged += verdict.acknowledged;
         self.writes_lost += verdict.lost.len();
         self.longest_gap_ms = self.longest_gap_ms.max(millis(verdict.longest_gap));
+    }
+
+    pub(super) fn checked(&mut self, checked: Checked) {
+        self.operations_checked += checked.operations;
+        self.operations_open += checked.open;
     }
 
     pub(super) fn formed_in(&mut self, time: Duration) {
@@ -103,7 +118,12 @@ impl Report {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// An error with its causes.
+pub(super) fn words(unmet: &Unmet) -> String {
+    chain(unmet)
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -128,14 +148,46 @@ mod tests {
     }
 
     #[test]
+    fn a_report_of_what_is_not_linearizable_shows_why() {
+        let mut report = Report::new(Drill::Form, 3);
+        report.checked(Checked { operations: 7, open: 1 });
+        report.checked(Checked { operations: 3, open: 0 });
+        assert_eq!((report.operations_checked, report.operations_open), (10, 1));
+        let stale = crate::lab::history::Operation {
+            register: 2,
+            client: 1,
+            call: crate::lab::history::Call::Get,
+            begun: 1_000_000,
+            answered: None,
+        };
+        let fault = Fault::Violated { register: 2, evidence: vec![stale] };
+        report.conclude(Err(Unmet::NotLinearizable(fault)));
+        assert!(!report.passed);
+        let reason = report.reason.unwrap();
+        assert!(
+            reason.ends_with("register 2 is not linearizable: 1.000 ms, client 1: get, no answer"),
+            "{reason}"
+        );
+    }
+
+    #[test]
     fn a_report_has_every_field_that_is_promised() {
         let mut report = Report::new(Drill::Form, 3);
         report.formed_in(Duration::from_millis(40));
         report.formed_in(Duration::from_millis(30));
         report.conclude(Err(Unmet::NoWrites));
         let json = serde_json::to_value(&report).unwrap();
-        for name in ["drill", "seed", "passed", "writesAcknowledged", "writesLost", "longestGapMs", "healMs"]
-        {
+        for name in [
+            "drill",
+            "seed",
+            "passed",
+            "writesAcknowledged",
+            "writesLost",
+            "operationsChecked",
+            "operationsOpen",
+            "longestGapMs",
+            "healMs",
+        ] {
             assert!(json.get(name).is_some(), "{name}");
         }
         assert_eq!(json["formMs"], 40);

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::Client;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Options, Report, Unmet};
 use crate::lab::LabError;
 use crate::lab::cluster::{Census, Counted, Health, Tls, pki_of, wait_healthy};
+use crate::lab::history::{self, Checked, Operation};
 use crate::lab::laboratory::{Laboratory, Scratch};
 use crate::lab::load::{Etcd, Load};
 use crate::lab::machine::Machine;
 use crate::lab::region::{FaultKind, FaultSpec, Service};
+use crate::lab::registers::Clients;
 use crate::lab::settings::{Settings, Start};
 use crate::lab::status::Status;
 
@@ -36,6 +38,8 @@ pub struct Stage {
     /// The drill's choices.
     pub rng: fastrand::Rng,
     load: Load<Etcd>,
+    registers: Clients<Etcd>,
+    told: Map<String, Value>,
     census: Census,
     third_start: Option<Instant>,
     fault: Option<Instant>,
@@ -85,6 +89,8 @@ impl Stage {
     pub fn adopt(lab: &Arc<Laboratory>, seed: u64) -> Self {
         Self {
             load: Load::begin(Etcd::of(lab), seed),
+            registers: Clients::begin(|client| Etcd::of(lab).beginning_with(client), seed),
+            told: Map::new(),
             census: Census::begin(lab),
             lab: Arc::clone(lab),
             rng: fastrand::Rng::with_seed(seed),
@@ -176,6 +182,11 @@ impl Stage {
         }
     }
 
+    /// Notes something for the report.
+    pub fn tell(&mut self, name: &str, value: impl Into<Value>) {
+        self.told.insert(name.to_owned(), value.into());
+    }
+
     /// What the census has found.
     pub fn census(&self) -> Counted {
         self.census.so_far()
@@ -185,10 +196,15 @@ impl Stage {
     pub fn weather(&mut self, kinds: &[FaultKind], rate: f64) {
         let services =
             [Service::Ec2, Service::Autoscaling, Service::LoadBalancing, Service::S3, Service::Imds];
+        self.weather_on(&services, kinds, rate);
+    }
+
+    /// The same, on some services.
+    pub fn weather_on(&mut self, services: &[Service], kinds: &[FaultKind], rate: f64) {
         for service in services {
             for kind in kinds {
                 let spec = FaultSpec {
-                    service,
+                    service: *service,
                     operation: None,
                     instance: None,
                     kind: *kind,
@@ -224,7 +240,9 @@ impl Stage {
         self.lab.region().change(crate::lab::region::World::clear_faults);
         let clusters = self.census.so_far().clusters;
         let patience = if result.is_ok() { READ } else { READ_AFTER_FAILURE };
+        let (history, reread) = self.registers.finish(patience).await;
         let verdict = self.load.finish(patience).await;
+        let checked = checked(history).await;
         if let Some(time) = self.formed_in {
             report.formed_in(time);
         }
@@ -234,19 +252,34 @@ impl Stage {
         if let Ok(verdict) = &verdict {
             report.add(verdict);
         }
+        match &checked {
+            Ok(checked) => report.checked(*checked),
+            // Told in any case: what failed before may be the lesser thing.
+            Err(unmet) => report.tell("history", super::report::words(unmet)),
+        }
+        for (name, value) in self.told {
+            report.tell(&name, value);
+        }
         let result = result.and_then(|()| match &verdict {
             _ if clusters.len() > 1 => Err(Unmet::TwoClusters(clusters.into_iter().collect())),
             Ok(verdict) if !verdict.lost.is_empty() => Err(Unmet::Lost(verdict.lost.clone())),
             Ok(verdict) if verdict.acknowledged == 0 => Err(Unmet::NoWrites),
             Ok(_) | Err(_) => Ok(()),
         });
-        let result = result.and_then(|()| verdict.map(drop).map_err(Unmet::Unread));
+        let result = result.and_then(|()| checked.map(drop));
+        let result = result.and_then(|()| verdict.map(drop).and(reread).map_err(Unmet::Unread));
         drop((self.census, self.lab, self.power));
         if let (Err(_), true, Some(scratch)) = (&result, self.keep, self.scratch) {
             report.tell("kept", json!(scratch.keep()));
         }
         result
     }
+}
+
+/// Checks a history, beside everything else that goes on.
+async fn checked(history: Vec<Operation>) -> Result<Checked, Unmet> {
+    let answer = tokio::task::spawn_blocking(move || history::check(&history)).await;
+    answer.map_err(|error| Unmet::Broken(error.to_string()))?.map_err(Unmet::NotLinearizable)
 }
 
 /// Tries to write at every member at once until one acknowledges; answers when that was. The
