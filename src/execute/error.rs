@@ -158,4 +158,10 @@ pub enum StepError {
     /// Load balancers.
     #[error(transparent)]
     LoadBalancer(#[from] LoadBalancerError),
+    /// The notes about etcd.
+    #[error(transparent)]
+    Notes(#[from] crate::host::notes::NotesError),
+    /// Auto Scaling.
+    #[error(transparent)]
+    AutoScaling(#[from] crate::aws::AutoScalingError),
 }

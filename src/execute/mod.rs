@@ -10,6 +10,7 @@
 //! service manager's watchdog, and etcd's none.
 
 mod addons;
+mod care;
 mod enrolment;
 mod error;
 mod kubernetes;
@@ -157,6 +158,12 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::StartService { service, launch } => services::start(reach, *service, launch).await,
         Step::RestartService { service, launch } => services::restart(reach, *service, launch).await,
         Step::ReloadLogind { digest } => Ok(logind::reload(&reach.root, digest).await?),
+        Step::CompactEtcd { revision } => Ok(reach.etcd.compact(*revision).await?),
+        Step::Defragment { member } => care::defragment(reach, *member).await,
+        Step::DisarmAlarm { alarm } => Ok(reach.etcd.disarm(*alarm).await?),
+        Step::CompareHashes { keep } => care::compare(reach, *keep).await,
+        Step::NoteWedge { note } => care::note_wedge(reach, *note),
+        Step::GiveUpInstance { instance, why } => care::give_up(reach, instance, why).await,
     }
 }
 

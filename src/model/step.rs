@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::addons::AddonPlace;
+use super::care::{Alarm, ComparisonPlace, WedgeNote};
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
@@ -339,6 +340,39 @@ pub enum Step {
         /// SHA-256, in hexadecimal, of the file that this is for.
         digest: String,
     },
+    /// Drop etcd's history up to a revision.
+    CompactEtcd {
+        /// The revision: what it replaced or deleted is dropped, what it shows stays.
+        revision: i64,
+    },
+    /// Let this machine's member write its database anew, without the holes. It serves nothing
+    /// meanwhile.
+    Defragment {
+        /// The member: only this one, which is on this machine.
+        member: MemberId,
+    },
+    /// Take an alarm back.
+    DisarmAlarm {
+        /// The alarm.
+        alarm: Alarm,
+    },
+    /// Ask every member for its hash at one revision, and keep the answers.
+    CompareHashes {
+        /// Where.
+        keep: ComparisonPlace,
+    },
+    /// Note what is done about this machine's wedged member.
+    NoteWedge {
+        /// The note, in place of the one before.
+        note: WedgeNote,
+    },
+    /// Tell the Auto Scaling group that this instance is not healthy, so that it is replaced.
+    GiveUpInstance {
+        /// This instance.
+        instance: InstanceId,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// A request for a certificate, in the version that was read.
@@ -450,6 +484,12 @@ impl Step {
             Self::StartService { .. } => "startService",
             Self::RestartService { .. } => "restartService",
             Self::ReloadLogind { .. } => "reloadLogind",
+            Self::CompactEtcd { .. } => "compactEtcd",
+            Self::Defragment { .. } => "defragment",
+            Self::DisarmAlarm { .. } => "disarmAlarm",
+            Self::CompareHashes { .. } => "compareHashes",
+            Self::NoteWedge { .. } => "noteWedge",
+            Self::GiveUpInstance { .. } => "giveUpInstance",
         }
     }
 
@@ -483,7 +523,11 @@ impl Step {
             | Self::ApplyAddon { .. }
             | Self::PruneAddon { .. }
             | Self::ApproveRequests { .. }
-            | Self::DeleteNode { .. } => Weight::Grave,
+            | Self::DeleteNode { .. }
+            | Self::CompactEtcd { .. }
+            | Self::Defragment { .. }
+            | Self::DisarmAlarm { .. }
+            | Self::GiveUpInstance { .. } => Weight::Grave,
             Self::ConfigureEtcd { launch } if launch.state == LaunchState::New => Weight::Grave,
             Self::ConfigureEtcd { .. }
             | Self::CreateVolume { .. }
@@ -520,7 +564,9 @@ impl Step {
             | Self::ConfigureContainerd { .. }
             | Self::StartService { .. }
             | Self::RestartService { .. }
-            | Self::ReloadLogind { .. } => Weight::Ordinary,
+            | Self::ReloadLogind { .. }
+            | Self::CompareHashes { .. }
+            | Self::NoteWedge { .. } => Weight::Ordinary,
         }
     }
 }

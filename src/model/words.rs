@@ -279,6 +279,24 @@ impl fmt::Display for Warning {
                  the label {ADDON_LABEL} off it",
                 list(objects)
             ),
+            Self::EtcdQuota { member, percent, quota } => write!(
+                f,
+                "the database of member {member} is at {percent} % of its quota of {} MiB, where etcd refuses \
+                 writes: find what fills it and delete that, or raise `etcd.quota` and restart etcd",
+                quota >> 20
+            ),
+            Self::EtcdNoSpace { why } => {
+                write!(f, "etcd's alarm NOSPACE is raised, and nothing can be written: {why}")
+            }
+            Self::EtcdCorrupt { members, why } if members.is_empty() => {
+                write!(f, "etcd's members hold different data: {why}")
+            }
+            Self::EtcdCorrupt { members, why } => {
+                write!(f, "the data of etcd's member {} differ from the others': {why}", list(members))
+            }
+            Self::EtcdWedged { why } => {
+                write!(f, "etcd on this machine runs and does not answer, while the others do: {why}")
+            }
         }
     }
 }
@@ -527,6 +545,20 @@ mod tests {
                 Warning::AddonLeftovers { objects: vec![text("Namespace a"), text("Namespace b")] },
                 vec![text("Namespace a"), text("Namespace b"), text("quorate/addon")],
             ),
+            (
+                Warning::EtcdQuota { member: member(), percent: 83, quota: 8 << 30 },
+                vec![member().to_string(), text("83 %"), text("8192 MiB"), text("etcd.quota")],
+            ),
+            (Warning::EtcdNoSpace { why: text("no room") }, vec![text("NOSPACE"), text("no room")]),
+            (
+                Warning::EtcdCorrupt { members: vec![member()], why: text("hashes") },
+                vec![member().to_string(), text("hashes")],
+            ),
+            (
+                Warning::EtcdCorrupt { members: Vec::new(), why: text("no majority") },
+                vec![text("different data"), text("no majority")],
+            ),
+            (Warning::EtcdWedged { why: text("it is restarted") }, vec![text("it is restarted")]),
         ]
     }
 
@@ -613,6 +645,10 @@ mod tests {
             Warning::JoinOfLaterVersion { .. } => 14,
             Warning::KubeletDropIns { .. } => 15,
             Warning::ShutdownCutShort { .. } => 16,
+            Warning::EtcdQuota { .. } => 17,
+            Warning::EtcdNoSpace { .. } => 18,
+            Warning::EtcdCorrupt { .. } => 19,
+            Warning::EtcdWedged { .. } => 20,
         }
     }
 
@@ -647,6 +683,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 17, kind_of_warning);
+        check(&warnings(), 21, kind_of_warning);
     }
 }

@@ -148,6 +148,12 @@ impl Planner {
             | Step::StartService { .. }
             | Step::RestartService { .. }
             | Step::ReloadLogind { .. } => unreachable!("there is no Kubernetes"),
+            Step::CompactEtcd { .. }
+            | Step::Defragment { .. }
+            | Step::DisarmAlarm { .. }
+            | Step::CompareHashes { .. }
+            | Step::NoteWedge { .. }
+            | Step::GiveUpInstance { .. } => unreachable!("how members are kept is not known here"),
         }
     }
 
