@@ -85,6 +85,15 @@ pub enum AutoScalingError {
         /// What is wrong with it.
         why: String,
     },
+    /// An instance's health can't be set.
+    #[error("telling Auto Scaling that {instance} is not healthy{}", allow(.source, "SetInstanceHealth"))]
+    SetInstanceHealth {
+        /// Which.
+        instance: InstanceId,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
 }
 
 fn advice(cause: &Cause) -> &'static str {
@@ -107,7 +116,9 @@ impl AutoScalingError {
     /// Whether the same call may well succeed later, without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::DescribeGroups { source, .. } | Self::Lifecycle { source, .. } => source.is_retryable(),
+            Self::DescribeGroups { source, .. }
+            | Self::SetInstanceHealth { source, .. }
+            | Self::Lifecycle { source, .. } => source.is_retryable(),
             Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
         }
     }
@@ -115,7 +126,9 @@ impl AutoScalingError {
     /// Whether AWS asks to be called less often.
     pub fn is_throttled(&self) -> bool {
         match self {
-            Self::DescribeGroups { source, .. } | Self::Lifecycle { source, .. } => source.is_throttled(),
+            Self::DescribeGroups { source, .. }
+            | Self::SetInstanceHealth { source, .. }
+            | Self::Lifecycle { source, .. } => source.is_throttled(),
             Self::NoSuchGroups { .. } | Self::Malformed { .. } => false,
         }
     }
@@ -158,6 +171,24 @@ impl AutoScaling {
         let missing: Vec<_> =
             names.iter().filter(|name| !groups.iter().any(|group| group.name == **name)).cloned().collect();
         if missing.is_empty() { Ok(groups) } else { Err(AutoScalingError::NoSuchGroups { names: missing }) }
+    }
+
+    /// Tells an instance's group that it is not healthy, whatever grace the group gives to new ones:
+    /// the group ends it, through its hooks, and launches another. Telling it again changes nothing.
+    /// Source: SetInstanceHealth, Auto Scaling API reference.
+    pub async fn set_unhealthy(&self, instance: &InstanceId) -> Result<(), AutoScalingError> {
+        self.client
+            .set_instance_health()
+            .instance_id(instance.as_str())
+            .health_status("Unhealthy")
+            .should_respect_grace_period(false)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| AutoScalingError::SetInstanceHealth {
+                instance: instance.clone(),
+                source: Cause::new(&error),
+            })
     }
 
     async fn pages(

@@ -193,6 +193,29 @@ pub(super) static KEYS: &[Key] = &[
         doc: "Least severe level that etcd logs.",
     },
     Key {
+        path: "etcd.hashInterval",
+        kind: duration(M, 168 * H),
+        default: Default::Value("1h"),
+        doc: "How often the leader's machine compares the members' hashes; each member reads its whole database \
+              for it.",
+    },
+    Key {
+        path: "etcd.defragment.minFree",
+        kind: Kind::Size {
+            min: ByteSize::from_mib(1),
+            max: ByteSize::from_gib(16),
+            step: ByteSize::from_bytes(1),
+        },
+        default: Default::Value("100MiB"),
+        doc: "Free space in a database below which it is not defragmented, unless the quota is near.",
+    },
+    Key {
+        path: "etcd.defragment.minShare",
+        kind: Kind::Integer { min: 10, max: 90, unit: "percent" },
+        default: Default::Value("50"),
+        doc: "Share of a database that is free below which it is not defragmented, unless the quota is near.",
+    },
+    Key {
         path: "etcd.volume.source",
         kind: Kind::Choice(VolumeSource::CHOICES),
         default: Default::Value("tagged"),

@@ -11,9 +11,9 @@ use super::keys::{self, Default, KEYS, Key};
 use super::kubernetes::{PodSubnet, ServiceSubnet, node_range_length, pods_of_a_range};
 use super::node::PodNetwork;
 use super::settings::{
-    Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings, EtcdSettings,
-    FoundingSettings, KubeletSettings, KubernetesSettings, LaunchSettings, LeaderElectionSettings,
-    LeavingSettings, LogSettings, SchedulerSettings, Settings, VolumeSettings,
+    Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings,
+    DefragmentSettings, EtcdSettings, FoundingSettings, KubeletSettings, KubernetesSettings, LaunchSettings,
+    LeaderElectionSettings, LeavingSettings, LogSettings, SchedulerSettings, Settings, VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -317,6 +317,11 @@ impl Effective {
                 },
                 snapshot_count: self.need("etcd.snapshotCount")?,
                 log_level: self.need("etcd.logLevel")?,
+                hash_interval: self.need("etcd.hashInterval")?,
+                defragment: DefragmentSettings {
+                    min_free: self.need("etcd.defragment.minFree")?,
+                    min_share: self.need("etcd.defragment.minShare")?,
+                },
                 volume: VolumeSettings {
                     source: self.need("etcd.volume.source")?,
                     device: self.need("etcd.volume.device")?,

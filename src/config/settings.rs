@@ -77,8 +77,22 @@ pub struct EtcdSettings {
     pub snapshot_count: u32,
     /// How much etcd says.
     pub log_level: EtcdLogLevel,
+    /// How often the members' hashes are compared.
+    pub hash_interval: TimeSpan,
+    /// When a database is defragmented.
+    pub defragment: DefragmentSettings,
     /// The slot's volume.
     pub volume: VolumeSettings,
+}
+
+/// When a database is defragmented that is far from its quota: when both hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DefragmentSettings {
+    /// At least so much of it is free.
+    pub min_free: ByteSize,
+    /// At least this share of it is free, in percent.
+    pub min_share: u32,
 }
 
 /// How much history etcd keeps.

@@ -9,7 +9,7 @@
 //! An endpoint whose copy of the charter names another cluster or generation than expected is
 //! passed over: addresses are used again, and an older generation may still be running somewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use super::connection::{CALL, Connections, Endpoint, TlsFiles};
 use super::error::{Cause, EtcdError, PassedOver};
 use super::store::{LockName, PREFIX, Store};
 use crate::model::{
-    Charter, ClusterUuid, ClusterView, ControlPlaneRecords, Fact, Generation, Member, MemberId,
+    Charter, ClusterUuid, ClusterView, ControlPlaneRecords, EtcdCare, Fact, Generation, Member, MemberCare,
+    MemberId, Storage,
 };
 
 /// How long an endpoint has to itself before the next is asked as well.
@@ -51,6 +52,8 @@ pub(super) struct Look {
     pub store: Store,
     /// The cluster and the member that answered.
     pub answered: (u64, MemberId),
+    /// The revision that was read.
+    pub revision: i64,
 }
 
 /// A member, and where its clients reach it.
@@ -102,21 +105,41 @@ impl ClusterClient {
         &self,
         expected: Option<(&ClusterUuid, Generation)>,
     ) -> Result<ClusterView, EtcdError> {
+        self.observe_with_care(expected).await.map(|(view, _)| view)
+    }
+
+    /// Looks at the cluster, and at how its members are kept: by the very answers that the view is
+    /// made from, so that it costs no more unless an alarm is raised.
+    ///
+    /// # Errors
+    /// As [`observe`](Self::observe).
+    pub async fn observe_with_care(
+        &self,
+        expected: Option<(&ClusterUuid, Generation)>,
+    ) -> Result<(ClusterView, EtcdCare), EtcdError> {
         self.expect(expected);
         let mut look = self.look().await?;
         let listed = self.members(&look).await?;
-        let leader = self.leader(&look).await?;
-        let health = join_all(listed.iter().map(|member| self.health(member))).await;
+        let (leader, ill) = self.leader(&look).await?;
+        let conditions = join_all(listed.iter().map(|member| self.condition(member))).await;
+        let alarms = if ill { self.alarms(&look).await.into() } else { Fact::Known(BTreeSet::new()) };
+        let history = self.history(&look, &alarms).await;
         self.keep_connections(&listed);
-        let members: BTreeMap<_, _> = listed
-            .into_iter()
-            .zip(health)
-            .map(|(listed, healthy)| {
-                let name = if listed.has_started() { listed.name } else { String::new() };
-                (listed.id, Member { name, peer_urls: listed.peer_urls, learner: listed.learner, healthy })
-            })
-            .collect();
-        Ok(ClusterView {
+        let (mut members, mut kept) = (BTreeMap::new(), BTreeMap::new());
+        for (listed, (healthy, care)) in listed.into_iter().zip(conditions) {
+            let name = if listed.has_started() { listed.name } else { String::new() };
+            let member = Member { name, peer_urls: listed.peer_urls, learner: listed.learner, healthy };
+            members.insert(listed.id, member);
+            kept.insert(listed.id, care);
+        }
+        let care = EtcdCare {
+            revision: look.revision,
+            members: kept,
+            alarms,
+            history,
+            compared: look.store.compared.take(),
+        };
+        let view = ClusterView {
             charter: look.store.charter,
             members,
             leader,
@@ -126,8 +149,10 @@ impl ClusterClient {
                 authorities: look.store.authorities,
                 lock: look.store.locks.remove(&LockName::ControlPlane).map(|lock| lock.holder),
             },
-        })
+        };
+        Ok((view, care))
     }
+
     /// A linearizable read of all that is quorate's, from the cluster that is expected.
     pub(super) async fn look(&self) -> Result<Look, EtcdError> {
         let expected = self.aim().expected.clone();
@@ -191,7 +216,8 @@ impl ClusterClient {
         let read = kv.get(PREFIX, Some(GetOptions::new().with_prefix()));
         let read = self.connections.call("reading", url, CALL, read).await?;
         let answered = identity("reading", url, read.header())?;
-        Ok(Look { store: Store::read(read.kvs().iter().map(Into::into))?, endpoint, answered })
+        let revision = read.header().map_or(0, etcd_client::ResponseHeader::revision);
+        Ok(Look { store: Store::read(read.kvs().iter().map(Into::into))?, endpoint, answered, revision })
     }
 
     /// The members, as the member that answered the look lists them.
@@ -219,32 +245,42 @@ impl ClusterClient {
             .collect())
     }
 
-    async fn leader(&self, look: &Look) -> Result<Option<MemberId>, EtcdError> {
+    /// The leader, if there is one, and whether the member that answered reports anything amiss, as
+    /// an alarm: it has applied all that the look before it saw.
+    async fn leader(&self, look: &Look) -> Result<(Option<MemberId>, bool), EtcdError> {
         const OPERATION: &str = "asking for the leader";
         let url = &look.endpoint.url;
         let mut maintenance = look.endpoint.client.maintenance_client();
         let status = self.connections.call(OPERATION, url, CALL, maintenance.status()).await?;
         look.same(OPERATION, identity(OPERATION, url, status.header())?)?;
-        Ok(Some(status.leader()).filter(|leader| *leader != 0).map(MemberId))
+        let leader = Some(status.leader()).filter(|leader| *leader != 0).map(MemberId);
+        Ok((leader, !status.errors().is_empty()))
     }
 
-    /// Asks a member itself how it is: it has a leader, no alarm is raised about it, and, unless it
-    /// is a learner, it answers a linearizable read. What it says itself is known; silence is not.
-    async fn health(&self, member: &Listed) -> Fact<bool> {
+    /// Asks a member itself how it is. It is healthy when it has a leader, no alarm is raised about
+    /// it, and, unless it is a learner, it answers a linearizable read. What it says itself is known;
+    /// silence is not.
+    async fn condition(&self, member: &Listed) -> (Fact<bool>, MemberCare) {
+        const OPERATION: &str = "asking for its status";
         let Some(url) = member.client_urls.first() else {
-            return Fact::unknown("it has not run yet, so it is not known where to ask it");
+            let why = "it has not run yet, so it is not known where to ask it";
+            let care = MemberCare { serves: Fact::unknown(why), storage: Fact::unknown(why) };
+            return (Fact::unknown(why), care);
         };
+        let mut told = None;
         let asked = async {
             let endpoint = self.connections.to(url).await?;
             let mut maintenance = endpoint.client.maintenance_client();
-            let status =
-                self.connections.call("asking for its status", url, HEALTH, maintenance.status()).await?;
-            let (_, id) = identity("asking for its status", url, status.header())?;
+            let status = self.connections.call(OPERATION, url, HEALTH, maintenance.status()).await?;
+            let (_, id) = identity(OPERATION, url, status.header())?;
             if id != member.id {
                 let found = format!("member {id} answers in its place");
-                return Err(malformed("asking for its status", url, found));
+                return Err(malformed(OPERATION, url, found));
             }
-            if status.leader() == 0 || status.errors().iter().any(|error| concerns(error, member.id)) {
+            let is_amiss =
+                status.leader() == 0 || status.errors().iter().any(|error| concerns(error, member.id));
+            told = Some((is_amiss, storage(&status)));
+            if status.leader() == 0 {
                 return Ok(false);
             }
             if member.learner {
@@ -254,11 +290,19 @@ impl ClusterClient {
             let read = kv.get(PREFIX, Some(GetOptions::new().with_prefix().with_count_only()));
             self.connections.call("reading", url, HEALTH, read).await.map(|_| true)
         };
-        match tokio::time::timeout(HEALTH, asked).await {
-            Ok(Ok(healthy)) => Fact::Known(healthy),
+        let serves = match tokio::time::timeout(HEALTH, asked).await {
+            Ok(Ok(serves)) => Fact::Known(serves),
             Ok(Err(EtcdError::Call { source: Cause::Refused(_), .. })) => Fact::Known(false),
             Ok(Err(error)) => Fact::from(Err::<bool, _>(error)),
             Err(_) => Fact::unknown(format!("{url} did not answer within {} ms", HEALTH.as_millis())),
+        };
+        match told {
+            Some((true, storage)) => (Fact::Known(false), MemberCare { serves, storage }),
+            Some((false, storage)) => (serves.clone(), MemberCare { serves, storage }),
+            None => {
+                let why = serves.why().unwrap_or("it refuses to say how it is").to_owned();
+                (serves.clone(), MemberCare { serves, storage: Fact::Unknown(why) })
+            }
         }
     }
 
@@ -299,6 +343,17 @@ impl Look {
         }
         let found = format!("member {} answered, before it was {}", answered.1, self.answered.1);
         Err(malformed(operation, &self.endpoint.url, found))
+    }
+}
+
+/// How full a member says that it is. Before 3.6 it does not tell its quota, which is then 0.
+fn storage(status: &etcd_client::StatusResponse) -> Fact<Storage> {
+    match (u64::try_from(status.db_size()), u64::try_from(status.raft_used_db_size())) {
+        (Ok(size), Ok(in_use)) => {
+            let quota = u64::try_from(status.db_size_quota()).ok().filter(|quota| *quota > 0);
+            Fact::Known(Storage { size, in_use, quota })
+        }
+        (Err(_), _) | (_, Err(_)) => Fact::unknown("it names a size below zero"),
     }
 }
 

@@ -90,6 +90,15 @@ impl Connections {
         Ok(Endpoint { url: url.to_owned(), client })
     }
 
+    /// A client of its own for one call that may take longer than others. Nothing is sent yet.
+    pub async fn patient(&self, url: &str, limit: Duration) -> Result<Endpoint, EtcdError> {
+        let options = self.read()?.options().with_timeout(limit);
+        let client = Client::connect([url], Some(options))
+            .await
+            .map_err(|error| EtcdError::Endpoint { endpoint: url.to_owned(), source: error.into() })?;
+        Ok(Endpoint { url: url.to_owned(), client })
+    }
+
     /// Drops all connections but those to these endpoints.
     pub fn keep_only(&self, urls: &[String]) {
         self.open().clients.retain(|url, _| urls.contains(url));

@@ -2,13 +2,14 @@
 //!
 //! [`config`] renders the file that decides which cluster a process takes part in; [`launch`] keeps
 //! it where etcd reads it, with the order it was made from. [`ClusterClient`] looks at a cluster
-//! ([`client`]), and does single, idempotent things to it: to its members under a lock, and to what
-//! quorate keeps in it.
+//! ([`client`]), and does single, idempotent things to it: to its members under a lock, to what
+//! quorate keeps in it, and for its upkeep (`care`).
 //!
 //! What must not live here: decisions. Whether a member should be added, promoted or removed is
 //! settled in `plan`; here it is done exactly or refused with a typed error. Nor the process
 //! itself: starting and stopping etcd is the service manager's work.
 
+mod care;
 pub mod client;
 pub mod config;
 mod connection;

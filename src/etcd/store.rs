@@ -8,6 +8,7 @@
 //! | `/quorate/membership` | the instance that changes the members, as text, on a lease |
 //! | `/quorate/control-plane` | the instance that changes its control plane, as text, on a lease |
 //! | `/quorate/authorities` | the fingerprint of Kubernetes' authorities, as text |
+//! | `/quorate/hashes` | the last two comparisons of the members' hashes, JSON |
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp};
 use super::client::{ClusterClient, Look};
 use super::connection::CALL;
 use super::error::EtcdError;
-use crate::model::{Charter, InstanceId, Slot, SlotRecord};
+use crate::model::{Charter, Comparisons, InstanceId, Slot, SlotRecord};
 
 /// All that is quorate's.
 pub(super) const PREFIX: &str = "/quorate/";
@@ -24,6 +25,8 @@ pub(super) const PREFIX: &str = "/quorate/";
 pub(super) const CHARTER: &str = "/quorate/charter";
 /// The fingerprint of Kubernetes' authorities.
 const AUTHORITIES: &str = "/quorate/authorities";
+/// The last comparisons of the members' hashes.
+pub(super) const HASHES: &str = "/quorate/hashes";
 const SLOTS: &str = "/quorate/slots/";
 
 /// The content of the prefix at one revision.
@@ -39,6 +42,8 @@ pub(super) struct Store {
     pub locks: BTreeMap<LockName, Lock>,
     /// The fingerprint of Kubernetes' authorities.
     pub authorities: Option<String>,
+    /// The last comparisons of the members' hashes.
+    pub compared: Option<Comparisons>,
 }
 
 /// What only one instance does at a time.
@@ -109,6 +114,11 @@ impl Store {
             } else if key == AUTHORITIES {
                 let text = String::from_utf8(value.to_vec());
                 store.authorities = Some(text.map_err(|error| damaged(error.to_string()))?);
+            } else if key == HASHES {
+                // Nothing hangs on it but when the next is due: one that can't be read is made anew.
+                store.compared = serde_json::from_slice(value)
+                    .inspect_err(|error| tracing::warn!(%error, "the record of hashes in etcd is damaged"))
+                    .ok();
             } else if let Some(name) = LockName::ALL.into_iter().find(|name| key == name.key()) {
                 let holder = String::from_utf8_lossy(value)
                     .parse()
@@ -182,7 +192,7 @@ impl ClusterClient {
     }
 }
 
-fn encode(key: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, EtcdError> {
+pub(super) fn encode(key: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, EtcdError> {
     serde_json::to_vec(value).map_err(|source| EtcdError::Encode { key: key.to_owned(), source })
 }
 
@@ -206,6 +216,7 @@ mod tests {
             (LockName::Membership.key(), "i-00000002"),
             ("/quorate/slots/3", record),
             ("/quorate/tomorrow", "something new"),
+            (HASHES, "damaged"),
         ])
         .unwrap();
         let held = Lock { holder: "i-00000002".parse().unwrap(), lease: 9 };
@@ -213,7 +224,7 @@ mod tests {
         let slots: Vec<_> =
             store.records.iter().map(|(slot, record)| (slot.number(), record.member)).collect();
         assert_eq!(slots, [(3, Some(crate::model::MemberId(0x1f)))]);
-        assert_eq!((store.charter, store.charter_revision), (None, 0));
+        assert_eq!((store.charter, store.charter_revision, store.compared), (None, 0, None));
     }
 
     #[test]

@@ -162,4 +162,7 @@ pub enum StepError {
     /// Auto Scaling.
     #[error(transparent)]
     AutoScaling(#[from] AutoScalingError),
+    /// The notes about etcd.
+    #[error(transparent)]
+    Notes(#[from] crate::host::notes::NotesError),
 }

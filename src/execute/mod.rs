@@ -10,6 +10,7 @@
 //! service manager's watchdog, and etcd's none.
 
 mod addons;
+mod care;
 mod departure;
 mod enrolment;
 mod error;
@@ -184,6 +185,12 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::CompleteHook { group, hook, instance, result } => {
             departure::complete(reach, group, hook, instance, *result).await
         }
+        Step::CompactEtcd { revision } => Ok(reach.etcd.compact(*revision).await?),
+        Step::Defragment { member } => care::defragment(reach, *member).await,
+        Step::DisarmAlarm { alarm } => Ok(reach.etcd.disarm(*alarm).await?),
+        Step::CompareHashes { keep } => care::compare(reach, *keep).await,
+        Step::NoteWedge { note } => care::note_wedge(reach, *note),
+        Step::GiveUpInstance { instance, why } => care::give_up(reach, instance, why).await,
     }
 }
 

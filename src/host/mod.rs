@@ -18,6 +18,7 @@ pub mod filesystem;
 pub mod https;
 pub mod logind;
 pub mod manifests;
+pub mod notes;
 pub mod root;
 pub mod service;
 pub mod volume;

@@ -180,8 +180,28 @@ impl FromStr for Role {
 
 /// One of the N places for an etcd member, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
+#[serde(try_from = "SlotForm", into = "u8")]
 pub struct Slot(u8);
+
+/// A slot as it is read. As a key of a map it is text, and within a tagged form nobody turns that
+/// into a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SlotForm {
+    Number(u8),
+    Text(String),
+}
+
+impl TryFrom<SlotForm> for Slot {
+    type Error = ParseIdError;
+
+    fn try_from(form: SlotForm) -> Result<Self, ParseIdError> {
+        match form {
+            SlotForm::Number(number) => number.try_into(),
+            SlotForm::Text(text) => text.parse(),
+        }
+    }
+}
 
 impl Slot {
     /// The most slots that a cluster can have.

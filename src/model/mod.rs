@@ -8,6 +8,7 @@
 //! machine of founding, and belong to the value they change.
 
 pub mod addons;
+pub mod care;
 pub mod charter;
 pub mod cluster;
 pub mod containerd;
@@ -33,6 +34,10 @@ pub mod worker;
 pub use addons::{
     AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,
     ObjectKey,
+};
+pub use care::{
+    Alarm, AlarmKind, CareNotes, Comparison, ComparisonPlace, Comparisons, EtcdCare, MemberCare, Silence,
+    Storage, StoreHash, WedgeNote,
 };
 pub use charter::{Charter, Founder};
 pub use cluster::{

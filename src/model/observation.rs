@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::care::{CareNotes, EtcdCare, Silence};
 use super::charter::Charter;
 use super::cluster::{ClusterView, EtcdLaunch, EtcdVersion, OwnMember, ServiceState};
 use super::departure::DepartureObservation;
@@ -62,6 +63,12 @@ pub struct EtcdObservation {
     pub own: Fact<OwnMember>,
     /// The cluster; unknown unless a quorum answered.
     pub cluster: Fact<ClusterView>,
+    /// How the members are kept; known whenever the cluster is.
+    pub care: Fact<EtcdCare>,
+    /// What this machine noted about its own member.
+    pub notes: Fact<CareNotes>,
+    /// How long this machine's member has said nothing; `None` while it answers or does not run.
+    pub silence: Option<Silence>,
 }
 
 /// All that the agent knows at one moment.

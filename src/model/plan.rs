@@ -652,4 +652,30 @@ pub enum Warning {
         /// When, in milliseconds since 1970.
         at: i64,
     },
+    /// A member's database nears its quota.
+    EtcdQuota {
+        /// The member.
+        member: MemberId,
+        /// The file's size, in percent of the quota.
+        percent: u64,
+        /// The quota, in bytes.
+        quota: u64,
+    },
+    /// An alarm is raised for want of space: etcd takes nothing that needs any.
+    EtcdNoSpace {
+        /// What it takes to end it.
+        why: String,
+    },
+    /// Members hold different data, or an alarm says so.
+    EtcdCorrupt {
+        /// The members that are thought to be wrong; none when that can't be told.
+        members: Vec<MemberId>,
+        /// What was found, and what is done about it or has to be.
+        why: String,
+    },
+    /// This machine's etcd runs and says nothing, while the others are well.
+    EtcdWedged {
+        /// What is done about it.
+        why: String,
+    },
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::addons::AddonPlace;
+use super::care::{Alarm, ComparisonPlace, WedgeNote};
 use super::charter::Charter;
 use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
@@ -425,6 +426,39 @@ pub enum Step {
         /// How.
         result: HookResult,
     },
+    /// Drop etcd's history up to a revision.
+    CompactEtcd {
+        /// The revision: what it replaced or deleted is dropped, what it shows stays.
+        revision: i64,
+    },
+    /// Let this machine's member write its database anew, without the holes. It serves nothing
+    /// meanwhile.
+    Defragment {
+        /// The member: only this one, which is on this machine.
+        member: MemberId,
+    },
+    /// Take an alarm back.
+    DisarmAlarm {
+        /// The alarm.
+        alarm: Alarm,
+    },
+    /// Ask every member for its hash at one revision, and keep the answers.
+    CompareHashes {
+        /// Where.
+        keep: ComparisonPlace,
+    },
+    /// Note what is done about this machine's wedged member.
+    NoteWedge {
+        /// The note, in place of the one before.
+        note: WedgeNote,
+    },
+    /// Tell the Auto Scaling group that this instance is not healthy, so that it is replaced.
+    GiveUpInstance {
+        /// This instance.
+        instance: InstanceId,
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// A request for a certificate, in the version that was read.
@@ -551,6 +585,12 @@ impl Step {
             Self::DetachVolume { .. } => "detachVolume",
             Self::SendHeartbeat { .. } => "sendHeartbeat",
             Self::CompleteHook { .. } => "completeHook",
+            Self::CompactEtcd { .. } => "compactEtcd",
+            Self::Defragment { .. } => "defragment",
+            Self::DisarmAlarm { .. } => "disarmAlarm",
+            Self::CompareHashes { .. } => "compareHashes",
+            Self::NoteWedge { .. } => "noteWedge",
+            Self::GiveUpInstance { .. } => "giveUpInstance",
         }
     }
 
@@ -593,7 +633,11 @@ impl Step {
             | Self::StopService { .. }
             | Self::DetachVolume { .. }
             | Self::CompleteHook { .. }
-            | Self::DeleteNode { .. } => Weight::Grave,
+            | Self::DeleteNode { .. }
+            | Self::CompactEtcd { .. }
+            | Self::Defragment { .. }
+            | Self::DisarmAlarm { .. }
+            | Self::GiveUpInstance { .. } => Weight::Grave,
             Self::ConfigureEtcd { launch } if launch.state == LaunchState::New => Weight::Grave,
             Self::ConfigureEtcd { .. }
             | Self::CreateVolume { .. }
@@ -636,7 +680,9 @@ impl Step {
             | Self::CordonNode { .. }
             | Self::ReopenNode { .. }
             | Self::MoveLeader { .. }
-            | Self::Unmount => Weight::Ordinary,
+            | Self::Unmount
+            | Self::CompareHashes { .. }
+            | Self::NoteWedge { .. } => Weight::Ordinary,
         }
     }
 }

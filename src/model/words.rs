@@ -308,6 +308,24 @@ impl fmt::Display for Warning {
                  in leaving.hook or launch.hook, or have whoever made the other complete it"
             ),
             Self::Notice { what, at } => write!(f, "EC2 announces for {}: {what}", moment(*at)),
+            Self::EtcdQuota { member, percent, quota } => write!(
+                f,
+                "the database of member {member} is at {percent} % of its quota of {} MiB, where etcd refuses \
+                 writes: find what fills it and delete that, or raise `etcd.quota` and restart etcd",
+                quota >> 20
+            ),
+            Self::EtcdNoSpace { why } => {
+                write!(f, "etcd's alarm NOSPACE is raised, and nothing can be written: {why}")
+            }
+            Self::EtcdCorrupt { members, why } if members.is_empty() => {
+                write!(f, "etcd's members hold different data: {why}")
+            }
+            Self::EtcdCorrupt { members, why } => {
+                write!(f, "the data of etcd's member {} differ from the others': {why}", list(members))
+            }
+            Self::EtcdWedged { why } => {
+                write!(f, "etcd on this machine runs and does not answer, while the others do: {why}")
+            }
         }
     }
 }
@@ -579,6 +597,20 @@ mod tests {
                 Warning::Notice { what: text("instance-stop"), at: 1_700_000_000_000 },
                 vec![text("instance-stop"), text("2023-11-14T22:13:20Z")],
             ),
+            (
+                Warning::EtcdQuota { member: member(), percent: 83, quota: 8 << 30 },
+                vec![member().to_string(), text("83 %"), text("8192 MiB"), text("etcd.quota")],
+            ),
+            (Warning::EtcdNoSpace { why: text("no room") }, vec![text("NOSPACE"), text("no room")]),
+            (
+                Warning::EtcdCorrupt { members: vec![member()], why: text("hashes") },
+                vec![member().to_string(), text("hashes")],
+            ),
+            (
+                Warning::EtcdCorrupt { members: Vec::new(), why: text("no majority") },
+                vec![text("different data"), text("no majority")],
+            ),
+            (Warning::EtcdWedged { why: text("it is restarted") }, vec![text("it is restarted")]),
         ]
     }
 
@@ -673,6 +705,10 @@ mod tests {
             Warning::LeftInHaste { .. } => 17,
             Warning::OtherHook { .. } => 18,
             Warning::Notice { .. } => 19,
+            Warning::EtcdQuota { .. } => 20,
+            Warning::EtcdNoSpace { .. } => 21,
+            Warning::EtcdCorrupt { .. } => 22,
+            Warning::EtcdWedged { .. } => 23,
         }
     }
 
@@ -707,6 +743,6 @@ mod tests {
 
     #[test]
     fn every_warning_names_what_should_be_seen_to() {
-        check(&warnings(), 20, kind_of_warning);
+        check(&warnings(), 24, kind_of_warning);
     }
 }

@@ -4,10 +4,12 @@ use std::net::Ipv4Addr;
 
 use tokio::time::Duration;
 
+use crate::host::clock;
 use crate::model::machine::{address_of, client_url};
 use crate::model::observation::EtcdObservation;
 use crate::model::{
-    Charter, ClusterUuid, Disk, Fact, Generation, InstanceState, Leaves, Role, ServiceState, Versioned,
+    Charter, ClusterUuid, Disk, Fact, Generation, InstanceState, Leaves, Role, ServiceState, Silence,
+    Versioned,
 };
 use crate::reach::Reach;
 
@@ -50,12 +52,15 @@ pub(super) async fn look(
 ) {
     etcd.own = Fact::unknown("etcd does not run here");
     etcd.cluster = Fact::unknown("there is no sign of a cluster yet");
+    etcd.care = Fact::unknown("there is no sign of a cluster yet");
+    let runs = etcd.service == Fact::Known(ServiceState::Running);
+    etcd.silence = if runs { memory.silence } else { None };
+    memory.silence = etcd.silence;
     if !matches!(leaves, Fact::Known(Some(_))) {
         etcd.cluster = Fact::unknown("there are no certificates to ask with");
         return;
     }
     let Some(expected) = expected(charter, disk) else { return };
-    let runs = etcd.service == Fact::Known(ServiceState::Running);
     let me = client_url(reach.identity.address);
     reach.etcd.set_endpoints(endpoints(reach, ec2, charter, runs));
     let own = async {
@@ -67,7 +72,7 @@ pub(super) async fn look(
         if forming {
             return Fact::unknown("no majority of the founders has started etcd yet");
         }
-        reach.etcd.observe(Some((&expected.0, expected.1))).await.into()
+        reach.etcd.observe_with_care(Some((&expected.0, expected.1))).await.into()
     };
     // A member that is just starting listens before it serves: asking again soon is better than
     // waiting long for it. One that stays silent is given more time.
@@ -78,8 +83,21 @@ pub(super) async fn look(
     };
     let (own, cluster) = tokio::join!(within(limit, own), within(limit, cluster));
     memory.silent = if own.is_known() && cluster.is_known() { 0 } else { memory.silent.saturating_add(1) };
+    memory.silence = silence(memory.silence, runs && !own.is_known(), clock::now_ms());
+    etcd.silence = memory.silence;
     etcd.own = own;
-    etcd.cluster = cluster;
+    (etcd.cluster, etcd.care) = match cluster {
+        Fact::Known((view, care)) => (Fact::Known(view), Fact::Known(care)),
+        Fact::Unknown(why) => (Fact::Unknown(why.clone()), Fact::Unknown(why)),
+    };
+}
+
+/// The silence of this machine's member after one more look.
+fn silence(before: Option<Silence>, is_silent: bool, now: i64) -> Option<Silence> {
+    is_silent.then(|| match before {
+        Some(Silence { since, looks }) => Silence { since, looks: looks.saturating_add(1) },
+        None => Silence { since: now, looks: 1 },
+    })
 }
 
 /// The cluster and generation to look for: the charter's, or what the volume remembers.

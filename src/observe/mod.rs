@@ -26,8 +26,8 @@ use crate::model::departure::DepartureObservation;
 use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, SlotRecord, Versioned,
-    VolumeId, Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, Silence, SlotRecord,
+    Versioned, VolumeId, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -65,6 +65,8 @@ pub struct Memory {
     probed: Option<(Instant, VolumeId, Content)>,
     /// How many looks in a row this machine's member did not answer.
     silent: u32,
+    /// How long it has not, while its process ran.
+    silence: Option<Silence>,
 }
 
 /// Looks at the world.
@@ -140,6 +142,9 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         launch: crate::etcd::launch::read(&reach.etcd_dir()).into(),
         own: Fact::unknown("not asked for"),
         cluster: Fact::unknown("not asked for"),
+        care: Fact::unknown("not asked for"),
+        notes: crate::host::notes::read(&reach.root).into(),
+        silence: None,
     };
     cluster::look(reach, memory, &ec2, &charter, &disk, &leaves, &mut etcd).await;
     let named = named_in(&charter, &etcd);
@@ -191,6 +196,9 @@ async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -
             launch: Fact::unknown(WHY),
             own: Fact::unknown(WHY),
             cluster: Fact::unknown(WHY),
+            care: Fact::unknown(WHY),
+            notes: Fact::unknown(WHY),
+            silence: None,
         },
         kubernetes,
         published: Fact::unknown(WHY),

@@ -11,6 +11,7 @@ use crate::model::{
     Step, WaitingOn,
 };
 
+use super::corruption;
 use super::course::{Course, Next};
 use super::evidence::{instance_gone, require_gone};
 use super::member::{Site, leave, require_listed};
@@ -50,7 +51,9 @@ fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Cours
         let who = identity(site, charter, view, id, member);
         require_gone(site.seen, course, &site.me.instance, &site.held.volume, (id, member), who.as_ref())?;
         require_health(view, Some(id), false, course)?;
-        return Err(course.act([lock(site), Step::RemoveMember { member: id }]));
+        let mut steps = corruption::disarm(site, id);
+        steps.extend([lock(site), Step::RemoveMember { member: id }]);
+        return Err(course.act(steps));
     }
     if let Some((id, learner)) = view.members.iter().find(|(_, member)| member.learner) {
         if !learner.has_started() && abandoned(site, view, (*id, learner), course)? {

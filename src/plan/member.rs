@@ -30,7 +30,7 @@ use crate::model::{
 use super::course::{Course, Next};
 use super::disk::Held;
 use super::evidence::waited;
-use super::{founding, joining, upkeep};
+use super::{corruption, founding, joining, upkeep};
 
 /// How long, in milliseconds, a member whose address changed waits for a quorum to be told of the
 /// new one, before it starts all the same: the quorum may be waiting for this very member.
@@ -437,6 +437,12 @@ pub(super) fn on_data(
             upkeep::running(site, view, charter, course)
         }
         ServiceState::Stopped | ServiceState::Failed(_) => {
+            if let Some(view) = view
+                && charter.is_some()
+                && site.my_member(view, charter).is_some_and(|id| corruption::is_condemned(site, view, id))
+            {
+                return Err(leave(site, "corrupt", &course)?);
+            }
             let launch = EtcdLaunch {
                 slot: site.held.slot,
                 uuid: uuid.clone(),

@@ -22,14 +22,19 @@
 //! | [`departure`] | how a machine leaves, and when it is let go |
 //! | [`launch`] | when a machine that was launched is in service, and when it is given up |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
+//! | [`care`] | how etcd's databases are kept: alarms for want of space, defragmentation |
+//! | [`corruption`] | when members hold different data, and how one is replaced for it |
+//! | [`wedged`] | when etcd is restarted that says nothing, and when the instance is given up |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
 //! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
 //! parts of the observation. A step that is not safe on an unknown answer is never planned on one.
 
 mod api;
+mod care;
 mod certificates;
 mod control_plane;
+mod corruption;
 mod course;
 mod departure;
 mod disk;
@@ -44,6 +49,7 @@ mod node;
 mod rollout;
 mod upkeep;
 mod volume;
+mod wedged;
 mod worker;
 
 use crate::config::Settings;

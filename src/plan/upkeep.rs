@@ -1,5 +1,5 @@
-//! What a running member keeps in order: its vote, its stamp, its record, and the copies of the
-//! charter.
+//! What a running member keeps in order: its vote, its stamp, its record, the copies of the charter,
+//! and its database.
 
 use crate::model::observation::PublishedMembers;
 use crate::model::plan::Subject;
@@ -11,6 +11,7 @@ use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
 use super::joining::{lock, require_health, stray_learner};
 use super::member::{Site, leave, require_listed};
+use super::{care, corruption, wedged};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
 const SYNC_PATIENCE: i64 = 30 * 60_000;
@@ -24,7 +25,7 @@ pub(super) fn running(
 ) -> Next<Plan> {
     let own = match &site.seen.etcd.own {
         Fact::Known(own) => own,
-        Fact::Unknown(_) => return Err(course.wait(WaitingOn::OwnEtcd)),
+        Fact::Unknown(_) => return Err(wedged::silent(site, view, charter, course)),
     };
     let Some(view) = view else {
         return Err(course.wait(WaitingOn::Quorum));
@@ -65,13 +66,15 @@ pub(super) fn running(
     if let Some(charter) = charter {
         copy_charter(site, view, charter, &mut course);
     }
+    let is_sound = corruption::heal(site, view, charter, own.member, &mut course)?;
+    let holds_lock = is_sound && care::tend(site, view, own.member, &mut course);
     if let Some(stray) = stray_learner(view)
         && charter.is_some()
         && view.lock.as_ref().is_none_or(|holder| *holder == site.me.instance)
         && require_health(view, Some(stray), false, &course).is_ok()
     {
         course.steps.extend([lock(site), Step::RemoveMember { member: stray }]);
-    } else if view.lock.as_ref() == Some(&site.me.instance) {
+    } else if view.lock.as_ref() == Some(&site.me.instance) && !holds_lock {
         course.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
     }
     if view.leader == Some(own.member) {

@@ -17,8 +17,8 @@ use crate::kubernetes::Component;
 use crate::model::addons::AppliedAddon;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::{
-    ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan, Role,
-    Slot, StampState, Waiting, Warning, Zone,
+    Alarm, ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan,
+    Role, Slot, StampState, Waiting, Warning, Zone,
 };
 
 /// The version of the file's form.
@@ -69,6 +69,9 @@ pub struct Status {
     /// Kubernetes' control plane on this machine; `None` where there is none, or not yet.
     #[serde(default)]
     pub kubernetes: Option<KubernetesStatus>,
+    /// The alarms that etcd raises; `null` when that is not known.
+    #[serde(default)]
+    pub alarms: Option<Vec<Alarm>>,
 }
 
 /// Kubernetes' control plane in the status.
@@ -133,6 +136,15 @@ pub struct MemberStatus {
     pub learner: bool,
     /// Whether it answered that it is healthy; `null` when it did not answer.
     pub healthy: Option<bool>,
+    /// The size of its database's file, in bytes; `null` when it did not say.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// What of it is in use, in bytes.
+    #[serde(default)]
+    pub in_use: Option<u64>,
+    /// The quota that the file is held against, in bytes.
+    #[serde(default)]
+    pub quota: Option<u64>,
 }
 
 impl Status {
@@ -160,6 +172,7 @@ impl Status {
             leader: None,
             members: Vec::new(),
             kubernetes: None,
+            alarms: None,
         };
         status.words = status.in_words();
         status
@@ -181,16 +194,24 @@ impl Status {
             StampState::Formatted | StampState::Starting { .. } => None,
         });
         let view = seen.etcd.cluster.known();
+        let care = seen.etcd.care.known();
         let members = view.map(|view| {
-            let member = |(id, member): (&MemberId, &crate::model::Member)| MemberStatus {
-                id: *id,
-                name: member.name.clone(),
-                peer_urls: member.peer_urls.clone(),
-                learner: member.learner,
-                healthy: match member.healthy {
-                    Fact::Known(healthy) => Some(healthy),
-                    Fact::Unknown(_) => None,
-                },
+            let member = |(id, member): (&MemberId, &crate::model::Member)| {
+                let storage = care.and_then(|care| care.members.get(id)?.storage.known());
+                MemberStatus {
+                    id: *id,
+                    name: member.name.clone(),
+                    peer_urls: member.peer_urls.clone(),
+                    learner: member.learner,
+                    healthy: match member.healthy {
+                        Fact::Known(healthy) => Some(healthy),
+                        Fact::Unknown(_) => None,
+                    },
+                    size: storage.map(|storage| storage.size),
+                    in_use: storage.map(|storage| storage.in_use),
+                    quota: storage
+                        .map(|storage| storage.quota.unwrap_or_else(|| settings.etcd.quota.as_bytes())),
+                }
             };
             view.members.iter().map(member).collect()
         });
@@ -215,6 +236,7 @@ impl Status {
             leader: view.and_then(|view| view.leader),
             members: members.unwrap_or_default(),
             kubernetes: KubernetesStatus::of(&seen.kubernetes),
+            alarms: care.and_then(|care| Some(care.alarms.known()?.iter().copied().collect())),
         };
         status.words = status.in_words();
         status
@@ -270,7 +292,12 @@ impl Status {
                 None => "does not answer",
             });
             let name = if member.name.is_empty() { "(not started)" } else { &member.name };
-            row("member", format!("{:>16} {name:<13} {}", member.id, words.join(", ")));
+            let size =
+                member.size.map_or_else(String::new, |size| format!(", {} MiB", size.div_ceil(1 << 20)));
+            row("member", format!("{:>16} {name:<13} {}{size}", member.id, words.join(", ")));
+        }
+        for alarm in self.alarms.iter().flatten() {
+            row("alarm", format!("{:>16} {}", alarm.member, alarm.kind));
         }
         if let Some(kubernetes) = &self.kubernetes {
             let endpoint = known(kubernetes.endpoint.as_ref());
@@ -365,6 +392,9 @@ mod tests {
             peer_urls: vec![format!("https://10.0.{slot}.1:2380")],
             learner,
             healthy,
+            size: healthy.map(|_| 5_000_000),
+            in_use: healthy.map(|_| 4_000_000),
+            quota: healthy.map(|_| 8 << 30),
         };
         let mut joined = member(0xc3, 3, true, None);
         joined.name.clear();
@@ -383,6 +413,7 @@ mod tests {
             member: Some(MemberId(0xa1)),
             leader: Some(MemberId(0xb2)),
             members: vec![member(0xa1, 1, false, Some(true)), member(0xb2, 2, false, Some(true)), joined],
+            alarms: Some(vec![Alarm { member: MemberId(0xb2), kind: crate::model::AlarmKind::NoSpace }]),
             ..Status::starting(Vec::new(), None)
         };
         status.words = status.in_words();

@@ -112,6 +112,9 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         peer_urls: Vec::new(),
         learner: false,
         healthy: None,
+        size: None,
+        in_use: None,
+        quota: None,
     };
     let (member, kubernetes) = member.split_once("\nKubernetes:\n").unwrap();
     assert_eq!(set(&names(member)), set(&keys(&serde_json::to_value(one).unwrap())));

@@ -3,6 +3,8 @@
 //! Every test has loopback addresses of its own and a directory of its own; what it started is
 //! killed by its id when the test ends, however it ends.
 
+mod care;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -93,10 +95,15 @@ impl Node {
     }
 
     fn start(&mut self) {
+        self.start_edited(|text| text);
+    }
+
+    /// Starts it with a configuration that was changed by hand.
+    fn start_edited(&mut self, edit: impl FnOnce(String) -> String) {
         let tuning = Tuning { quota_bytes: 64 * 1024 * 1024, ..Tuning::default() };
         let paths = Paths { data: self.dir.join("data"), pki: self.pki() };
         let text = render(&self.launch, &tuning, &paths, version()).expect("the configuration is rendered");
-        launch::write(&self.dir, &self.launch, &text).expect("the configuration is written");
+        launch::write(&self.dir, &self.launch, &edit(text)).expect("the configuration is written");
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let child = Command::new(program())
             .arg("--config-file")

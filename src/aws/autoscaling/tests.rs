@@ -124,3 +124,21 @@ async fn throttling_and_denial_are_told_apart() {
     assert!(!denied.is_throttled() && !denied.is_retryable(), "{denied:?}");
     assert!(chain(&denied).contains("allow autoscaling:DescribeAutoScalingGroups"), "{}", chain(&denied));
 }
+
+#[tokio::test]
+async fn an_instance_is_given_up_whatever_grace_its_group_gives() {
+    let told = "<SetInstanceHealthResponse><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></SetInstanceHealthResponse>";
+    let (server, client) = server(move |_| answer(200, told)).await;
+    client.set_unhealthy(&"i-00000001".parse().unwrap()).await.unwrap();
+    let request = &server.seen()[0];
+    assert_eq!(request.field("Action"), "SetInstanceHealth");
+    assert_eq!(request.field("InstanceId"), "i-00000001");
+    assert_eq!(request.field("HealthStatus"), "Unhealthy");
+    assert_eq!(request.field("ShouldRespectGracePeriod"), "false");
+
+    let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>m</Message></Error></ErrorResponse>";
+    let (_server, client) = self::server(move |_| answer(400, denied)).await;
+    let error = client.set_unhealthy(&"i-00000001".parse().unwrap()).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error:?}");
+    assert!(chain(&error).contains("allow autoscaling:SetInstanceHealth"), "{}", chain(&error));
+}

@@ -206,6 +206,9 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::ControlPlane => api::control_plane(options, &mut report).await,
         Drill::ControlPlaneWeather => api_weather::weather(options, &mut report).await,
         Drill::Workers => workers::workers(options, &mut report).await,
+        Drill::ReplaceAllRolling => rolling::replace_all(options, &mut report).await,
+        Drill::ScaleWorkers => scaling::scale(options, &mut report).await,
+        Drill::SpotStorm => scaling::spot_storm(options, &mut report).await,
         Drill::ThrottledDay => throttled::day(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::LoseVolume

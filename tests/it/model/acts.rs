@@ -163,6 +163,12 @@ impl Planner {
             | Step::DetachVolume { .. }
             | Step::SendHeartbeat { .. }
             | Step::CompleteHook { .. } => unreachable!("nobody leaves, and no hook holds anybody"),
+            Step::CompactEtcd { .. }
+            | Step::Defragment { .. }
+            | Step::DisarmAlarm { .. }
+            | Step::CompareHashes { .. }
+            | Step::NoteWedge { .. }
+            | Step::GiveUpInstance { .. } => unreachable!("how members are kept is not known here"),
         }
     }
 

@@ -346,6 +346,10 @@ impl Planner {
                 .view
                 .as_ref()
                 .map_or(Fact::unknown("no quorum"), |view| Fact::Known(self.view(view))),
+            // What care does to members, it does by steps that are explored without it.
+            care: Fact::unknown("not modelled"),
+            notes: Fact::unknown("not modelled"),
+            silence: None,
         }
     }
 

@@ -7,6 +7,7 @@
     reason = "tables of cases read best as they are"
 )]
 
+mod care;
 mod control_plane;
 mod departure;
 mod enrolment;
@@ -20,7 +21,7 @@ mod node;
 mod pods;
 mod properties;
 mod rollout;
-mod scene;
+pub mod scene;
 mod sources;
 mod volume;
 mod worker;

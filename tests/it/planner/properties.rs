@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use quorate::model::*;
 
+use super::care::{Cared as _, alarmed, condemned, condemned_here, full, hollow};
 use super::scene::*;
 
 type Twist = fn(&mut Observation);
@@ -55,7 +56,7 @@ fn state(seen: &mut Observation, state: StampState) {
 }
 
 /// Changes, each small, that together contradict each other in every way.
-const TWISTS: [Twist; 44] = [
+const TWISTS: [Twist; 54] = [
     |seen| *seen = seen.clone().chartered(charter(&[])),
     |seen| *seen = seen.clone().chartered(charter(&[1])),
     |seen| *seen = seen.clone().chartered(charter(&[2, 3])),
@@ -99,6 +100,19 @@ const TWISTS: [Twist; 44] = [
     |seen| view(seen).into_iter().for_each(|view| view.members.clear()),
     |seen| view(seen).into_iter().for_each(|view| view.members.values_mut().for_each(|m| m.learner = true)),
     |seen| view(seen).into_iter().for_each(|view| view.charter = None),
+    |seen| view(seen).into_iter().for_each(|view| view.leader = Some(MemberId(1))),
+    |seen| *seen = seen.clone().cared(),
+    |seen| *seen = full(seen.clone().cared()),
+    |seen| *seen = hollow(seen.clone().cared()),
+    |seen| *seen = alarmed(seen.clone().cared(), 1, AlarmKind::NoSpace),
+    |seen| *seen = alarmed(seen.clone().cared(), 1, AlarmKind::Corrupt),
+    |seen| *seen = condemned(seen.clone().cared(), 1),
+    |seen| *seen = condemned_here(seen.clone()),
+    |seen| seen.etcd.silence = Some(Silence { since: 0, looks: 99 }),
+    |seen| {
+        let wedge = WedgeNote { member: MemberId(1), restarted: NOW - HOUR, given_up: None };
+        seen.etcd.notes = Fact::Known(CareNotes { wedge: Some(wedge), compared: None });
+    },
     |seen| {
         let on = [
             WaitingOn::Quorum,
@@ -112,7 +126,7 @@ const TWISTS: [Twist; 44] = [
 ];
 
 /// An answer each that can fail to come.
-const FORGET: [(&str, Twist); 13] = [
+const FORGET: [(&str, Twist); 15] = [
     ("identity", |seen| seen.identity = Fact::unknown("lost")),
     ("clock", |seen| seen.clock_synchronised = Fact::unknown("lost")),
     ("instances", |seen| seen.instances = Fact::unknown("lost")),
@@ -126,6 +140,8 @@ const FORGET: [(&str, Twist); 13] = [
     ("version", |seen| seen.etcd.version = Fact::unknown("lost")),
     ("service", |seen| seen.etcd.service = Fact::unknown("lost")),
     ("own", |seen| seen.etcd.own = Fact::unknown("lost")),
+    ("care", |seen| seen.etcd.care = Fact::unknown("lost")),
+    ("notes", |seen| seen.etcd.notes = Fact::unknown("lost")),
 ];
 
 fn observations() -> impl Strategy<Value = Observation> {

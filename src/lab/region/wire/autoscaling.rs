@@ -90,6 +90,18 @@ pub(super) fn answer(
             )?;
             Box::new(|_| {})
         }
+        "SetInstanceHealth" => {
+            let healthy = match params.required("HealthStatus")? {
+                "Healthy" => true,
+                "Unhealthy" => false,
+                other => {
+                    let message = format!("HealthStatus '{other}' is neither Healthy nor Unhealthy");
+                    return Err(Refusal::bad("ValidationError", message));
+                }
+            };
+            world.set_instance_health(params.required("InstanceId")?, healthy)?;
+            Box::new(|_| {})
+        }
         "SetDesiredCapacity" => {
             let desired = params.number("DesiredCapacity")?.ok_or_else(|| {
                 Refusal::bad("ValidationError", "The request must contain the parameter DesiredCapacity")

@@ -106,6 +106,19 @@ impl World {
         Ok(())
     }
 
+    /// Says of an instance of a group whether it is healthy. One that is not is ended, through the
+    /// hooks, and replaced. (Groups here give new instances no grace.)
+    pub fn set_instance_health(&mut self, instance: &str, healthy: bool) -> Result<(), Refusal> {
+        let Some(lifecycle) = self.lifecycle_mut(&InstanceId(instance.to_owned())) else {
+            let message =
+                format!("Instance Id not found - No managed instance found for instance ID {instance}");
+            return Err(Refusal::bad("ValidationError", message));
+        };
+        lifecycle.healthy = healthy;
+        self.settle();
+        Ok(())
+    }
+
     pub(super) fn group(&self, name: &str) -> Result<&Group, Refusal> {
         self.view.groups.get(name).ok_or_else(|| {
             Refusal::bad("ValidationError", format!("AutoScalingGroup name not found - {name}"))
@@ -131,12 +144,14 @@ impl World {
     }
 
     /// A group finds its dead by health checks, each some time after the death. What EC2 is already
-    /// ending needs no check: its end is announced.
+    /// ending needs no check: its end is announced. Nor does what it was told.
     fn replace_the_dead(&mut self, name: &str) -> bool {
         let patience = self.config.timings.health_check_ms;
         let dead: Vec<InstanceId> = Self::members(&self.view, name)
             .filter(|(_, l)| !l.state.is_leaving())
-            .filter(|(i, _)| !i.exists() || i.died_ms.is_some_and(|at| at + patience <= self.now))
+            .filter(|(i, l)| {
+                !l.healthy || !i.exists() || i.died_ms.is_some_and(|at| at + patience <= self.now)
+            })
             .map(|(i, _)| i.id.clone())
             .collect();
         for id in &dead {

@@ -685,3 +685,25 @@ fn a_refresh_waits_for_hooks_and_for_the_warm_up() {
         RefreshSpec { min_healthy_percentage: 50, max_healthy_percentage: 200, ..RefreshSpec::default() };
     assert_eq!(code(w.start_refresh("g", wrong)), "ValidationError");
 }
+
+#[test]
+fn an_instance_that_its_group_is_told_is_not_healthy_is_replaced_through_the_hooks() {
+    let mut w = world();
+    w.create_group(group("g", 2, vec![hook(Transition::Terminating, HookResult::Continue)])).unwrap();
+    later(&mut w, 60_000);
+    let before = counted(&w, "g");
+    let (given_up, _) = before[0].clone();
+    w.set_instance_health(&given_up.0, true).unwrap();
+    later(&mut w, 60_000);
+    assert_eq!(counted(&w, "g"), before, "it is healthy");
+    w.set_instance_health(&given_up.0, false).unwrap();
+    w.set_instance_health(&given_up.0, false).unwrap();
+    later(&mut w, 1_000);
+    let standing = w.view().instances[&given_up].lifecycle.clone().unwrap();
+    assert_eq!((standing.state, standing.healthy), (LifecycleState::TerminatingWait, false));
+    later(&mut w, 60_000);
+    let after = counted(&w, "g");
+    assert_eq!(after.len(), 2);
+    assert!(!after.iter().any(|(id, _)| *id == given_up), "{after:?}");
+    assert_eq!(code(w.set_instance_health("i-0123", false)), "ValidationError");
+}
