@@ -212,6 +212,9 @@ enum Verb {
         /// With `form` and `form-missing`: every fifth answer is lost, every fifth read stale
         #[arg(long)]
         weather: bool,
+        /// With `throttled-day`: in a shorter form
+        #[arg(long)]
+        short: bool,
         /// On the laboratory that is up, instead of one of its own
         #[arg(long)]
         running: bool,
@@ -378,8 +381,8 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let row = |drill: Drill| vec![drill.name().to_owned(), drill.summary().to_owned()];
             columns(&["DRILL", "PROVES THAT"], &Drill::ALL.map(row), out)?;
         }
-        Verb::Drill { name, seed, seeds, jobs, weather, running, keep, json } => {
-            let options = Options { seed, weather, keep, agent };
+        Verb::Drill { name, seed, seeds, jobs, weather, short, running, keep, json } => {
+            let options = Options { seed, weather, short, keep, agent };
             let on = running.then_some(dir.as_path());
             return drills(name, &options, seeds, jobs, on, json, out).await;
         }

@@ -179,6 +179,7 @@ impl Etcd {
     }
 
     /// The same, beginning with another member.
+    #[must_use]
     pub fn beginning_with(self, turn: usize) -> Self {
         Self { turn, ..self }
     }

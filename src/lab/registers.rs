@@ -22,6 +22,9 @@ const REGISTERS: usize = 3;
 /// The longest time from one operation of a client to its next; the mean is half of it.
 const PACE: Duration = Duration::from_millis(60);
 
+/// So many times longer a client waits that was not answered.
+const UNANSWERED: f64 = 5.0;
+
 /// Where registers are kept.
 pub trait Registers: Send + 'static {
     /// Does one operation on the register of a name.
@@ -62,10 +65,10 @@ impl Shared {
         let begun = self.now();
         let answer = store.call(&name, call).await;
         let at = self.now();
-        let noted = |answered| Operation { register, client, call, begun, answered };
+        let operation = |answered| Operation { register, client, call, begun, answered };
         match answer {
             Ok(answer) => {
-                notes.push(noted(Some((at, answer))));
+                notes.push(operation(Some((at, answer))));
                 Ok(match answer {
                     Answer::Got(value) | Answer::Kept(value) => value,
                     Answer::Put | Answer::Swapped => call.writes(),
@@ -74,7 +77,7 @@ impl Shared {
             Err(error) => {
                 tracing::debug!(name, ?call, %error, "an operation was not answered");
                 if !matches!(error, StoreError::Nobody) {
-                    notes.push(noted(None));
+                    notes.push(operation(None));
                 }
                 Err(error)
             }
@@ -158,10 +161,13 @@ impl Worker {
                 4..7 => Call::Put(fresh()),
                 _ => Call::Swap { from: *known, to: fresh() },
             };
-            if let Ok(held) = shared.call(&mut store, client, register, call, &mut notes).await {
+            let answer = shared.call(&mut store, client, register, call, &mut notes).await;
+            // Who is not answered has patience: those who form a cluster have enough to do.
+            let rest = if answer.is_ok() { 1.0 } else { UNANSWERED };
+            if let Ok(held) = answer {
                 *known = held;
             }
-            sleep(pace.mul_f64(rng.f64())).await;
+            sleep(pace.mul_f64(rng.f64() * rest)).await;
         }
         (store, notes)
     }
@@ -231,7 +237,11 @@ mod tests {
                 }
                 Call::Swap { .. } => Answer::Kept(now),
             };
-            if self.amiss == Amiss::Unanswered && n % 14 == 0 { Err(StoreError::Silence) } else { Ok(answer) }
+            if self.amiss == Amiss::Unanswered && n.is_multiple_of(14) {
+                Err(StoreError::Silence)
+            } else {
+                Ok(answer)
+            }
         }
     }
 

@@ -25,7 +25,7 @@ async fn run(drill: Drill, seed: u64, weather: bool) -> Report {
     };
     let _turn = AT_ONCE.acquire_many(share).await.unwrap();
     let agent = PathBuf::from(env!("CARGO_BIN_EXE_quorate"));
-    let report = drill::run(drill, &Options { seed, weather, keep: false, agent }).await;
+    let report = drill::run(drill, &Options { seed, weather, short: true, keep: false, agent }).await;
     assert!(report.passed, "{}", serde_json::to_string_pretty(&report).unwrap());
     assert!(report.writes_acknowledged > 0);
     assert_eq!(report.writes_lost, 0);

@@ -190,6 +190,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether every fifth answer is lost and every fifth read stale, while forming.
     pub weather: bool,
+    /// Whether a drill that takes long is run in a shorter form, where it has one.
+    pub short: bool,
     /// Whether a laboratory whose drill failed is left for people to look at (stopped).
     pub keep: bool,
     /// The agent's program.
@@ -257,7 +259,7 @@ pub async fn run_on(lab: &Arc<Laboratory>, drill: Drill, seed: u64) -> Report {
     let mut result = stage.close(result, &mut report).await;
     if result.is_ok() {
         let agent = lab.settings().agent.clone();
-        let options = Options { seed, weather: false, keep: false, agent };
+        let options = Options { seed, weather: false, short: false, keep: false, agent };
         result = beside(drill, &options, &mut report).await;
     }
     report.conclude(result);

@@ -15,6 +15,9 @@ use super::{Answer, Call, Operation, Value};
 /// So many steps are made before it is given up: some seconds' worth.
 const STEPS: usize = 20_000_000;
 
+/// What a register holds.
+type Held = Option<Value>;
+
 /// What an operation is for the register, when its turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -56,7 +59,7 @@ impl Effect {
     }
 
     /// What is held afterwards; `None` when its turn can't be now.
-    fn on(self, held: Option<Value>) -> Option<Option<Value>> {
+    fn on(self, held: Held) -> Option<Held> {
         match self {
             Self::Reads(value) => (value == held).then_some(held),
             Self::Writes(value) => Some(Some(value)),
@@ -204,7 +207,7 @@ pub(super) fn linearizable(operations: &[Operation]) -> Option<bool> {
         if chain.next(0) == Chain::END {
             return Some(true);
         }
-        let Some((span, answer)) = chain.nodes.get(at).copied() else { return None };
+        let (span, answer) = chain.nodes.get(at).copied()?;
         let (Some(effect), Some(mark)) = (spans.get(span).map(|s| s.effect), marks.get(span)) else {
             return None;
         };
