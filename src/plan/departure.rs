@@ -207,22 +207,27 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// This machine's member in the cluster.
+    /// The id of this machine's member, by its own word or its slot's record.
+    fn own_id(&self, view: &ClusterView) -> Option<MemberId> {
+        let recorded = || {
+            let mut records = view.records.values();
+            records.find(|record| record.instance == self.me.instance).and_then(|record| record.member)
+        };
+        self.seen.etcd.own.known().map(|own| own.member).or_else(recorded)
+    }
+
+    /// This machine's member, while it is one of the cluster's.
     fn own(&self, view: &'a ClusterView) -> Option<(MemberId, &'a Member)> {
-        let answered = self.seen.etcd.own.known().map(|own| own.member);
-        let recorded = view
-            .records
-            .values()
-            .find(|record| record.instance == self.me.instance)
-            .and_then(|record| record.member);
-        let id = answered.or(recorded)?;
+        let id = self.own_id(view)?;
         view.members.get(&id).map(|member| (id, member))
     }
 
     /// Nothing is taken down while etcd would lose its quorum by it, or another machine is about to.
     fn hold(&self, course: &mut Course) -> Next<()> {
         let Some(view) = self.view(course)? else { return Ok(()) };
-        let Some((own, member)) = self.own(view) else { return Ok(()) };
+        // Which of the members is this machine's has to be known, or nobody could count the others.
+        let own = self.own_id(view).ok_or_else(|| course.wait(WaitingOn::OwnEtcd))?;
+        let Some(member) = view.members.get(&own) else { return Ok(()) };
         match &view.control_plane.lock {
             Some(holder) if *holder != self.me.instance => {
                 return Err(course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() }));

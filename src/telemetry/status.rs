@@ -69,6 +69,10 @@ pub struct Status {
     /// Kubernetes' control plane on this machine; `None` where there is none, or not yet.
     #[serde(default)]
     pub kubernetes: Option<KubernetesStatus>,
+    /// When the first of this machine's certificates ends, in milliseconds since 1970; `None` while it has none, or none
+    /// can be read.
+    #[serde(default)]
+    pub certificates_end: Option<i64>,
     /// The alarms that etcd raises; `null` when that is not known.
     #[serde(default)]
     pub alarms: Option<Vec<Alarm>>,
@@ -172,6 +176,7 @@ impl Status {
             leader: None,
             members: Vec::new(),
             kubernetes: None,
+            certificates_end: None,
             alarms: None,
         };
         status.words = status.in_words();
@@ -236,6 +241,7 @@ impl Status {
             leader: view.and_then(|view| view.leader),
             members: members.unwrap_or_default(),
             kubernetes: KubernetesStatus::of(&seen.kubernetes),
+            certificates_end: certificates_end(seen),
             alarms: care.and_then(|care| Some(care.alarms.known()?.iter().copied().collect())),
         };
         status.words = status.in_words();
@@ -299,6 +305,10 @@ impl Status {
         for alarm in self.alarms.iter().flatten() {
             row("alarm", format!("{:>16} {}", alarm.member, alarm.kind));
         }
+        if let Some(end) = self.certificates_end {
+            let days = end.saturating_sub(now).div_euclid(86_400_000);
+            row("certs", format!("the first ends in {days} days"));
+        }
         if let Some(kubernetes) = &self.kubernetes {
             let endpoint = known(kubernetes.endpoint.as_ref());
             row("kubernetes", format!("{}  endpoint {endpoint}", kubernetes.version));
@@ -313,6 +323,15 @@ impl Status {
         }
         page
     }
+}
+
+/// When the first of this machine's certificates ends: etcd's, Kubernetes', or a worker's kubelet's.
+fn certificates_end(seen: &Observation) -> Option<i64> {
+    let etcd = seen.leaves.known().and_then(Option::as_ref).map(|leaves| leaves.not_after);
+    let kubernetes = seen.kubernetes.leaves.known().and_then(Option::as_ref).map(|leaves| leaves.not_after);
+    let worker = seen.kubernetes.worker.certificate.known().and_then(Option::as_ref);
+    let worker = worker.map(|certificate| certificate.not_after);
+    [etcd, kubernetes, worker].into_iter().flatten().min()
 }
 
 /// A span of time as a person says it: `0 s`, `3 min`, `2 h`.

@@ -2,6 +2,7 @@
 
 use super::super::testing::{Reply, Request, Server, answer, cluster, ec2_error};
 use super::*;
+use crate::model::departure::HookResult;
 use crate::model::fact::chain;
 
 const TARGETS: &str = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/api/0123456789abcdef";
@@ -141,4 +142,90 @@ async fn an_instance_is_given_up_whatever_grace_its_group_gives() {
     let error = client.set_unhealthy(&"i-00000001".parse().unwrap()).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
     assert!(chain(&error).contains("allow autoscaling:SetInstanceHealth"), "{}", chain(&error));
+}
+
+/// An answer to one of these operations.
+fn answered(operation: &str, result: &str) -> Reply {
+    answer(200, format!("<{operation}Response><{operation}Result>{result}</{operation}Result></{operation}Response>"))
+}
+
+fn refused(code: &str, message: &str) -> Reply {
+    let error = format!("<Type>Sender</Type><Code>{code}</Code><Message>{message}</Message>");
+    answer(400, format!("<ErrorResponse><Error>{error}</Error></ErrorResponse>"))
+}
+
+fn me() -> InstanceId {
+    "i-0000000a".parse().unwrap()
+}
+
+#[tokio::test]
+async fn where_an_instance_stands_in_its_group_is_told_and_that_it_is_in_none() {
+    use crate::model::departure::LifecycleState;
+    const OPERATION: &str = "DescribeAutoScalingInstances";
+    let listed = |state: &str| {
+        format!(
+            "<AutoScalingInstances><member><InstanceId>i-0000000a</InstanceId>\
+             <AutoScalingGroupName>workers</AutoScalingGroupName><LifecycleState>{state}</LifecycleState>\
+             </member></AutoScalingInstances>"
+        )
+    };
+    for (state, expected) in [
+        ("Pending:Wait", LifecycleState::PendingWait),
+        ("Terminating:Wait", LifecycleState::TerminatingWait),
+        ("InService", LifecycleState::Other("InService".to_owned())),
+    ] {
+        let reply = answered(OPERATION, &listed(state));
+        let (_server, client) = server(move |_| reply.clone()).await;
+        let found = client.membership(&me()).await.unwrap().unwrap();
+        assert_eq!((found.group.as_str(), found.state), ("workers", expected));
+    }
+    let none = answered(OPERATION, "<AutoScalingInstances/>");
+    let (_server, client) = server(move |_| none.clone()).await;
+    assert_eq!(client.membership(&me()).await.unwrap(), None);
+    for no_answer in [refused("Throttling", "Rate exceeded"), answer(200, ""), Reply::Cut] {
+        let (_server, client) = server(move |_| no_answer.clone()).await;
+        assert!(client.membership(&me()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_hook_is_found_by_its_name_among_others() {
+    let hooks = "<LifecycleHooks><member><LifecycleHookName>other</LifecycleHookName>\
+                 <HeartbeatTimeout>30</HeartbeatTimeout></member><member>\
+                 <LifecycleHookName>quorate-terminate</LifecycleHookName>\
+                 <HeartbeatTimeout>300</HeartbeatTimeout></member></LifecycleHooks>";
+    let reply = answered("DescribeLifecycleHooks", hooks);
+    let (_server, client) = server(move |_| reply.clone()).await;
+    let found = client.hook("workers", "quorate-terminate").await.unwrap().unwrap();
+    assert_eq!(found.heartbeat_timeout_s, 300);
+    assert_eq!(client.hook("workers", "quorate-launch").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_hook_that_holds_nothing_any_more_is_done_with_and_any_other_refusal_is_an_error() {
+    const GONE: &str = "No active Lifecycle Action found with instance ID i-0000000a";
+    for (reply, done) in [
+        (answered("CompleteLifecycleAction", ""), true),
+        (refused("ValidationError", GONE), true),
+        (refused("ValidationError", "AutoScalingGroup name not found"), false),
+        (refused("AccessDenied", "no"), false),
+    ] {
+        let (seen, client) = server(move |_| reply.clone()).await;
+        let told = client.complete_hook("workers", "quorate-terminate", &me(), HookResult::Abandon).await;
+        assert_eq!(told.is_ok(), done, "{told:?}");
+        assert_eq!(seen.seen()[0].field("LifecycleActionResult"), "ABANDON");
+        if let Err(error) = told
+            && chain(&error).contains("AccessDenied")
+        {
+            assert!(chain(&error).contains("allow autoscaling:CompleteLifecycleAction"), "{}", chain(&error));
+        }
+    }
+    for (reply, done) in [
+        (answered("RecordLifecycleActionHeartbeat", ""), true),
+        (refused("ValidationError", GONE), true),
+        (refused("Throttling", "Rate exceeded"), false),
+    ] {
+        let (_server, client) = server(move |_| reply.clone()).await;
+        assert_eq!(client.heartbeat("workers", "quorate-terminate", &me()).await.is_ok(), done);
+    }
 }

@@ -209,3 +209,67 @@ async fn no_secret_is_printed() {
         assert!(!printed.contains(secret), "{secret}");
     }
 }
+
+/// The service of a machine that is told these things.
+async fn announcing(told: &'static [(&'static str, &'static str)]) -> Server {
+    service(move |request| {
+        let path = request.path.strip_prefix("/latest/meta-data/")?;
+        told.iter().find(|(name, _)| *name == path).map(|(_, text)| answer(200, text))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_ec2_and_the_group_announce_is_told_with_its_times() {
+    use crate::model::departure::{SpotAction, TargetState};
+    let server = announcing(&[
+        ("autoscaling/target-lifecycle-state", "Terminated"),
+        ("spot/instance-action", r#"{"action": "terminate", "time": "2017-09-18T08:22:00Z"}"#),
+        ("events/recommendations/rebalance", r#"{"noticeTime": "2020-10-27T08:22:00Z"}"#),
+        (
+            "events/maintenance/scheduled",
+            r#"[{"NotBefore": "21 Jan 2019 09:00:43 GMT", "Code": "system-reboot", "Description": "scheduled reboot",
+                "EventId": "instance-event-0d59937288b749b32", "NotAfter": "21 Jan 2019 09:17:23 GMT",
+                "State": "active"},
+               {"NotBefore": "1 Jan 2019 09:00:43 GMT", "Code": "instance-stop", "Description": "[Canceled]",
+                "EventId": "instance-event-1", "NotAfter": "1 Jan 2019 09:17:23 GMT", "State": "canceled"}]"#,
+        ),
+    ])
+    .await;
+    let client = client_of(&server, 1);
+    assert_eq!(client.target_state().await.unwrap(), Some(TargetState::Terminated));
+    let spot = client.spot_interruption().await.unwrap().unwrap();
+    assert_eq!((spot.action, spot.at), (SpotAction::Terminate, 1_505_722_920_000));
+    assert_eq!(client.rebalance_recommendation().await.unwrap(), Some(1_603_786_920_000));
+    let [event] = &client.scheduled_maintenance().await.unwrap()[..] else { panic!() };
+    assert_eq!((event.code.as_str(), event.not_before), ("system-reboot", 1_548_061_243_000));
+}
+
+#[tokio::test]
+async fn nothing_announced_is_a_definite_answer() {
+    let server = announcing(&[("events/maintenance/scheduled", "[]")]).await;
+    let client = client_of(&server, 1);
+    assert_eq!(client.target_state().await.unwrap(), None);
+    assert_eq!(client.spot_interruption().await.unwrap(), None);
+    assert_eq!(client.rebalance_recommendation().await.unwrap(), None);
+    assert_eq!(client.scheduled_maintenance().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_announcement_that_can_not_be_read_is_no_answer() {
+    let server = announcing(&[
+        ("spot/instance-action", r#"{"action": "explode", "time": "2017-09-18T08:22:00Z"}"#),
+        ("events/recommendations/rebalance", r#"{"noticeTime": "soon"}"#),
+        (
+            "events/maintenance/scheduled",
+            r#"[{"NotBefore": "tomorrow", "Code": "instance-stop", "State": "active"}]"#,
+        ),
+    ])
+    .await;
+    let client = client_of(&server, 1);
+    assert!(matches!(client.spot_interruption().await, Err(MetadataError::Malformed { .. })));
+    assert!(matches!(client.rebalance_recommendation().await, Err(MetadataError::Malformed { .. })));
+    assert!(matches!(client.scheduled_maintenance().await, Err(MetadataError::Malformed { .. })));
+    let down = service(|request| (request.method == "GET").then(|| answer(503, ""))).await;
+    assert!(client_of(&down, 1).target_state().await.is_err());
+}

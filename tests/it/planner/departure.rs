@@ -86,7 +86,7 @@ fn departure() -> DepartureObservation {
 }
 
 /// The first machine of a whole cluster, which leads etcd, and leaves.
-fn leaving() -> Observation {
+pub fn leaving() -> Observation {
     whole().but(|seen| {
         seen.departure = departure();
         seen.view().leader = Some(MemberId(1));
@@ -94,7 +94,7 @@ fn leaving() -> Observation {
     })
 }
 
-fn dying(seen: &mut Observation) {
+pub fn dying(seen: &mut Observation) {
     let attachment = seen.volumes().get_mut(&volume(1)).unwrap().attachment.as_mut().unwrap();
     attachment.delete_on_termination = true;
 }
@@ -354,6 +354,15 @@ fn nothing_is_taken_down_while_the_quorum_would_not_survive() {
     assert_eq!(waits(&without), WaitingOn::QuorumWithout { healthy: 1, needed: 2 });
     let blind = leaving().but(|seen| seen.etcd.cluster = Fact::unknown("no quorum"));
     assert_eq!(waits(&blind), WaitingOn::Quorum);
+}
+
+#[test]
+fn who_can_not_tell_its_own_member_from_the_others_takes_nothing_down() {
+    let nobody = leaving().but(|seen| {
+        seen.etcd.own = Fact::unknown("no answer");
+        seen.view().records.clear();
+    });
+    assert_eq!(waits(&nobody), WaitingOn::OwnEtcd);
 }
 
 #[test]

@@ -4,12 +4,13 @@ use proptest::prelude::*;
 use quorate::model::*;
 
 use super::care::{Cared as _, alarmed, condemned, condemned_here, full, hollow};
+use super::departure::{dying, leaving};
 use super::scene::*;
 
 type Twist = fn(&mut Observation);
 
 /// Where an observation begins.
-const BASES: [fn() -> Observation; 9] = [
+const BASES: [fn() -> Observation; 12] = [
     scene,
     whole,
     || scene().chartered(charter(&[])),
@@ -19,6 +20,9 @@ const BASES: [fn() -> Observation; 9] = [
     || scene().chartered(charter(&[1, 2, 3])).replaced().quorate(&[2, 3], None),
     || scene().chartered(charter(&[1, 2, 3])).stamped(joining(1), DataDir::Present).serving(1, true, true),
     || scene().chartered(charter(&[1, 2, 3])).stamped(member_of(1), DataDir::Present).replaced(),
+    leaving,
+    || leaving().but(dying),
+    || leaving().but(|seen| seen.at = NOW + 2 * HOUR),
 ];
 
 fn own_volume(seen: &mut Observation) -> Option<&mut Volume> {
@@ -126,7 +130,7 @@ const TWISTS: [Twist; 54] = [
 ];
 
 /// An answer each that can fail to come.
-const FORGET: [(&str, Twist); 15] = [
+const FORGET: [(&str, Twist); 20] = [
     ("identity", |seen| seen.identity = Fact::unknown("lost")),
     ("clock", |seen| seen.clock_synchronised = Fact::unknown("lost")),
     ("instances", |seen| seen.instances = Fact::unknown("lost")),
@@ -142,6 +146,11 @@ const FORGET: [(&str, Twist); 15] = [
     ("own", |seen| seen.etcd.own = Fact::unknown("lost")),
     ("care", |seen| seen.etcd.care = Fact::unknown("lost")),
     ("notes", |seen| seen.etcd.notes = Fact::unknown("lost")),
+    ("target", |seen| seen.departure.target = Fact::unknown("lost")),
+    ("membership", |seen| seen.departure.membership = Fact::unknown("lost")),
+    ("hook", |seen| seen.departure.hook = Fact::unknown("lost")),
+    ("node", |seen| seen.departure.node = Fact::unknown("lost")),
+    ("placing", |seen| seen.departure.placing = Fact::unknown("lost")),
 ];
 
 fn observations() -> impl Strategy<Value = Observation> {
@@ -189,7 +198,7 @@ proptest! {
             prop_assert_eq!(answer.steps.len(), 0);
             prop_assert_eq!(report.phase, Phase::Halted);
         }
-        let settled = report.phase == Phase::Running;
+        let settled = matches!(report.phase, Phase::Running | Phase::Left);
         prop_assert!(
             !answer.steps.is_empty() || report.halt.is_some() || !report.waiting.is_empty() || settled,
             "no step, and no reason: {:?}", report
