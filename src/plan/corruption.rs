@@ -43,6 +43,10 @@ const APART: u64 = 60_000;
 /// How soon, in milliseconds, a comparison is made anew that told nothing, or that nothing follows from.
 const AGAIN: u64 = 600_000;
 
+/// Below this revision the store is that of a cluster that was just made, and the first comparison
+/// waits: the machines have more urgent things to do.
+const YOUNG: i64 = 1_000;
+
 /// What one comparison says of the voters.
 #[derive(Debug, PartialEq, Eq)]
 enum Judged {
@@ -163,7 +167,7 @@ pub(super) fn heal(
         Some(Judged::Nothing | Judged::Split) => interval.min(AGAIN),
         None => 0,
     };
-    let is_due = last.is_none_or(|last| site.seen.at.abs_diff(last.at) >= after);
+    let is_due = last.map_or(care.revision >= YOUNG, |last| site.seen.at.abs_diff(last.at) >= after);
     let is_healthy = view.members.values().all(|member| member.healthy == Fact::Known(true));
     if is_due && is_healthy && alarms.is_empty() && view.leader == Some(me) {
         course.steps.push(Step::CompareHashes { keep: ComparisonPlace::Etcd });
@@ -299,7 +303,10 @@ mod tests {
     use super::*;
     use crate::model::StoreHash;
 
-    fn comparison(at: i64, hashes: &[(u64, i64, u32)]) -> Comparison {
+    /// Member, compaction and hash.
+    type Hashes<'a> = &'a [(u64, i64, u32)];
+
+    fn comparison(at: i64, hashes: Hashes<'_>) -> Comparison {
         let hashes = hashes
             .iter()
             .map(|(id, compacted, hash)| (MemberId(*id), StoreHash { compacted: *compacted, hash: *hash }))
@@ -314,7 +321,7 @@ mod tests {
     #[test]
     fn only_a_strict_majority_of_the_voters_at_one_compaction_tells_who_differs() {
         let three = ids(&[1, 2, 3]);
-        let table: [(&[(u64, i64, u32)], Judged); 9] = [
+        let table: [(Hashes<'_>, Judged); 9] = [
             (&[(1, 5, 7), (2, 5, 7), (3, 5, 7)], Judged::Alike),
             (&[(1, 5, 7), (2, 5, 7), (3, 5, 8)], Judged::Differ(ids(&[3]))),
             (&[(1, 5, 7), (2, 5, 7), (3, 4, 8)], Judged::Nothing),

@@ -6,10 +6,10 @@
 //! group, which replaces it.
 //!
 //! What is asked is the member's own status, which it tells from memory, without a disk, a leader or
-//! a quorum: a slow disk or a lost network is no silence. A member does not answer either while it
-//! opens a large database, or receives a snapshot after a start; the largest database takes minutes
-//! for that. Hence the times: three minutes before the one restart, which costs nothing that was
-//! acknowledged, and fifteen after it.
+//! a quorum: of one that has served, a slow disk or a lost leader is no silence. One that has just
+//! started does not answer before it has opened its database, reached the others and received what
+//! it missed; the largest database takes minutes for that. Hence the times: three minutes before the
+//! one restart, which costs nothing that was acknowledged, and fifteen after it.
 //!
 //! The restart is noted on the machine before it is done, so that an agent that comes up anew does
 //! not restart etcd a second time; the note counts for six hours. It is asked to end, and never

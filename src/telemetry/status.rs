@@ -496,9 +496,10 @@ mod tests {
         slot       1  member a1
         phase      running  (seen 5 s ago)
         warning    3 slots in 2 zones: the loss of one zone can cost the quorum
-        member                   a1 etcd-1        voter, healthy
-        member                   b2 etcd-2        voter, leader, healthy
+        member                   a1 etcd-1        voter, healthy, 5 MiB
+        member                   b2 etcd-2        voter, leader, healthy, 5 MiB
         member                   c3 (not started) learner, does not answer
+        alarm                    b2 NOSPACE
         kubernetes v1.36.2  endpoint api.example.com:6443
                    kube-apiserver          not ready: 500 not poststarthook/rbac/bootstrap-roles
                    kube-controller-manager ready
@@ -517,6 +518,7 @@ mod tests {
         phase      founding  (seen 3 min ago)
         waits for  slots 2, 3 to be claimed by other machines (for 4 min)
         waits for  an answer about the instances: throttled (for 2 h)
+        alarm                    b2 NOSPACE
         "#);
     }
 

@@ -40,7 +40,7 @@ fn a_wrong_type_says_what_was_found_and_what_was_expected() {
     /etc/quorate/config.d/20.yaml:2:9: `bucket` is a list, expected text
       hint: for example `demo-quorate`
     /etc/quorate/config.d/20.yaml:3:7: `etcd` is the number `3`, expected a section
-      hint: keys of `etcd`: `size`, `zones`, `binary`, `heartbeatInterval`, `electionTimeout`, `quota`, `autoCompaction`, `snapshotCount`, `logLevel`, `volume`
+      hint: keys of `etcd`: `size`, `zones`, `binary`, `heartbeatInterval`, `electionTimeout`, `quota`, `autoCompaction`, `snapshotCount`, `logLevel`, `hashInterval`, `defragment`, `volume`
     /etc/quorate/config.d/20.yaml:4:7: `tick` is the number `10`, expected a duration from 1s to 5m
       hint: give the unit: `10s` or `10ms`
     /etc/quorate/config.d/20.yaml:6:10: `log.level` is the truth value `true`, expected one of `error`, `warn`, `info`, `debug`, `trace`

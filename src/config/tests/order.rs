@@ -43,6 +43,10 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
         retention: 1h                   # default
       snapshotCount: 10000              # default
       logLevel: info                    # default
+      hashInterval: 1h                  # default
+      defragment:
+        minFree: 100MiB                 # default
+        minShare: 50                    # default
       volume:
         source: tagged                  # default
         device: /dev/xvdf               # default
@@ -104,6 +108,10 @@ fn without_origins_only_yaml_is_shown() {
         retention: 1h
       snapshotCount: 10000
       logLevel: info
+      hashInterval: 1h
+      defragment:
+        minFree: 100MiB
+        minShare: 50
       volume:
         source: tagged
         device: /dev/xvdf
@@ -169,6 +177,11 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         },
         "snapshotCount": 10000,
         "logLevel": "info",
+        "hashInterval": "1h",
+        "defragment": {
+          "minFree": "100MiB",
+          "minShare": 50
+        },
         "volume": {
           "source": "tagged",
           "device": "/dev/xvdf",

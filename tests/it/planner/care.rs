@@ -33,7 +33,7 @@ impl Cared for Observation {
             .map(|n| (id(n), MemberCare { serves: Fact::Known(true), storage: Fact::Known(small) }))
             .collect();
         self.etcd.care = Fact::Known(EtcdCare {
-            revision: 77,
+            revision: 7777,
             members,
             alarms: Fact::Known(BTreeSet::new()),
             history: Fact::unknown("not asked for"),
@@ -191,7 +191,7 @@ fn without_space_the_leaders_machine_compacts_first() {
     let history =
         |leader| full_and_alarmed(leader).but(|seen| seen.care().unwrap().history = Fact::Known(true));
     let plan = does(&history(1), &["compactEtcd"]);
-    assert_eq!(plan.steps, [Step::CompactEtcd { revision: 77 }]);
+    assert_eq!(plan.steps, [Step::CompactEtcd { revision: 7777 }]);
     does(&history(2), &[]);
     warns(&history(2), "by the leader's machine");
     refuses(
@@ -338,6 +338,11 @@ fn hashes_are_compared_by_the_leaders_machine_once_an_interval_at_full_health() 
     let never = kept(1).but(|seen| seen.care().unwrap().compared = None);
     let plan = does(&never, &["compareHashes"]);
     assert_eq!(plan.steps, [Step::CompareHashes { keep: ComparisonPlace::Etcd }]);
+    refuses(
+        &never,
+        "compareHashes",
+        &[("the cluster was just made", |seen| seen.care().unwrap().revision = 999)],
+    );
     refuses(
         &after(1, HOUR),
         "compareHashes",
