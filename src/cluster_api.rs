@@ -247,6 +247,8 @@ impl ApiClient {
         config.connect_timeout = Some(PATIENCE);
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);
+        // A disruption budget's refusal looks like a server that is busy, and has to be told, not sat out.
+        config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| ApiError::Client(error.into()))?;
         Ok(Self { client })
     }

@@ -226,7 +226,9 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
 
 async fn built(drill: Drill, options: &Options, report: &mut Report) -> Result<(), Unmet> {
     let mut stage = Stage::build(drill.name(), options, |settings| {
-        if drill == Drill::LostCharter {
+        // Without them Auto Scaling evens the zones out again at the cost of a healthy member.
+        settings.hooks = drill == Drill::LoseZone;
+        if matches!(drill, Drill::LostCharter | Drill::LoseZone) {
             // Who is halted looks again at the slow tick.
             settings.configuration.insert("tick".into(), serde_json::json!("1s"));
         }
