@@ -95,7 +95,10 @@ impl Machine {
         metadata: SocketAddr,
     ) -> Result<Self, LabError> {
         let dir = settings.dir.join("nodes").join(&identity.name);
-        let environment = AgentEnvironment::of_node(&dir, &settings.dir.join("bin"), aws, metadata)?;
+        let mut environment = AgentEnvironment::of_node(&dir, &settings.dir.join("bin"), aws, metadata)?;
+        if let Some(seconds) = settings.leaf_lifetime_s {
+            environment = environment.with("QUORATE_LEAF_LIFETIME", &seconds.to_string())?;
+        }
         let root = dir.join("root");
         for part in
             ["dev", "sys/block", "etc/quorate/config.d", "run/systemd/timesync", "var/lib/etcd", "tmp"]

@@ -99,6 +99,8 @@ pub struct Settings {
     pub spot_workers: bool,
     /// Whether a volume that is attached is deleted with its machine.
     pub volumes_go_with_machines: bool,
+    /// How long the agents' leaf certificates are valid, in seconds; as ever when none.
+    pub leaf_lifetime_s: Option<u32>,
     /// Seeds the region.
     pub seed: u64,
     /// Whether agents start with their machines.
@@ -138,6 +140,7 @@ impl Settings {
             hook_timeout_ms: 30_000,
             spot_workers: false,
             volumes_go_with_machines: false,
+            leaf_lifetime_s: None,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,
@@ -316,6 +319,7 @@ mod tests {
             hook_timeout_ms: 30_000,
             spot_workers: false,
             volumes_go_with_machines: false,
+            leaf_lifetime_s: None,
             seed: 1,
             start: Start::AtOnce,
             restart_ms: 1000,

@@ -160,3 +160,9 @@ async fn spot_instances_have_left_before_they_are_taken() {
     let report = run(Drill::SpotStorm, 1, false).await;
     assert!(report.more["leftMs"].as_u64() > Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_while_all_runs() {
+    let report = run(Drill::CertificateYear, 1, false).await;
+    assert!(report.more["renewals"].as_u64() >= Some(24));
+}

@@ -146,7 +146,10 @@ async fn an_instance_is_given_up_whatever_grace_its_group_gives() {
 
 /// An answer to one of these operations.
 fn answered(operation: &str, result: &str) -> Reply {
-    answer(200, format!("<{operation}Response><{operation}Result>{result}</{operation}Result></{operation}Response>"))
+    answer(
+        200,
+        format!("<{operation}Response><{operation}Result>{result}</{operation}Result></{operation}Response>"),
+    )
 }
 
 fn refused(code: &str, message: &str) -> Reply {

@@ -81,6 +81,13 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       nodeName: instance-id             # default
     founding:
       patience: 1m30s                   # /etc/quorate/config.d/10-site.yaml:6
+    launch:
+      patience: 30m                     # default
+    leaving:
+      hook: quorate-terminate           # default
+      patience: 1h                      # default
+      drain: 15m                        # default
+      result: continue                  # default
     tick: 4s                            # /etc/quorate/config.d/20-site.yaml:1
     log:
       level: debug                      # user data:2
@@ -146,6 +153,13 @@ fn without_origins_only_yaml_is_shown() {
       nodeName: instance-id
     founding:
       patience: 5m
+    launch:
+      patience: 30m
+    leaving:
+      hook: quorate-terminate
+      patience: 1h
+      drain: 15m
+      result: continue
     tick: 10s
     log:
       level: info
@@ -251,6 +265,17 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
       },
       "founding": {
         "patience": "5m"
+      },
+      "launch": {
+        "hook": null,
+        "patience": "30m"
+      },
+      "leaving": {
+        "hook": "quorate-terminate",
+        "patience": "1h",
+        "drain": "15m",
+        "podGrace": null,
+        "result": "continue"
       },
       "tick": "10s",
       "log": {

@@ -26,6 +26,7 @@ mod stage;
 mod steps;
 mod throttled;
 mod workers;
+mod year;
 mod zone;
 
 use std::path::PathBuf;
@@ -75,11 +76,13 @@ pub enum Drill {
     ScaleWorkers,
     /// EC2 takes half of the workers back at once.
     SpotStorm,
+    /// Certificates are renewed as often as in a year.
+    CertificateYear,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -97,6 +100,7 @@ impl Drill {
         Self::ReplaceAllRolling,
         Self::ScaleWorkers,
         Self::SpotStorm,
+        Self::CertificateYear,
     ];
 
     /// The name, as on the command line.
@@ -119,6 +123,7 @@ impl Drill {
             Self::ReplaceAllRolling => "replace-all-rolling",
             Self::ScaleWorkers => "scale-workers",
             Self::SpotStorm => "spot-storm",
+            Self::CertificateYear => "certificate-year",
         }
     }
 
@@ -155,6 +160,9 @@ impl Drill {
                 "an instance refresh replaces the whole control plane, and no write waits for it"
             }
             Self::ScaleWorkers => "workers scale to 30 and back, and a drain waits for a disruption budget",
+            Self::CertificateYear => {
+                "certificates are renewed as often as in a year, and nothing that runs notices"
+            }
             Self::SpotStorm => "when EC2 takes half of the workers back at once, each has left before",
         }
     }
@@ -178,7 +186,8 @@ impl Drill {
             | Self::Workers
             | Self::ReplaceAllRolling
             | Self::ScaleWorkers
-            | Self::SpotStorm => false,
+            | Self::SpotStorm
+            | Self::CertificateYear => false,
         }
     }
 }
@@ -211,6 +220,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::ReplaceAllRolling => rolling::replace_all(options, &mut report).await,
         Drill::ScaleWorkers => scaling::scale(options, &mut report).await,
         Drill::SpotStorm => scaling::spot_storm(options, &mut report).await,
+        Drill::CertificateYear => year::certificates(options, &mut report).await,
         Drill::ThrottledDay => throttled::day(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::LoseVolume
@@ -286,6 +296,9 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         | Drill::Workers
         | Drill::ReplaceAllRolling
         | Drill::ScaleWorkers
-        | Drill::SpotStorm => Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name()))),
+        | Drill::SpotStorm
+        | Drill::CertificateYear => {
+            Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name())))
+        }
     }
 }
