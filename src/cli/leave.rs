@@ -51,8 +51,11 @@ pub async fn run(
         }
         write_durably(&path, format!("{instance}\n").as_bytes(), 0o644)?;
     }
+    if wanted.no_wait {
+        return Ok(());
+    }
     let mut told = String::new();
-    while !wanted.no_wait {
+    loop {
         let line = match status::read(root) {
             Ok(status) if is_done(&status, wanted) => {
                 return tell(output, &format!("{}\n", status.line()));
@@ -70,7 +73,6 @@ pub async fn run(
         }
         sleep(LOOK).await;
     }
-    Ok(())
 }
 
 fn is_done(status: &Status, wanted: Wanted) -> bool {

@@ -224,6 +224,7 @@ impl fmt::Display for Halt {
 }
 
 impl fmt::Display for Warning {
+    #[expect(clippy::too_many_lines, reason = "one arm a warning, each a sentence")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answer { subject, why } => write!(f, "no answer about {subject}: {why}"),

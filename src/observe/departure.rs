@@ -37,10 +37,14 @@ const ASK: Duration = Duration::from_secs(20);
 /// How long a component is waited for to take a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// What EC2 announces, and nothing follows from by itself: since when it recommends to replace a spot instance, and its
+/// scheduled events.
+type Announced = (Fact<Option<i64>>, Fact<Vec<Maintenance>>);
+
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    seldom: Option<(Instant, Fact<Option<i64>>, Fact<Vec<Maintenance>>)>,
+    seldom: Option<(Instant, Announced)>,
     membership: Option<(Instant, Fact<Option<Membership>>)>,
     hook: Option<Hook>,
     balancer: Option<LoadBalancer>,
@@ -87,18 +91,18 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
     seen
 }
 
-async fn seldom(reach: &Reach, memory: &mut Remembered) -> (Fact<Option<i64>>, Fact<Vec<Maintenance>>) {
-    if let Some((at, rebalance, maintenance)) = &memory.seldom
+async fn seldom(reach: &Reach, memory: &mut Remembered) -> Announced {
+    if let Some((at, announced)) = &memory.seldom
         && at.elapsed() < SELDOM
     {
-        return (rebalance.clone(), maintenance.clone());
+        return announced.clone();
     }
     let metadata = &reach.aws.metadata;
     let (rebalance, maintenance) =
         tokio::join!(metadata.rebalance_recommendation(), metadata.scheduled_maintenance());
-    let (rebalance, maintenance): (Fact<_>, Fact<_>) = (rebalance.into(), maintenance.into());
-    memory.seldom = Some((Instant::now(), rebalance.clone(), maintenance.clone()));
-    (rebalance, maintenance)
+    let announced: Announced = (rebalance.into(), maintenance.into());
+    memory.seldom = Some((Instant::now(), announced.clone()));
+    announced
 }
 
 /// Whether the operator asked this very instance to leave.

@@ -230,7 +230,7 @@ impl<'a> Leaving<'a> {
         let Some(member) = view.members.get(&own) else { return Ok(()) };
         match &view.control_plane.lock {
             Some(holder) if *holder != self.me.instance => {
-                return Err(course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() }));
+                Err(course.wait(WaitingOn::ControlPlaneLock { holder: holder.clone() }))
             }
             Some(_) => {
                 let instance = self.me.instance.clone();
@@ -461,13 +461,11 @@ impl<'a> Leaving<'a> {
         }
         course.need(&self.seen.volumes, Subject::Volumes)?;
         match self.volume() {
-            Some((volume, _)) if self.volume_dies() == Some(false) => match self.is_let_go(volume) {
-                true => Err(course.act_and_wait([], WaitingOn::Detached { volume: volume.clone() })),
-                false => Err(course.act([Step::DetachVolume {
-                    volume: volume.clone(),
-                    instance: self.me.instance.clone(),
-                }])),
-            },
+            Some((volume, _)) if self.volume_dies() == Some(false) && self.is_let_go(volume) => {
+                Err(course.act_and_wait([], WaitingOn::Detached { volume: volume.clone() }))
+            }
+            Some((volume, _)) if self.volume_dies() == Some(false) => Err(course
+                .act([Step::DetachVolume { volume: volume.clone(), instance: self.me.instance.clone() }])),
             Some(_) | None => Ok(()),
         }
     }

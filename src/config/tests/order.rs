@@ -167,6 +167,7 @@ fn without_origins_only_yaml_is_shown() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one snapshot of every default")]
 fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
     let settings = settings_of(b"cluster: demo\nbucket: demo-quorate\n");
     insta::assert_json_snapshot!(settings, @r#"

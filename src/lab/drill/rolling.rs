@@ -91,11 +91,9 @@ async fn shake(
 /// Every second seed launches each new machine before the old one is ended.
 async fn refresh(stage: &Stage, seed: u64) -> Result<(), Unmet> {
     let first: BTreeSet<String> = instances(&stage.lab);
-    let spec = RefreshSpec {
-        min_healthy_percentage: if seed % 2 == 0 { 100 } else { 66 },
-        max_healthy_percentage: if seed % 2 == 0 { 134 } else { 100 },
-        ..RefreshSpec::default()
-    };
+    let (min_healthy_percentage, max_healthy_percentage) =
+        if seed.is_multiple_of(2) { (100, 134) } else { (66, 100) };
+    let spec = RefreshSpec { min_healthy_percentage, max_healthy_percentage, ..RefreshSpec::default() };
     stage.lab.happen("an instance refresh", |world| world.start_refresh(CONTROL_PLANE, spec)).await?;
     stage
         .lab

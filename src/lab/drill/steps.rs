@@ -282,24 +282,24 @@ async fn leave(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
         member == Some(health.leader)
     };
     let leader = machines.iter().position(leads).ok_or_else(|| Unmet::Broken("nobody leads".into()))?;
-    let leaver = machines.remove(leader);
+    let parting = machines.remove(leader);
     let before = machines.iter().map(|m| Ok(cut_off(m)?.len())).collect::<Result<Vec<_>, Unmet>>()?;
-    let own_before = executed(&leaver)?.len();
+    let own_before = executed(&parting)?.len();
     for machine in &machines {
         machine.fail_at(arm.point(false));
         if !matches!(arm, Arm::Nobody) {
             machine.kill_agent();
         }
     }
-    leaver.fail_at(arm.point(true));
+    parting.fail_at(arm.point(true));
     if !matches!(arm, Arm::Nobody) {
-        leaver.kill_agent();
+        parting.kill_agent();
     }
     stage.writes_go_on().await?;
     stage.fault();
-    let id = &leaver.identity().instance;
+    let id = &parting.identity().instance;
     stage.lab.happen(format!("the end of {id}"), |world| world.terminate_in_group(id, false)).await?;
-    let mut armed = vec![leaver.clone()];
+    let mut armed = vec![parting.clone()];
     if matches!(arm, Arm::All) {
         armed.extend(machines.iter().cloned());
     }
@@ -322,8 +322,8 @@ async fn leave(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
         return Err(Unmet::Broken(why));
     }
     let mut shown = Shown::default();
-    shown.executed.extend(executed(&leaver)?.into_iter().skip(own_before));
-    shown.cut.extend(cut_off(&leaver)?);
+    shown.executed.extend(executed(&parting)?.into_iter().skip(own_before));
+    shown.cut.extend(cut_off(&parting)?);
     for (machine, before) in machines.iter().zip(before) {
         shown.cut.extend(cut_off(machine)?.into_iter().skip(before));
         machine.fail_at(None);

@@ -255,7 +255,7 @@ fn the_alarm_is_disarmed_when_every_member_has_room_and_not_before() {
     );
     let stuffed = (1..=3).fold(roomy(1), |seen, n| seen.holding(n, 1000, 990));
     does(&stuffed, &[]);
-    warns(&stuffed, "member 1 uses 96 % of its quota of 1024 MiB even without history");
+    warns(&stuffed, "member 2 uses 96 % of its quota of 1024 MiB even without history");
 }
 
 #[test]
