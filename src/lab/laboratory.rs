@@ -361,15 +361,16 @@ impl Laboratory {
         }
     }
 
-    /// Waits for the machine that takes another's place: launched after it, in its zone.
+    /// Waits for the machine that takes another's place: launched after it, in its zone, for the same role.
     pub async fn successor(&self, of: &Machine, patience: Duration) -> Result<Machine, LabError> {
-        let (zone, number) = (of.identity().zone.clone(), of.identity().number);
+        let (zone, role, number) =
+            (of.identity().zone.clone(), of.identity().role.clone(), of.identity().number);
         let what = format!("the successor of {}", of.identity().name);
         self.wait(&what, patience, |lab| {
-            let new = lab
-                .machines()
-                .into_iter()
-                .find(|m| m.identity().zone == zone && m.identity().number > number);
+            let new = lab.machines().into_iter().find(|m| {
+                let found = m.identity();
+                found.zone == zone && found.role == role && found.number > number
+            });
             new.ok_or_else(|| "the group has not launched one".to_owned())
         })
         .await
