@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::report::millis;
 use super::stage::HEAL;
 use super::{Options, Report, Stage, Unmet, addons, can_i, enrolment};
 use crate::cluster_api::ApiClient;
@@ -61,7 +62,7 @@ pub(super) async fn control_plane(options: &Options, report: &mut Report) -> Res
         ("workerCertifiedMs", told.certified),
     ] {
         if let Some(time) = value {
-            report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            report.tell(name, millis(time));
         }
     }
     report.tell("apiWrites", told.writes);

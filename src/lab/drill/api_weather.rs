@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::api::{Came, READY, Writer, admin, admin_by};
+use super::report::millis;
 use super::{Options, Report, Stage, Unmet};
 use crate::host::manifests::Manifests;
 use crate::host::{Root, clock};
@@ -72,7 +73,7 @@ pub(super) async fn weather(options: &Options, report: &mut Report) -> Result<()
         ("apiLongestGapMs", told.longest_gap),
     ];
     for (name, time) in times.into_iter().filter_map(|(name, time)| Some((name, time?))) {
-        report.tell(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        report.tell(name, millis(time));
     }
     report.tell("apiWrites", told.writes);
     report.tell("loadBalancingFaults", told.faults);

@@ -1,15 +1,17 @@
 //! The whole control plane replaced, machine by machine, as an instance refresh does it.
 //!
 //! Where Kubernetes' programs are on this computer, the API is written to through its load balancer all the time;
-//! elsewhere etcd alone is put to the test.
+//! elsewhere etcd alone is put to the test. With every third seed a volume ends with its machine: then each successor
+//! is another member, which gets all data from the others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::{Came, READY, Writer, admin};
+use super::report::millis;
 use super::{Options, Report, Stage, Unmet};
 use crate::lab::cluster::wait_healthy;
 use crate::lab::laboratory::{CONTROL_PLANE, Laboratory};
@@ -28,6 +30,10 @@ pub(super) async fn replace_all(options: &Options, report: &mut Report) -> Resul
     let mut stage = Stage::build("replace-all-rolling", options, |settings| {
         settings.hooks = true;
         settings.configuration.insert("tick".to_owned(), json!("1s"));
+        if options.seed.is_multiple_of(3) {
+            settings.volumes_go_with_machines = true;
+            settings.configuration.insert("etcd.volume.source".to_owned(), json!("created"));
+        }
         if let Ok(kubernetes) = kubernetes {
             settings.kubernetes = kubernetes;
         }
@@ -41,10 +47,6 @@ pub(super) async fn replace_all(options: &Options, report: &mut Report) -> Resul
         report.tell("apiMostFailedInARow", most_failed);
     }
     stage.close(result, report).await
-}
-
-fn millis(time: Duration) -> Value {
-    json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn shake(
@@ -75,7 +77,12 @@ async fn shake(
         *came = Some(writer.end().await?);
     }
     let after = after?;
-    if after.members != before.members {
+    let as_they_should = if stage.lab.settings().volumes_go_with_machines {
+        after.members.iter().all(|(slot, id)| before.members.get(slot) != Some(id))
+    } else {
+        after.members == before.members
+    };
+    if !as_they_should {
         let why = format!("the members were {:x?} and are {:x?}", before.members, after.members);
         return Err(Unmet::Broken(why));
     }

@@ -10,11 +10,12 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::api::{READY, admin};
 use super::api_weather::{current, says};
+use super::report::millis;
 use super::{Options, Report, Stage, Unmet};
 use crate::lab::cluster::wait_healthy;
 use crate::lab::error::chain;
@@ -35,10 +36,6 @@ const NOTICE: Duration = Duration::from_mins(1);
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> Unmet {
     Unmet::Broken(chain(error))
-}
-
-fn millis(time: Duration) -> Value {
-    json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn stage(name: &str, options: &Options, spot: bool) -> Result<Stage, Unmet> {
@@ -99,7 +96,7 @@ pub(super) async fn spot_storm(options: &Options, report: &mut Report) -> Result
         let began = Instant::now();
         for worker in &workers {
             let id = &worker.identity().instance;
-            let notice = u64::try_from(NOTICE.as_millis()).unwrap_or(u64::MAX);
+            let notice = millis(NOTICE);
             let taken = format!("the interruption of {id}");
             stage.lab.happen(taken, |world| world.interrupt_spot(id, SpotAction::Terminate, notice)).await?;
         }

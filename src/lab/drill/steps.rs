@@ -92,12 +92,12 @@ struct Shown {
 }
 
 pub(super) async fn crash_steps(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    founding(options, report).await?;
+    everywhere("founding", report, async |arm, report| found(options, report, arm).await).await?;
     let mut stage = build(options, false).await?;
     let result = async {
         stage.start_all().await?;
         stage.formed(FORM).await?;
-        joining(&mut stage, report).await
+        everywhere("joining", report, async |arm, _| join(&mut stage, arm).await).await
     }
     .await;
     stage.close(result, report).await?;
@@ -105,7 +105,7 @@ pub(super) async fn crash_steps(options: &Options, report: &mut Report) -> Resul
     let result = async {
         stage.start_all().await?;
         stage.formed(FORM).await?;
-        leaving(&mut stage, report).await
+        everywhere("leaving", report, async |arm, _| leave(&mut stage, arm).await).await
     }
     .await;
     stage.close(result, report).await
@@ -120,15 +120,20 @@ async fn build(options: &Options, hooks: bool) -> Result<Stage, Unmet> {
     .await
 }
 
-async fn founding(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let wanted = found(options, report, &Arm::Nobody).await?.executed;
+/// Aborts the agent after every step that an undisturbed run shows, on one machine and on all.
+async fn everywhere(
+    what: &str,
+    report: &mut Report,
+    mut run: impl AsyncFnMut(&Arm, &mut Report) -> Result<Shown, Unmet>,
+) -> Result<(), Unmet> {
+    let wanted = run(&Arm::Nobody, report).await?.executed;
     for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
-        let mut cut = found(options, report, &arm).await?.cut;
+        let mut cut = run(&arm, report).await?.cut;
         let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
         for step in missing {
-            cut.extend(found(options, report, &Arm::Step(step)).await?.cut);
+            cut.extend(run(&Arm::Step(step), report).await?.cut);
         }
-        note(report, "founding", scope, &wanted, &cut)?;
+        note(report, what, scope, &wanted, &cut)?;
     }
     Ok(())
 }
@@ -200,19 +205,6 @@ fn read(machines: &[Machine], shown: &mut Shown) -> Result<(), Unmet> {
     Ok(())
 }
 
-async fn joining(stage: &mut Stage, report: &mut Report) -> Result<(), Unmet> {
-    let wanted = join(stage, &Arm::Nobody).await?.executed;
-    for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
-        let mut cut = join(stage, &arm).await?.cut;
-        let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
-        for step in missing {
-            cut.extend(join(stage, &Arm::Step(step)).await?.cut);
-        }
-        note(report, "joining", scope, &wanted, &cut)?;
-    }
-    Ok(())
-}
-
 /// Replaces a machine and its volume; the successor is the one.
 async fn join(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
     let mut machines = stage.lab.control_plane();
@@ -256,19 +248,6 @@ async fn join(stage: &mut Stage, arm: &Arm) -> Result<Shown, Unmet> {
     }
     successor.fail_at(None);
     Ok(shown)
-}
-
-async fn leaving(stage: &mut Stage, report: &mut Report) -> Result<(), Unmet> {
-    let wanted = leave(stage, &Arm::Nobody).await?.executed;
-    for (scope, arm) in [("one", Arm::One), ("all", Arm::All)] {
-        let mut cut = leave(stage, &arm).await?.cut;
-        let missing: Vec<String> = wanted.difference(&cut).cloned().collect();
-        for step in missing {
-            cut.extend(leave(stage, &Arm::Step(step)).await?.cut);
-        }
-        note(report, "leaving", scope, &wanted, &cut)?;
-    }
-    Ok(())
 }
 
 /// The group ends the machine that leads etcd, whose departure has the most steps; that one is the one. Its successor

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{READY, admin};
 use super::api_weather::{current, says};
+use super::report::millis;
 use super::{Options, Report, Stage, Unmet};
 use crate::cluster_api::{ApiClient, ApiError};
 use crate::host::clock;
@@ -59,10 +60,6 @@ pub(super) async fn workers(options: &Options, report: &mut Report) -> Result<()
     stage.close(result, report).await
 }
 
-fn millis(time: Duration) -> Value {
-    json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
 async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> Result<(), Unmet> {
     // The workers come first, and wait.
     let first = workers_of(&stage.lab);
@@ -79,7 +76,7 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
     let began = Instant::now();
     stage.formed(READY).await?;
     wait_healthy(&stage.lab, READY).await?;
-    told.insert("workersReadyMs", millis(began.elapsed()));
+    told.insert("workersReadyMs", json!(millis(began.elapsed())));
     let config = admin(&stage.lab).await?;
     let api: Api<Node> = Api::all(Client::try_from(config).map_err(|error| Unmet::Broken(chain(&error)))?);
     are_nodes(&stage.lab, &api).await?;
@@ -105,7 +102,7 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
             all.iter().try_for_each(is_running)
         })
         .await?;
-    told.insert("scaledOutMs", millis(began.elapsed()));
+    told.insert("scaledOutMs", json!(millis(began.elapsed())));
     are_nodes(&stage.lab, &api).await?;
     asked_little(&stage.lab, &first)?;
     told.insert("callsPerMinuteWithTwenty", json!(calls_at_rest(stage).await?));
@@ -128,7 +125,7 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
         }
         sleep(Duration::from_millis(500)).await;
     }
-    told.insert("scaledInMs", millis(began.elapsed()));
+    told.insert("scaledInMs", json!(millis(began.elapsed())));
     wait_healthy(&stage.lab, READY).await?;
     stage.writes_go_on().await
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::report::millis;
 use super::stage::{FORM, HEAL};
 use super::{Options, Report, Stage, Unmet};
 use crate::host::clock;
@@ -60,7 +61,7 @@ async fn shake(stage: &mut Stage) -> Result<(), Unmet> {
     }
     let renewals: usize = ends.values().map(|ends| ends.len() - 1).sum();
     stage.tell("renewals", renewals);
-    stage.tell("yearMs", u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+    stage.tell("yearMs", millis(began.elapsed()));
     stage.writes_go_on().await?;
     let mut machines = stage.lab.control_plane();
     stage.rng.shuffle(&mut machines);
