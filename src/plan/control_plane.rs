@@ -85,11 +85,18 @@ fn decide(settings: &Settings, seen: &Observation, mut course: Course) -> Next<P
         course.steps.push(Step::WriteKubernetesFiles { files: wanted, endpoint: endpoint.clone() });
     }
     roll_out(settings, seen, me, view, rendered.manifests, &with_manifest, &mut course)?;
-    // The kubelet's kubeconfig is one of the leaves: it names this machine, and never changes.
+    // The kubelet's kubeconfig is one of the leaves. It starts with the certificate in there, and asks for the
+    // next ones itself.
     if whole {
-        node::services(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
+        node::runtime_and_kubelet(&seen.kubernetes, &inputs.node, &rendered.files, &[], &mut course)?;
     } else {
-        all_but_the_kubelet(seen, &inputs.node, &rendered.files, &mut course)?;
+        as_it_is(seen, &inputs.node, &rendered.files, &mut course)?;
+    }
+    // kube-proxy asks by the same one, and does not read it again: it is started anew when that is renewed. One
+    // that is made in this plan is read in the next.
+    if let Fact::Known(Some(leaves)) = &seen.kubernetes.leaves {
+        let issued = leaves.not_before.to_string();
+        node::kube_proxy(&seen.kubernetes, &inputs.node, &rendered.files, &[&issued], &mut course);
     }
     for (component, found) in &seen.kubernetes.components {
         if let Readiness::NotReady(why) = &found.readiness {
@@ -122,9 +129,9 @@ fn render(inputs: &ControlPlaneInputs, configured: bool, course: &mut Course) ->
     }
 }
 
-/// The node's services, with a kubelet that is left as it is; where it does not run, it is started with the
-/// configuration that it has.
-fn all_but_the_kubelet(
+/// containerd, and a kubelet that is left as it is; where it does not run, it is started with the configuration
+/// that it has.
+fn as_it_is(
     seen: &Observation,
     inputs: &NodeInputs,
     files: &[RenderedFile],
@@ -139,8 +146,6 @@ fn all_but_the_kubelet(
         let launch = kubernetes::node::kubelet_launch(inputs, files, &[]);
         node::service(&seen.kubernetes, ServiceName::Kubelet, launch, course);
     }
-    let launch = kubernetes::node::kube_proxy_launch(inputs, files, &[]);
-    node::service(&seen.kubernetes, ServiceName::KubeProxy, launch, course);
     Ok(())
 }
 

@@ -168,8 +168,8 @@ pub(super) fn service(
     }
 }
 
-/// All three of a node whose kubelet has its identity.
-pub(super) fn services(
+/// containerd and the kubelet of a node that has its identity.
+pub(super) fn runtime_and_kubelet(
     seen: &KubernetesObservation,
     inputs: &NodeInputs,
     files: &[RenderedFile],
@@ -180,13 +180,19 @@ pub(super) fn services(
     super::logind::keep(seen, inputs, files, course)?;
     containerd(seen, course)?;
     service(seen, ServiceName::Kubelet, kubernetes::node::kubelet_launch(inputs, files, cluster), course);
-    service(
-        seen,
-        ServiceName::KubeProxy,
-        kubernetes::node::kube_proxy_launch(inputs, files, cluster),
-        course,
-    );
     Ok(())
+}
+
+/// kube-proxy of a node that has its identity.
+pub(super) fn kube_proxy(
+    seen: &KubernetesObservation,
+    inputs: &NodeInputs,
+    files: &[RenderedFile],
+    read: &[&str],
+    course: &mut Course,
+) {
+    let launch = kubernetes::node::kube_proxy_launch(inputs, files, read);
+    service(seen, ServiceName::KubeProxy, launch, course);
 }
 
 /// What the kubelet will not start with is said before it has failed. Machines that share one host stand

@@ -328,7 +328,8 @@ fn joined(
     let (kubernetes, worker) = (&seen.kubernetes, &seen.kubernetes.worker);
     course.phase = Phase::Returning;
     let cluster = [&server.to_string(), &*inputs.authority];
-    node::services(kubernetes, &inputs.node, rendered, &cluster, &mut course)?;
+    node::runtime_and_kubelet(kubernetes, &inputs.node, rendered, &cluster, &mut course)?;
+    node::kube_proxy(kubernetes, &inputs.node, rendered, &cluster, &mut course);
     ends(kubernetes, &[ServiceName::Kubelet, ServiceName::KubeProxy], &course)?;
     match (&worker.node, &worker.api) {
         (Fact::Known(Some(node)), _) => match node.readiness {
