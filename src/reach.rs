@@ -23,6 +23,7 @@ use crate::host::{Root, volume};
 use crate::kubernetes::KubernetesVersion;
 use crate::kubernetes::addons::Variables;
 use crate::kubernetes::join::Join;
+use crate::model::departure::Departure;
 use crate::model::{EtcdVersion, Identity, ServiceName};
 use crate::pki::Owners;
 
@@ -59,6 +60,7 @@ pub struct Reach {
     version: Mutex<Option<(Program, EtcdVersion)>>,
     join: Mutex<Option<Join>>,
     hook: Mutex<HookNotes>,
+    departure: Mutex<Option<Departure>>,
 }
 
 /// What the lifecycle hook that holds this machine was last told by this agent.
@@ -114,12 +116,24 @@ impl Reach {
             version: Mutex::default(),
             join: Mutex::default(),
             hook: Mutex::default(),
+            departure: Mutex::default(),
         }
     }
 
     /// The file that keeps that this machine leaves.
     pub fn departure(&self) -> PathBuf {
         self.root.path("/var/lib/quorate/departure.json")
+    }
+
+    /// The departure that this agent has begun, whether or not it could be written down: a full disk may be why the
+    /// machine leaves.
+    pub fn begun_departure(&self) -> Option<Departure> {
+        self.departure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the departure that this agent begins; `None` when it is over.
+    pub fn note_departure(&self, departure: Option<Departure>) {
+        *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
     }
 
     /// The file by which the operator asks this machine to leave; it holds the instance's id.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::host::files::{create_dir, remove_durably, write_durably};
+use crate::host::files::{create_dir, read_optional, remove_durably, write_durably};
 use crate::host::{Root, clock};
 use crate::model::{InstanceId, Phase};
 use crate::reach::asked_to_leave;
@@ -42,7 +42,7 @@ pub async fn run(
 ) -> Result<(), CliError> {
     let path = asked_to_leave(root);
     if wanted.cancel {
-        if crate::host::files::read_optional(&path)?.is_some() {
+        if read_optional(&path)?.is_some() {
             remove_durably(&path)?;
         }
     } else {

@@ -44,6 +44,11 @@ impl TimeSpan {
         self.millis
     }
 
+    /// The span in milliseconds, for what is compared with moments.
+    pub fn as_signed_millis(self) -> i64 {
+        i64::try_from(self.millis).unwrap_or(i64::MAX)
+    }
+
     /// The span as the standard library's type.
     pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.millis)

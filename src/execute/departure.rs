@@ -1,22 +1,17 @@
 //! Does the steps of a machine that comes into its group, or leaves it.
 
-use std::time::Duration;
-
 use super::{StepError, json};
 use crate::cluster_api::ApiClient;
 use crate::host::manifests::Manifests;
-use crate::host::service::Service;
 use crate::host::{clock, files, filesystem};
 use crate::kubernetes::Component;
 use crate::model::departure::{Departure, HookResult, NodePod};
 use crate::model::fact::chain;
-use crate::model::{InstanceId, ServiceName, ServiceState};
+use crate::model::{InstanceId, ServiceState};
 use crate::reach::Reach;
 
-/// How long a service may take to end before it is killed, where systemd does not decide it.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
-
 pub(super) fn begin(reach: &Reach, departure: &Departure) -> Result<(), StepError> {
+    reach.note_departure(Some(departure.clone()));
     let path = reach.departure();
     if let Some(parent) = path.parent() {
         files::create_dir(parent, 0o755)?;
@@ -32,16 +27,17 @@ pub(super) fn end(reach: &Reach) -> Result<(), StepError> {
     if files::read_optional(&path)?.is_some() {
         files::rename_aside(&path, "taken-back", clock::now_ms())?;
     }
+    reach.note_departure(None);
     Ok(())
 }
 
 /// The way of this machine's kubelet. Without one there is no node.
-async fn as_kubelet<T>(
+async fn as_kubelet(
     reach: &Reach,
-    act: impl AsyncFnOnce(ApiClient) -> Result<T, StepError>,
+    act: impl AsyncFnOnce(ApiClient) -> Result<(), StepError>,
 ) -> Result<(), StepError> {
     match ApiClient::of_the_kubelet(&reach.root)? {
-        Some((api, _)) => act(api).await.map(drop),
+        Some((api, _)) => act(api).await,
         None => Ok(()),
     }
 }
@@ -84,15 +80,6 @@ pub(super) fn withdraw(reach: &Reach, components: &[Component]) -> Result<(), St
     Ok(())
 }
 
-pub(super) async fn stop_service(reach: &Reach, service: ServiceName) -> Result<(), StepError> {
-    match service {
-        ServiceName::Etcd | ServiceName::Containerd => Err(StepError::NotThisWay { service }),
-        ServiceName::Kubelet | ServiceName::KubeProxy => {
-            Ok(Service::of(&reach.root, service).stop(STOP_PATIENCE).await?)
-        }
-    }
-}
-
 /// etcd that was started in the meantime keeps its volume.
 pub(super) async fn unmount(reach: &Reach) -> Result<(), StepError> {
     if reach.service.state().await? == ServiceState::Running {
@@ -105,15 +92,17 @@ pub(super) async fn unmount(reach: &Reach) -> Result<(), StepError> {
     Ok(())
 }
 
-pub(super) async fn heartbeat(
-    reach: &Reach,
-    group: &str,
-    hook: &str,
-    instance: &InstanceId,
-) -> Result<(), StepError> {
-    reach.aws.autoscaling.heartbeat(group, hook, instance).await?;
+/// One that is not taken stops nothing that the machine is at: two more are due before the hook ends.
+pub(super) async fn heartbeat(reach: &Reach, group: &str, hook: &str, instance: &InstanceId) {
     reach.note_heartbeat(clock::now_ms());
-    Ok(())
+    if let Err(error) = reach.aws.autoscaling.heartbeat(group, hook, instance).await {
+        tracing::warn!(
+            group,
+            hook,
+            why = chain(&error),
+            "the hook that holds this machine took no heartbeat"
+        );
+    }
 }
 
 pub(super) async fn complete(

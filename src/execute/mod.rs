@@ -176,11 +176,12 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::MarkNodeLeft { node } => departure::mark_left(reach, node, me).await,
         Step::WithdrawManifests { components } => departure::withdraw(reach, components),
-        Step::StopService { service } => departure::stop_service(reach, *service).await,
+        Step::StopService { service } => services::stop(reach, *service).await,
         Step::Unmount => departure::unmount(reach).await,
         Step::DetachVolume { volume, instance } => Ok(reach.aws.ec2.detach_volume(volume, instance).await?),
         Step::SendHeartbeat { group, hook, instance } => {
-            departure::heartbeat(reach, group, hook, instance).await
+            departure::heartbeat(reach, group, hook, instance).await;
+            Ok(())
         }
         Step::CompleteHook { group, hook, instance, result } => {
             departure::complete(reach, group, hook, instance, *result).await

@@ -40,6 +40,10 @@ pub(super) async fn restart(
     Ok(())
 }
 
+pub(super) async fn stop(reach: &Reach, service: ServiceName) -> Result<(), StepError> {
+    Ok(found(reach, service)?.stop(STOP_PATIENCE).await?)
+}
+
 /// Any but etcd: what it starts on is looked at before it is started.
 fn found(reach: &Reach, service: ServiceName) -> Result<Service, StepError> {
     match service {

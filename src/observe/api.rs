@@ -88,20 +88,21 @@ async fn reached<'a>(
     Ok((endpoint, api.map_err(|error| chain(&error))?))
 }
 
-async fn in_time<T>(ask: impl Future<Output = Result<T, ApiError>>) -> Fact<T> {
-    match tokio::time::timeout(ASK, ask).await {
+/// The answer, if it comes within this time.
+pub(super) async fn in_time<T>(limit: Duration, ask: impl Future<Output = Result<T, ApiError>>) -> Fact<T> {
+    match tokio::time::timeout(limit, ask).await {
         Ok(answer) => answer.into(),
-        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
+        Err(_) => Fact::unknown(format!("no answer within {} s", limit.as_secs())),
     }
 }
 
 async fn lease(api: &ApiClient) -> Fact<Option<ApiLease>> {
-    in_time(api.lease()).await
+    in_time(ASK, api.lease()).await
 }
 
 async fn first_things(reach: &Reach, api: &ApiClient, endpoint: &ApiEndpoint) -> Fact<FirstThings> {
     match wanted(reach, endpoint) {
-        Ok(wanted) => in_time(api.unfit(&wanted)).await.map(|unfit| FirstThings { unfit }),
+        Ok(wanted) => in_time(ASK, api.unfit(&wanted)).await.map(|unfit| FirstThings { unfit }),
         Err(why) => Fact::Unknown(why),
     }
 }
@@ -123,7 +124,7 @@ async fn addons(
     endpoint: &ApiEndpoint,
     lease: &Fact<Option<ApiLease>>,
 ) -> AddonsObservation {
-    let inventories = in_time(api.inventories()).await;
+    let inventories = in_time(ASK, api.inventories()).await;
     let elsewhere = is_elsewhere(lease, &reach.identity.instance);
     let applied = match inventories {
         Fact::Known(found) => {
@@ -139,7 +140,7 @@ async fn addons(
         }
         Fact::Unknown(why) => Fact::Unknown(why),
     };
-    let holding = if elsewhere { Fact::unknown(ELSEWHERE) } else { in_time(api.holding()).await };
+    let holding = if elsewhere { Fact::unknown(ELSEWHERE) } else { in_time(ASK, api.holding()).await };
     let [shipped, operators] = parsed.all(reach, endpoint);
     AddonsObservation { shipped, operators, applied, holding }
 }
@@ -156,7 +157,7 @@ async fn existing(api: &ApiClient, inventory: Inventory, elsewhere: bool) -> App
     let missing = if elsewhere {
         Fact::unknown(ELSEWHERE)
     } else {
-        in_time(async { api.missing(&mut api.kinds(), &inventory.objects).await }).await
+        in_time(ASK, async { api.missing(&mut api.kinds(), &inventory.objects).await }).await
     };
     AppliedAddon {
         digest: inventory.digest,

@@ -9,28 +9,29 @@ use std::collections::BTreeMap;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::aws::AutoScalingError;
 use crate::cluster_api::ApiClient;
 use crate::config::settings::ControlPlaneKind;
 use crate::host::files;
 use crate::host::manifests::Manifests;
-use crate::host::service::Service;
 use crate::kubernetes::Component;
 use crate::model::departure::{
     Departure, DepartureObservation, Hook, LeavingNode, LifecycleState, Maintenance, Membership, Placing,
     Remains, TargetState,
 };
 use crate::model::fact::chain;
-use crate::model::kubernetes::NODE_SERVICES;
 use crate::model::load_balancer::LoadBalancer;
 use crate::model::worker::OwnNode;
 use crate::model::{Fact, InstanceId, Role, ServiceName, ServiceState};
 use crate::reach::Reach;
 
+use super::api::in_time;
 use super::kubernetes;
 
 /// What hardly ever changes is asked again so often.
 const SELDOM: Duration = Duration::from_mins(1);
-/// Auto Scaling is asked again so often.
+/// Auto Scaling is asked again so often. That it knows nothing of this machine is believed when it was said for long:
+/// its answers are late for machines that have just come.
 const GROUP_FOR: Duration = Duration::from_secs(5);
 /// How long this machine's node and its pods may take to be told.
 const ASK: Duration = Duration::from_secs(20);
@@ -41,12 +42,19 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// scheduled events.
 type Announced = (Fact<Option<i64>>, Fact<Vec<Maintenance>>);
 
+/// What Auto Scaling says of this machine, and of the hook of this name.
+#[derive(Debug, Clone)]
+struct InGroup {
+    name: String,
+    membership: Fact<Option<Membership>>,
+    hook: Fact<Option<Hook>>,
+}
+
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     seldom: Option<(Instant, Announced)>,
-    membership: Option<(Instant, Fact<Option<Membership>>)>,
-    hook: Option<Hook>,
+    group: Option<(Instant, InGroup)>,
     balancer: Option<LoadBalancer>,
     /// Since when a launch hook is seen to hold the machine.
     pending: Option<Instant>,
@@ -77,11 +85,15 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
         || seen.asked == Fact::Known(true)
         || begun.is_some();
     let hook = if leaves { Some(&reach.settings.leaving.hook) } else { reach.settings.launch.hook.as_ref() };
-    match (hook, &memory.membership) {
+    if let Some(hook) = hook {
         // It stays in service until it leaves.
-        (_, Some((_, found))) if memory.arrived && !leaves => seen.membership = found.clone(),
-        (Some(hook), _) => (seen.membership, seen.hook) = group(reach, memory, hook.as_str()).await,
-        (None, _) => {}
+        let stays = memory.arrived && !leaves;
+        let known = memory.group.as_ref().filter(|_| stays).map(|(_, found)| found.clone());
+        let found = match known {
+            Some(known) => known,
+            None => group(reach, memory, hook.as_str(), leaves).await,
+        };
+        (seen.membership, seen.hook) = (found.membership, found.hook);
     }
     if leaves {
         on_the_way_out(reach, memory, &mut seen).await;
@@ -114,8 +126,11 @@ fn asked(reach: &Reach) -> Fact<bool> {
     })
 }
 
-/// One that is damaged was not begun: it begins anew.
+/// The departure that this agent has begun, or an earlier one has noted. A damaged note is none: it begins anew.
 fn begun(reach: &Reach) -> Fact<Option<Departure>> {
+    if let Some(departure) = reach.begun_departure() {
+        return Fact::Known(Some(departure));
+    }
     let read: Fact<Option<Vec<u8>>> = files::read_optional(&reach.departure()).into();
     read.map(|bytes| {
         serde_json::from_slice(&bytes?)
@@ -125,42 +140,46 @@ fn begun(reach: &Reach) -> Fact<Option<Departure>> {
 }
 
 /// Where the machine stands in its group, and the hook that matters.
-async fn group(
-    reach: &Reach,
-    memory: &mut Remembered,
-    name: &str,
-) -> (Fact<Option<Membership>>, Fact<Option<Hook>>) {
-    let told = reach.hook_told();
-    let membership = match &memory.membership {
+async fn group(reach: &Reach, memory: &mut Remembered, name: &str, leaves: bool) -> InGroup {
+    if let Some((at, found)) = &memory.group {
+        let keep = match found.membership {
+            Fact::Known(None) if !leaves => SELDOM,
+            Fact::Known(_) | Fact::Unknown(_) => GROUP_FOR,
+        };
         // What a hook was told changes where the machine stands.
-        Some((at, found)) if at.elapsed() < GROUP_FOR && told.is_none_or(|told| told < *at) => found.clone(),
-        Some(_) | None => {
-            let found: Fact<_> = reach.aws.autoscaling.membership(&reach.identity.instance).await.into();
-            memory.membership = Some((Instant::now(), found.clone()));
-            found
+        let told = reach.hook_told().is_some_and(|told| told >= *at);
+        if at.elapsed() < keep && !told && found.name == name {
+            return found.clone();
         }
-    };
-    let held = match &membership {
-        Fact::Known(Some(found)) => match found.state {
-            LifecycleState::PendingWait | LifecycleState::TerminatingWait => &found.group,
-            LifecycleState::Other(_) => {
-                return (membership, Fact::unknown("not asked for: no hook holds this machine"));
-            }
-        },
-        Fact::Known(None) => {
-            return (membership, Fact::unknown("not asked for: this machine is in no group"));
-        }
-        Fact::Unknown(why) => {
-            let why = why.clone();
-            return (membership, Fact::Unknown(why));
-        }
-    };
-    if let Some(hook) = memory.hook.as_ref().filter(|hook| hook.name == name) {
-        return (membership.clone(), Fact::Known(Some(hook.clone())));
     }
-    let hook: Fact<Option<Hook>> = reach.aws.autoscaling.hook(held, name).await.into();
-    memory.hook = hook.known().cloned().flatten();
-    (membership, hook)
+    let membership: Fact<_> = reach.aws.autoscaling.membership(&reach.identity.instance).await.into();
+    let hook = match &membership {
+        Fact::Known(Some(Membership { group, state })) => match state {
+            LifecycleState::PendingWait | LifecycleState::TerminatingWait => {
+                known_hook(memory, name, reach.aws.autoscaling.hook(group, name)).await
+            }
+            LifecycleState::Other(_) => Fact::unknown("not asked for: no hook holds this machine"),
+        },
+        Fact::Known(None) => Fact::unknown("not asked for: this machine is in no group"),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    };
+    let found = InGroup { name: name.to_owned(), membership, hook };
+    memory.group = Some((Instant::now(), found.clone()));
+    found
+}
+
+/// The hook of this name, as it was told last, or else as it is told now: it hardly ever changes.
+async fn known_hook(
+    memory: &Remembered,
+    name: &str,
+    ask: impl Future<Output = Result<Option<Hook>, AutoScalingError>>,
+) -> Fact<Option<Hook>> {
+    match &memory.group {
+        Some((_, InGroup { hook: Fact::Known(Some(hook)), .. })) if hook.name == name => {
+            Fact::Known(Some(hook.clone()))
+        }
+        Some(_) | None => ask.await.into(),
+    }
 }
 
 async fn on_the_way_in(reach: &Reach, memory: &mut Remembered, seen: &mut DepartureObservation) {
@@ -168,14 +187,17 @@ async fn on_the_way_in(reach: &Reach, memory: &mut Remembered, seen: &mut Depart
         memory.arrived = true;
         return;
     }
-    let Fact::Known(membership) = &seen.membership else { return };
-    match membership.as_ref().map(|found| &found.state) {
-        Some(LifecycleState::PendingWait) => {}
-        Some(LifecycleState::Other(state)) if state == "Pending" => return,
-        Some(LifecycleState::TerminatingWait | LifecycleState::Other(_)) | None => {
-            memory.arrived = true;
-            return;
-        }
+    match &seen.membership {
+        Fact::Known(Some(found)) => match &found.state {
+            LifecycleState::PendingWait => {}
+            LifecycleState::Other(state) if state == "Pending" => return,
+            LifecycleState::TerminatingWait | LifecycleState::Other(_) => {
+                memory.arrived = true;
+                return;
+            }
+        },
+        // A group that does not list it yet may hold it all the same.
+        Fact::Known(None) | Fact::Unknown(_) => return,
     }
     let since = memory.pending.get_or_insert_with(Instant::now);
     seen.pending_for = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -186,7 +208,7 @@ async fn on_the_way_in(reach: &Reach, memory: &mut Remembered, seen: &mut Depart
 
 async fn own_node(reach: &Reach) -> Fact<Option<OwnNode>> {
     match ApiClient::of_the_kubelet(&reach.root) {
-        Ok(Some((api, name))) => in_time(api.own_node(&name)).await,
+        Ok(Some((api, name))) => in_time(ASK, api.own_node(&name)).await,
         Ok(None) => Fact::Known(None),
         Err(error) => Err(error).into(),
     }
@@ -211,17 +233,10 @@ async fn node(reach: &Reach) -> Fact<Option<LeavingNode>> {
         return Fact::Known(None);
     }
     match ApiClient::of_the_kubelet(&reach.root) {
-        Ok(Some((api, name))) => in_time(api.leaving_node(&name)).await,
+        Ok(Some((api, name))) => in_time(ASK, api.leaving_node(&name)).await,
         // A kubelet without an identity has no node.
         Ok(None) => Fact::Known(None),
         Err(error) => Err(error).into(),
-    }
-}
-
-async fn in_time<T>(ask: impl Future<Output = Result<T, crate::cluster_api::ApiError>>) -> Fact<T> {
-    match timeout(ASK, ask).await {
-        Ok(answer) => answer.into(),
-        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
     }
 }
 
@@ -282,7 +297,6 @@ async fn listens(reach: &Reach, component: Component) -> Fact<bool> {
 }
 
 async fn services(reach: &Reach) -> BTreeMap<ServiceName, Fact<ServiceState>> {
-    let looks =
-        NODE_SERVICES.map(|name| async move { (name, Service::of(&reach.root, name).state().await.into()) });
-    futures_util::future::join_all(looks).await.into_iter().collect()
+    let seen = kubernetes::services(reach).await;
+    seen.into_iter().map(|(name, found)| (name, found.map(|found| found.state))).collect()
 }

@@ -79,6 +79,7 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     let is_light = last.is_some();
     // As old as the beginning of the look: its first answers are.
     let began = Instant::now();
+    // A look that is given up half-way forgets it, and all of it is asked anew.
     let mut remembered = std::mem::take(&mut memory.departure);
     let all_else = async {
         match (reach.settings.role, last) {

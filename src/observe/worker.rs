@@ -23,6 +23,7 @@ use crate::model::worker::{
 use crate::pki::node_identity::NodeIdentity;
 use crate::reach::{JOIN, Reach};
 
+use super::api::in_time;
 use super::kubernetes::{containerd, node, services, version, written};
 use super::{Depth, Memory};
 
@@ -235,10 +236,7 @@ async fn own_node(
         Ok(api) => api,
         Err(error) => return Fact::unknown(chain(&error)),
     };
-    let found: Fact<Option<OwnNode>> = match timeout(ASK, api.own_node(name)).await {
-        Ok(found) => found.into(),
-        Err(_) => Fact::unknown(format!("no answer within {} s", ASK.as_secs())),
-    };
+    let found = in_time(ASK, api.own_node(name)).await;
     if let Fact::Known(Some(node)) = &found
         && node.readiness == NodeReadiness::Ready
     {

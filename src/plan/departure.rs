@@ -21,7 +21,10 @@
 //!
 //! A member is removed here by its own machine, of which EC2 has said that it ends, and of its volume that it ends with
 //! it: that is EC2's word that the member is gone for good, a moment before it is. It is done only while the others are
-//! a healthy quorum, and while this member is still one of them: whatever goes wrong leaves three members, not two.
+//! a healthy quorum without it; where they are not, the member stays listed, and its successor replaces it.
+//!
+//! What is not known is waited for: a service that may run, or a component that may still answer, counts as one that
+//! does.
 
 use crate::config::Settings;
 use crate::config::settings::LeavingResult;
@@ -33,8 +36,8 @@ use crate::model::departure::{
 use crate::model::load_balancer::TargetHealth;
 use crate::model::plan::Subject;
 use crate::model::{
-    ClusterView, Fact, Identity, Member, MemberId, Observation, Phase, Plan, Role, ServiceName, ServiceState,
-    Step, VolumeId, WaitingOn, Warning,
+    AttachmentState, ClusterView, Fact, Identity, Member, MemberId, Observation, Phase, Plan, Role,
+    ServiceState, Step, VolumeId, WaitingOn, Warning,
 };
 
 use super::course::{Course, Next};
@@ -187,8 +190,7 @@ impl<'a> Leaving<'a> {
 
     /// When nothing is waited for any more, in milliseconds since 1970; `None` where nobody is in a hurry.
     fn ends(&self) -> Option<i64> {
-        let patience = i64::try_from(self.settings.leaving.patience.as_millis()).unwrap_or(i64::MAX);
-        let patient = self.departure.since.saturating_add(patience);
+        let patient = self.departure.since.saturating_add(self.settings.leaving.patience.as_signed_millis());
         match &self.departure.cause {
             Cause::Asked => None,
             Cause::Termination => Some(patient),
@@ -275,7 +277,7 @@ impl<'a> Leaving<'a> {
         match &placing.health {
             TargetHealth::NotRegistered => Ok(()),
             TargetHealth::Draining => {
-                Err(course.act_and_wait([], WaitingOn::Drained { balancer: balancer.name.clone() }))
+                Err(course.wait(WaitingOn::Drained { balancer: balancer.name.clone() }))
             }
             TargetHealth::Initial
             | TargetHealth::Healthy
@@ -314,7 +316,7 @@ impl<'a> Leaving<'a> {
                 .filter_map(|pod| pod.refused.as_ref().map(|why| format!("{}: {why}", pod.title())))
                 .collect(),
         };
-        let drained_by = self.departure.since.saturating_add(self.drain_time());
+        let drained_by = self.departure.since.saturating_add(self.settings.leaving.drain.as_signed_millis());
         if self.ends().is_some() && self.seen.at >= drained_by {
             course.warn(Warning::LeftInHaste { what: on.to_string() });
             return Ok(());
@@ -322,18 +324,10 @@ impl<'a> Leaving<'a> {
         let willing: Vec<_> =
             node.pods.iter().filter(|pod| !pod.ending && pod.refused.is_none()).cloned().collect();
         if willing.is_empty() {
-            return Err(course.act_and_wait([], on));
+            return Err(course.wait(on));
         }
-        let grace_s = self
-            .settings
-            .leaving
-            .pod_grace
-            .map(|grace| i64::try_from(grace.as_millis() / 1000).unwrap_or(i64::MAX));
+        let grace_s = self.settings.leaving.pod_grace.map(|grace| grace.as_signed_millis() / 1000);
         Err(course.act_and_wait([Step::EvictPods { pods: willing, grace_s }], on))
-    }
-
-    fn drain_time(&self) -> i64 {
-        i64::try_from(self.settings.leaving.drain.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn hand_over(&self, course: &mut Course) -> Next<()> {
@@ -370,35 +364,25 @@ impl<'a> Leaving<'a> {
         if !there.is_empty() {
             return Err(course.act([Step::WithdrawManifests { components: there }]));
         }
-        // Without a kubelet nobody ends them, and nobody ever started them.
-        if self.seen.departure.services.get(&ServiceName::Kubelet)
-            != Some(&Fact::Known(ServiceState::Running))
-        {
-            return Ok(());
-        }
         let running: Vec<Component> = components
             .iter()
-            .filter(|(_, found)| found.listens == Fact::Known(true))
+            .filter(|(_, found)| found.listens != Fact::Known(false))
             .map(|(component, _)| *component)
             .collect();
         if running.is_empty() {
             return Ok(());
         }
-        Err(course.act_and_wait([], WaitingOn::ComponentsEnd { components: running }))
+        Err(course.wait(WaitingOn::ComponentsEnd { components: running }))
     }
 
     fn stop_node(&self, course: &mut Course) -> Next<()> {
-        let running: Vec<Step> = self
-            .seen
-            .departure
-            .services
-            .iter()
-            .filter(|(_, state)| match state {
-                Fact::Known(ServiceState::Running) => true,
-                Fact::Known(ServiceState::Stopped | ServiceState::Failed(_)) | Fact::Unknown(_) => false,
-            })
-            .map(|(service, _)| Step::StopService { service: *service })
-            .collect();
+        let mut running = Vec::new();
+        for (service, state) in &self.seen.departure.services {
+            match course.need(state, Subject::Services)? {
+                ServiceState::Running => running.push(Step::StopService { service: *service }),
+                ServiceState::Stopped | ServiceState::Failed(_) => {}
+            }
+        }
         if running.is_empty() { Ok(()) } else { Err(course.act(running)) }
     }
 
@@ -461,18 +445,18 @@ impl<'a> Leaving<'a> {
         }
         course.need(&self.seen.volumes, Subject::Volumes)?;
         match self.volume() {
-            Some((volume, _)) if self.volume_dies() == Some(false) && self.is_let_go(volume) => {
-                Err(course.act_and_wait([], WaitingOn::Detached { volume: volume.clone() }))
-            }
-            Some((volume, _)) if self.volume_dies() == Some(false) => Err(course
-                .act([Step::DetachVolume { volume: volume.clone(), instance: self.me.instance.clone() }])),
+            Some((volume, _)) if self.volume_dies() == Some(false) => Err(if self.is_let_go(volume) {
+                course.wait(WaitingOn::Detached { volume: volume.clone() })
+            } else {
+                let (volume, instance) = (volume.clone(), self.me.instance.clone());
+                course.act([Step::DetachVolume { volume, instance }])
+            }),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Whether EC2 is detaching it already.
     fn is_let_go(&self, volume: &VolumeId) -> bool {
-        use crate::model::AttachmentState;
         let found = self.seen.volumes.known().and_then(|volumes| volumes.get(volume));
         found.and_then(|volume| volume.attachment.as_ref()).is_some_and(|attachment| {
             matches!(attachment.state, AttachmentState::Detaching | AttachmentState::Busy)

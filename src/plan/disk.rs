@@ -45,7 +45,7 @@ pub(super) fn prepare(
         Some(_) | None => return Err(course.wait(missing)),
     };
     let Some(device) = &disk.device else {
-        let bound = i64::try_from(settings.etcd.volume.wait.as_millis()).unwrap_or(i64::MAX);
+        let bound = settings.etcd.volume.wait.as_signed_millis();
         return Err(if waited(seen, |waiting| *waiting == missing) > Some(bound) {
             let mut plan = course.halt(Halt::NoDevice { volume: claim.volume });
             plan.report.waiting.push(missing);

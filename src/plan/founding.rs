@@ -165,7 +165,7 @@ fn enough(site: &Site<'_>, claims: &BTreeMap<Slot, Claimed>, course: &Course) ->
         .get(&site.held.slot)
         .is_some_and(|claim| claim.volume == site.held.volume && claim.peer_url == site.me.peer_url());
     let is_majority = among && claimed >= majority(slots.slots());
-    let patience = i64::try_from(site.settings.founding.patience.as_millis()).unwrap_or(i64::MAX);
+    let patience = site.settings.founding.patience.as_signed_millis();
     let waited = waited(site.seen, |on| matches!(on, WaitingOn::Claims { majority: true, .. }));
     if among && (missing.is_empty() || (is_majority && waited >= Some(patience))) {
         return Ok(claims

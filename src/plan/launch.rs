@@ -43,7 +43,7 @@ pub(super) fn extend(settings: &Settings, seen: &Observation, mut plan: Plan) ->
     match readiness(settings, seen, &plan) {
         Ok(()) => plan.steps.push(complete(HookResult::Continue)),
         Err(waiting) => {
-            let patience = i64::try_from(settings.launch.patience.as_millis()).unwrap_or(i64::MAX);
+            let patience = settings.launch.patience.as_signed_millis();
             let halted = plan.report.halt.is_some() && departure.pending_for >= HALTED_FOR;
             if halted || departure.pending_for >= patience {
                 plan.steps.push(complete(HookResult::Abandon));
