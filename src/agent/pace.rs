@@ -144,6 +144,7 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::Attachment { .. }
         | WaitingOn::Device { .. }
         | WaitingOn::FreeSlot
+        | WaitingOn::Takeover { .. }
         | WaitingOn::EtcdRestart { .. }
         | WaitingOn::PredecessorGone { .. }
         | WaitingOn::ConfirmedGone { .. }

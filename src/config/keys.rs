@@ -275,6 +275,13 @@ pub(super) static KEYS: &[Key] = &[
         doc: "How long the device of an attached volume may take to appear.",
     },
     Key {
+        path: "etcd.volume.takeover",
+        kind: duration(S, 720 * H),
+        default: Default::Value("15m"),
+        doc: "How long a slot whose machine is gone may be without another in its zone; then a standby of another zone \
+              takes it over on a created volume.",
+    },
+    Key {
         path: "kubernetes.controlPlane",
         kind: Kind::Choice(ControlPlaneKind::CHOICES),
         default: Default::Value("static-pods"),

@@ -332,6 +332,7 @@ impl Effective {
                     throughput: self.optional("etcd.volume.throughput")?,
                     kms_key_id: self.optional("etcd.volume.kmsKeyId")?,
                     wait: self.need("etcd.volume.wait")?,
+                    takeover: self.need("etcd.volume.takeover")?,
                 },
             },
             kubernetes: self.kubernetes()?,

@@ -134,6 +134,8 @@ pub struct VolumeSettings {
     pub kms_key_id: Option<KmsKeyId>,
     /// How long the device of an attached volume may take to appear.
     pub wait: TimeSpan,
+    /// How long a slot may be without a machine in its zone before a standby of another zone takes it over.
+    pub takeover: TimeSpan,
 }
 
 /// Kubernetes, as it is run on this node.

@@ -8,6 +8,8 @@
 //!                     │      ▲
 //!                     │      └─ withdraw (a volume that never took part)
 //!                     └─refound, only while no majority has started──▶ Founding(2) …
+//!
+//! established ──move_slot──▶ established: the slot has another zone
 //! ```
 //!
 //! Each transition here takes the charter that was read and gives the one to write, or says why
@@ -103,6 +105,30 @@ pub enum CharterRefusal {
         /// The generation.
         generation: Generation,
     },
+    /// Only an established cluster moves its slots.
+    #[error(
+        "slot {slot} stays in its zone: {started} of {founders} founders of generation {generation} have started"
+    )]
+    NotEstablished {
+        /// The slot.
+        slot: Slot,
+        /// How many have started.
+        started: usize,
+        /// How many there are.
+        founders: usize,
+        /// The generation.
+        generation: Generation,
+    },
+    /// The cluster has no such slot, or it is in that zone already.
+    #[error("slot {slot} can't be moved to {zone}: the slots are in {}", zones_of(.zones))]
+    NoMove {
+        /// The slot.
+        slot: Slot,
+        /// The zone that it was to be moved to.
+        zone: Zone,
+        /// The zone of each slot.
+        zones: Vec<Zone>,
+    },
     /// A founding needs a majority of the slots, each once.
     #[error("{found} founders for a cluster of {size}")]
     TooFewFounders {
@@ -111,6 +137,10 @@ pub enum CharterRefusal {
         /// The cluster's size.
         size: usize,
     },
+}
+
+fn zones_of(zones: &[Zone]) -> String {
+    zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The majority of `n` voters.
@@ -143,6 +173,11 @@ impl Charter {
     /// The founder in a slot.
     pub fn founder(&self, slot: Slot) -> Option<&Founder> {
         self.founders.iter().find(|founder| founder.slot == slot)
+    }
+
+    /// The zone of a slot.
+    pub fn zone_of(&self, slot: Slot) -> Option<&Zone> {
+        self.zones.get(usize::from(slot.number()).checked_sub(1)?)
     }
 
     /// How many founders have started.
@@ -226,6 +261,32 @@ impl Charter {
         }
         check_founders(&founders, self.size())?;
         Ok(Self { generation: self.generation.next(), founders, nonce, ..self.clone() })
+    }
+
+    /// The charter in which a slot has another zone. It says where the slot's next volume is to be, and nothing
+    /// about its member: that changes as in any other replacement.
+    ///
+    /// # Errors
+    /// The cluster is not established, has no such slot, or the slot is in that zone already.
+    pub fn move_slot(&self, slot: Slot, zone: &Zone, nonce: Nonce) -> Result<Self, CharterRefusal> {
+        if !self.established() {
+            return Err(CharterRefusal::NotEstablished {
+                slot,
+                started: self.started(),
+                founders: self.founders.len(),
+                generation: self.generation,
+            });
+        }
+        let mut charter = Self { nonce, ..self.clone() };
+        let place = usize::from(slot.number()).checked_sub(1).and_then(|index| charter.zones.get_mut(index));
+        match place {
+            Some(now) if now != zone => now.clone_from(zone),
+            Some(_) | None => {
+                let (zone, zones) = (zone.clone(), self.zones.clone());
+                return Err(CharterRefusal::NoMove { slot, zone, zones });
+            }
+        }
+        Ok(charter)
     }
 
     fn change(
@@ -377,6 +438,31 @@ mod tests {
         assert!(charter.refound(started, nonce()).is_err());
         let established = marked(charter, &[2]).refound(vec![founder(2), founder(3)], nonce());
         assert!(matches!(established, Err(CharterRefusal::Established { started: 2, founders: 3, .. })));
+    }
+
+    #[test]
+    fn a_slot_is_moved_only_in_an_established_cluster_and_only_elsewhere() {
+        let (here, there): (Zone, Zone) = ("eu-west-1a".parse().unwrap(), "eu-west-1b".parse().unwrap());
+        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1]);
+        let early = charter.move_slot(slot(3), &there, nonce());
+        assert!(matches!(early, Err(CharterRefusal::NotEstablished { started: 1, founders: 3, .. })));
+        let charter = marked(charter, &[2]);
+        let moved = charter.move_slot(slot(3), &there, nonce()).unwrap();
+        assert_eq!(moved.zones, [here.clone(), here.clone(), there.clone()]);
+        assert_eq!(moved.zone_of(slot(3)), Some(&there));
+        assert_eq!(
+            Charter { zones: charter.zones.clone(), ..moved.clone() },
+            Charter { nonce: nonce(), ..charter.clone() }
+        );
+        for (n, zone) in [(3, &there), (4, &here)] {
+            let refused = moved.move_slot(slot(n), zone, nonce()).unwrap_err();
+            assert!(matches!(refused, CharterRefusal::NoMove { .. }), "{refused}");
+        }
+        let told = moved.move_slot(slot(4), &here, nonce()).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "slot 4 can't be moved to eu-west-1a: the slots are in eu-west-1a, eu-west-1a, eu-west-1b"
+        );
     }
 
     #[test]

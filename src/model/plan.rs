@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId};
+use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId, Zone};
 use super::service::ServiceName;
 use super::step::Step;
 use crate::kubernetes::{Component, KubernetesVersion};
@@ -127,6 +127,14 @@ pub enum WaitingOn {
     },
     /// A volume in this zone: there is none for this machine, which stands by.
     FreeSlot,
+    /// A machine for a slot of another zone, whose own is gone for good; when none comes, this machine takes the slot
+    /// over.
+    Takeover {
+        /// The slot.
+        slot: Slot,
+        /// Its zone.
+        zone: Zone,
+    },
     /// Other machines to claim their slots, so that the cluster can be founded.
     Claims {
         /// The slots not claimed yet.

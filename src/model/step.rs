@@ -504,6 +504,8 @@ pub enum CharterChange {
     Withdraw,
     /// A new generation is founded.
     Refound,
+    /// A slot has another zone.
+    MoveSlot,
 }
 
 /// How much depends on a step.

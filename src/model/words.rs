@@ -45,6 +45,12 @@ impl fmt::Display for WaitingOn {
             Self::Attachment { volume } => write!(f, "EC2 to attach volume {volume}"),
             Self::Device { volume } => write!(f, "the kernel to show the device of volume {volume}"),
             Self::FreeSlot => f.write_str("a free volume in this zone; standing by"),
+            Self::Takeover { slot, zone } => {
+                write!(
+                    f,
+                    "a machine for slot {slot} in {zone}; when none comes, this one takes the slot over"
+                )
+            }
             Self::Claims { missing, majority: true } => {
                 write!(f, "{} to be claimed, or patience to end: a majority is there", slots(missing))
             }
@@ -391,6 +397,10 @@ mod tests {
             (WaitingOn::Attachment { volume: volume() }, vec![text(VOLUME)]),
             (WaitingOn::Device { volume: volume() }, vec![text(VOLUME)]),
             (WaitingOn::FreeSlot, vec![text("free volume in this zone")]),
+            (
+                WaitingOn::Takeover { slot: two(), zone: "eu-west-1c".parse().unwrap() },
+                vec![text("slot 2"), text("eu-west-1c")],
+            ),
             (WaitingOn::Claims { missing: vec![one(), two()], majority: false }, vec![text("slots 1, 2")]),
             (
                 WaitingOn::Claims { missing: vec![two()], majority: true },
@@ -646,6 +656,7 @@ mod tests {
             WaitingOn::Pods { .. } => 32,
             WaitingOn::ComponentsEnd { .. } => 33,
             WaitingOn::Detached { .. } => 34,
+            WaitingOn::Takeover { .. } => 35,
             WaitingOn::Service { .. } => 22,
             WaitingOn::Join => 23,
             WaitingOn::JoinToken { .. } => 24,
@@ -734,7 +745,7 @@ mod tests {
 
     #[test]
     fn every_wait_names_what_would_end_it() {
-        check(&waits(), 35, kind_of_wait);
+        check(&waits(), 36, kind_of_wait);
     }
 
     #[test]

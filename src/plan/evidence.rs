@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::stamp::FORMATTED;
 use crate::model::{
     Fact, Generation, InstanceId, InstanceState, Member, MemberId, Observation, SlotRecord, Volume, VolumeId,
-    VolumeState, WaitingOn,
+    VolumeState, WaitingOn, Zone,
 };
 
 use super::course::{Course, Next};
@@ -89,12 +89,14 @@ pub(super) fn signs_of_life(volumes: &BTreeMap<VolumeId, Volume>, backups: bool)
 /// good, or is in this machine's hands while the instance that held it is gone.
 ///
 /// The volume is the measure, and not the instance alone: while the volume lives, the member stays
-/// for the machine that takes the volume over.
+/// for the machine that takes the volume over. But for a volume that was left behind in another zone than `zone`, the
+/// slot's by the charter: there its instance is the measure, since nobody takes that volume over any more.
 pub(super) fn require_gone(
     seen: &Observation,
     course: &Course,
     me: &InstanceId,
     my_volume: &VolumeId,
+    zone: Option<&Zone>,
     (id, member): (MemberId, &Member),
     who: Option<&SlotRecord>,
 ) -> Next<()> {
@@ -122,12 +124,41 @@ pub(super) fn require_gone(
     match fate {
         Fate::Gone => Ok(()),
         Fate::NotFound => confirm_not_found(seen, course, who.volume.as_str()),
+        Fate::Alive if volume.is_some_and(|volume| is_left_behind(seen, volume, zone)) => {
+            if never_runs_again(seen, &who.instance) {
+                Ok(())
+            } else {
+                Err(wait(format!("its slot was taken over, and instance {} may still run", who.instance)))
+            }
+        }
         Fate::Alive => Err(wait(format!(
             "its volume {} exists: attach that one here, or delete it, to say which is meant",
             who.volume
         ))),
         Fate::Unsure => Err(wait(format!("EC2 has not said what became of volume {}", who.volume))),
     }
+}
+
+/// Whether a volume is of another zone than its slot, and in nobody's hands who could start a member on it.
+fn is_left_behind(seen: &Observation, volume: &Volume, zone: Option<&Zone>) -> bool {
+    let elsewhere = match (&volume.zone, zone) {
+        (Some(found), Some(zone)) => found != zone,
+        (None, _) | (_, None) => false,
+    };
+    let held = volume.attachment.as_ref().is_some_and(|held| !never_runs_again(seen, &held.instance));
+    elsewhere && !held
+}
+
+/// Whether EC2 says of an instance that it ends or has ended: from neither it ever comes back.
+pub(super) fn never_runs_again(seen: &Observation, instance: &InstanceId) -> bool {
+    let found = seen.instances.known().and_then(|all| all.get(instance));
+    found.is_some_and(|instance| match instance.state {
+        InstanceState::ShuttingDown | InstanceState::Terminated | InstanceState::NotFound => true,
+        InstanceState::Pending
+        | InstanceState::Running
+        | InstanceState::Stopping
+        | InstanceState::Stopped => false,
+    })
 }
 
 /// Whether an instance is gone for good. `Err(Some)` is the plan that waits for a second word,

@@ -15,6 +15,7 @@ use super::corruption;
 use super::course::{Course, Next};
 use super::evidence::{instance_gone, require_gone};
 use super::member::{Site, leave, require_listed};
+use super::takeover;
 
 /// The slot's volume is blank, and the cluster lives.
 ///
@@ -49,7 +50,19 @@ fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Cours
     }
     if let Some((id, member)) = present_member(site, charter, view) {
         let who = identity(site, charter, view, id, member);
-        require_gone(site.seen, course, &site.me.instance, &site.held.volume, (id, member), who.as_ref())?;
+        if let Some(step) = takeover::undone(site, charter, member, who.as_ref()) {
+            return Err(course.act([step]));
+        }
+        let zone = charter.zone_of(site.held.slot);
+        require_gone(
+            site.seen,
+            course,
+            &site.me.instance,
+            &site.held.volume,
+            zone,
+            (id, member),
+            who.as_ref(),
+        )?;
         require_health(view, Some(id), false, course)?;
         let mut steps = corruption::disarm(site, id);
         steps.extend([lock(site), Step::RemoveMember { member: id }]);

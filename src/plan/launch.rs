@@ -63,7 +63,9 @@ fn readiness(settings: &Settings, seen: &Observation, plan: &Plan) -> Result<(),
     let report = &plan.report;
     let in_place = match report.phase {
         Phase::Running => report.waiting.is_empty(),
-        Phase::Standby => report.waiting.iter().all(|on| *on == WaitingOn::FreeSlot),
+        Phase::Standby => {
+            report.waiting.iter().all(|on| matches!(on, WaitingOn::FreeSlot | WaitingOn::Takeover { .. }))
+        }
         Phase::Identifying
         | Phase::Preparing
         | Phase::Founding

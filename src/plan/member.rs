@@ -30,7 +30,7 @@ use crate::model::{
 use super::course::{Course, Next};
 use super::disk::Held;
 use super::evidence::waited;
-use super::{corruption, founding, joining, upkeep};
+use super::{corruption, founding, joining, takeover, upkeep};
 
 /// How long, in milliseconds, a member whose address changed waits for a quorum to be told of the
 /// new one, before it starts all the same: the quorum may be waiting for this very member.
@@ -272,6 +272,9 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
             return Err(course.act([Step::StopEtcd]));
         }
         ServiceState::Stopped | ServiceState::Failed(_) => {}
+    }
+    if takeover::is_elsewhere(site, charter) {
+        return Err(takeover::let_go(site, &mut course)?);
     }
     if may_start_new(site, charter, &course)? {
         course.phase = Phase::Founding;

@@ -11,6 +11,7 @@
 //! | [`certificates`] | when the authority is made and when leaves are issued |
 //! | [`founding`] | who founds the cluster, and when a founding is given up for the next |
 //! | [`member`] | whether and how this machine's etcd starts, on what it remembers |
+//! | [`takeover`] | when a standby takes over the slot of another zone, and what is left behind there |
 //! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
 //! | [`upkeep`] | what a healthy member keeps in order |
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods |
@@ -47,6 +48,7 @@ mod logind;
 mod member;
 mod node;
 mod rollout;
+mod takeover;
 mod upkeep;
 mod volume;
 mod wedged;

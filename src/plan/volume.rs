@@ -16,6 +16,7 @@ use crate::model::{
 
 use super::course::{Course, Next};
 use super::evidence::{Fate, volume_fate};
+use super::takeover;
 
 /// A slot held through its volume, which is attached here.
 #[derive(Debug, Clone)]
@@ -112,7 +113,15 @@ fn held(
             Ok(slots) => charter_of(seen).is_some() && !slots.contains(&slot),
             Err(_) => false,
         };
-        if misplaced || usize::from(slot.number()) > settings.etcd.size.slots() {
+        // Where volumes are created, one that has lived was left behind when its slot was taken over: what it
+        // remembers decides.
+        let left_behind =
+            misplaced && settings.etcd.volume.source == VolumeSource::Created && volume.stamp.is_some();
+        if left_behind && is_detaching(volume) {
+            course.phase = Phase::Standby;
+            return Err(course.wait(WaitingOn::Detached { volume: id.clone() }));
+        }
+        if (misplaced && !left_behind) || usize::from(slot.number()) > settings.etcd.size.slots() {
             let expected = expected.unwrap_or_default();
             return Err(course.halt(Halt::WrongSlot { volume: id.clone(), found: Some(slot), expected }));
         }
@@ -154,6 +163,7 @@ fn find(
         .iter()
         .filter(|(_, volume)| volume.ours && volume.zone.as_ref() == Some(&me.zone))
         .filter(|(_, volume)| volume_fate(volume) != Fate::Gone)
+        .filter(|(_, volume)| source != VolumeSource::Created || belongs(seen, volume, &me.zone))
         .collect();
     let free: Vec<NamedVolume<'_>> =
         here.iter().copied().filter(|(_, volume)| volume.state == VolumeState::Available).collect();
@@ -182,9 +192,29 @@ fn find(
             Ok(None) => {}
             Err(plan) => return plan,
         }
+        course.phase = Phase::Standby;
+        if let Some(plan) = takeover::plan(settings, seen, me, volumes, course) {
+            return plan;
+        }
     }
     course.phase = Phase::Standby;
     course.wait(WaitingOn::FreeSlot)
+}
+
+/// Whether a volume here is of a slot of this zone, as far as the charter is known: one of a slot that was taken over
+/// by another zone is not.
+fn belongs(seen: &Observation, volume: &Volume, here: &Zone) -> bool {
+    match (charter_of(seen), volume.slot) {
+        (Some(charter), Some(slot)) => charter.zone_of(slot).is_none_or(|zone| zone == here),
+        (None, _) | (_, None) => true,
+    }
+}
+
+fn is_detaching(volume: &Volume) -> bool {
+    volume.attachment.as_ref().is_some_and(|attachment| match attachment.state {
+        AttachmentState::Detaching | AttachmentState::Busy => true,
+        AttachmentState::Attaching | AttachmentState::Attached => false,
+    })
 }
 
 /// The one free volume to attach: of the lowest slot, and within a slot the only one, or the only
@@ -215,10 +245,7 @@ fn leaving<'a>(
     volume: &'a Volume,
 ) -> Option<(&'a VolumeId, &'a InstanceId)> {
     let attachment = volume.attachment.as_ref()?;
-    let detaching = match attachment.state {
-        AttachmentState::Detaching | AttachmentState::Busy => true,
-        AttachmentState::Attaching | AttachmentState::Attached => false,
-    };
+    let detaching = is_detaching(volume);
     let dying =
         seen.instances.known().and_then(|all| all.get(&attachment.instance)).is_some_and(
             |holder| match holder.state {
@@ -265,32 +292,36 @@ fn create(
         }
     };
     if let Some(volume) = predecessor {
-        match volumes.get(volume).map_or(Fate::Unsure, volume_fate) {
+        let listed = volumes.get(volume);
+        // The slot was taken over from the zone that this one is in.
+        let elsewhere = listed.and_then(|volume| volume.zone.as_ref()).is_some_and(|zone| *zone != me.zone);
+        match listed.map_or(Fate::Unsure, volume_fate) {
             Fate::Gone => {}
+            Fate::Alive if elsewhere && charter.is_some_and(Charter::established) => {}
             Fate::NotFound => {
                 super::evidence::confirm_not_found(seen, course, volume.as_str())?;
             }
             Fate::Alive | Fate::Unsure => {
-                // It lives, in another zone or not listed with our tag: it is the slot's.
+                // It lives here and is not listed with our tag, or nothing is known of it: it is the slot's.
                 return Ok(None);
             }
         }
     }
-    let token = token(settings.cluster.as_str(), slot, predecessor);
+    let token = token(settings.cluster.as_str(), slot, &me.zone, predecessor);
     Ok(Some(Step::CreateVolume { slot, zone: me.zone.clone(), token }))
 }
 
-/// EC2's client token (64 characters at most): the same for the same slot after the same
+/// EC2's client token (64 characters at most): the same for the same slot in the same zone after the same
 /// predecessor, so that however often it is asked, one volume is made. FNV-1a, 128 bits.
-fn token(cluster: &str, slot: Slot, predecessor: Option<&VolumeId>) -> String {
-    let text = format!("{cluster}/{slot}/{}", predecessor.map_or("first", VolumeId::as_str));
+fn token(cluster: &str, slot: Slot, zone: &Zone, predecessor: Option<&VolumeId>) -> String {
+    let text = format!("{cluster}/{slot}/{zone}/{}", predecessor.map_or("first", VolumeId::as_str));
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });
     format!("quorate-{hash:032x}")
 }
 
-fn charter_of(seen: &Observation) -> Option<&Charter> {
+pub(super) fn charter_of(seen: &Observation) -> Option<&Charter> {
     match &seen.charter {
         Fact::Known(Some(charter)) => Some(&charter.value),
         Fact::Known(None) | Fact::Unknown(_) => None,

@@ -78,6 +78,12 @@ async fn writes_go_on_when_the_leaders_zone_is_lost_and_the_gap_is_told_beside_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_the_slot_of_a_zone_that_stays_away() {
+    let report = run(Drill::LoseZoneForGood, 1, false).await;
+    assert!(report.more["takeoverMs"].as_u64() > Some(0) && report.more["balancedMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_forms_and_its_machines_are_replaced_while_aws_hardly_answers() {
     let report = run(Drill::ThrottledDay, 1, false).await;
     assert!(report.more["callsThrottled"].as_u64() > Some(0));

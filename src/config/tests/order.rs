@@ -54,6 +54,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
         size: 20GiB                     # default
         type: gp3                       # default
         wait: 5m                        # default
+        takeover: 15m                   # default
     kubernetes:
       controlPlane: static-pods         # default
       imageRepository: registry.k8s.io  # default
@@ -126,6 +127,7 @@ fn without_origins_only_yaml_is_shown() {
         size: 20GiB
         type: gp3
         wait: 5m
+        takeover: 15m
     kubernetes:
       controlPlane: static-pods
       imageRepository: registry.k8s.io
@@ -206,7 +208,8 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
           "iops": null,
           "throughput": null,
           "kmsKeyId": null,
-          "wait": "5m"
+          "wait": "5m",
+          "takeover": "15m"
         }
       },
       "kubernetes": {

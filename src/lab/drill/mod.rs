@@ -52,6 +52,8 @@ pub enum Drill {
     LoseLeader,
     /// The zone of the leader loses its power and gets it back, beside a bare etcd that loses its leader.
     LoseZone,
+    /// A zone is lost for so long that a standby takes its slot over; then it comes back.
+    LoseZoneForGood,
     /// AWS answers one call in ten, all the while that the cluster forms and its machines are replaced.
     ThrottledDay,
     /// Agents are killed at random moments; etcd goes on.
@@ -82,13 +84,14 @@ pub enum Drill {
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
         Self::LoseVolume,
         Self::LoseLeader,
         Self::LoseZone,
+        Self::LoseZoneForGood,
         Self::ThrottledDay,
         Self::CrashAgents,
         Self::CrashSteps,
@@ -112,6 +115,7 @@ impl Drill {
             Self::LoseVolume => "lose-volume",
             Self::LoseLeader => "lose-leader",
             Self::LoseZone => "lose-zone",
+            Self::LoseZoneForGood => "lose-zone-for-good",
             Self::ThrottledDay => "throttled-day",
             Self::CrashAgents => "crash-agents",
             Self::CrashSteps => "crash-steps",
@@ -139,6 +143,9 @@ impl Drill {
             Self::LoseLeader => "when the machine that leads etcd dies, writes go on after one election",
             Self::LoseZone => {
                 "when the leader's zone is lost, writes go on as with bare etcd, and it comes back whole"
+            }
+            Self::LoseZoneForGood => {
+                "when a zone stays away, a standby takes its slot over; when it is back, the slots spread again"
             }
             Self::ThrottledDay => {
                 "while AWS answers one call in ten, a cluster forms and its machines are replaced"
@@ -179,6 +186,7 @@ impl Drill {
             | Self::LostCharter => true,
             Self::Form
             | Self::FormMissing
+            | Self::LoseZoneForGood
             | Self::CrashSteps
             | Self::ThrottledDay
             | Self::ControlPlane
@@ -222,6 +230,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::SpotStorm => scaling::spot_storm(options, &mut report).await,
         Drill::CertificateYear => year::certificates(options, &mut report).await,
         Drill::ThrottledDay => throttled::day(options, &mut report).await,
+        Drill::LoseZoneForGood => zone::lose_for_good(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::LoseVolume
         | Drill::LoseLeader
@@ -289,6 +298,7 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         Drill::LostCharter => charter::lost(stage).await,
         Drill::Form
         | Drill::FormMissing
+        | Drill::LoseZoneForGood
         | Drill::CrashSteps
         | Drill::ThrottledDay
         | Drill::ControlPlane

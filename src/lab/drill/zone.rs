@@ -12,7 +12,7 @@ use crate::lab::bench;
 use crate::lab::cluster::{Access, Health, look, wait_healthy};
 use crate::lab::laboratory::{Laboratory, Scratch};
 use crate::lab::machine::Machine;
-use crate::lab::region::VolumeState;
+use crate::lab::region::{InstanceState, Volume, VolumeState};
 use crate::lab::settings::Settings;
 
 /// How often a bare etcd loses its leader.
@@ -69,6 +69,82 @@ pub(super) async fn lose(stage: &mut Stage) -> Result<(), Unmet> {
     } else {
         Err(Unmet::Broken(format!("the members were {:x?} and are {:x?}", before.members, after.members)))
     }
+}
+
+/// A zone that the seed chooses stops and stays away: a standby elsewhere takes its slot over on a new volume. The zone
+/// starts again: the slots spread over all zones, without a command.
+pub(super) async fn lose_for_good(options: &Options, report: &mut Report) -> Result<(), Unmet> {
+    let mut stage = Stage::build("lose-zone-for-good", options, |settings| {
+        settings.hooks = true;
+        let mut set = |key: &str, value: &str| settings.configuration.insert(key.into(), json!(value));
+        set("tick", "1s");
+        set("etcd.volume.source", "created");
+        set("etcd.volume.takeover", "3s");
+    })
+    .await?;
+    let result = for_good(&mut stage).await;
+    stage.close(result, report).await
+}
+
+async fn for_good(stage: &mut Stage) -> Result<(), Unmet> {
+    stage.start_all().await?;
+    let before = stage.formed(FORM).await?;
+    let mut zones: Vec<String> =
+        stage.lab.control_plane().iter().map(|machine| machine.identity().zone.clone()).collect();
+    zones.sort();
+    let lost = zones[stage.rng.usize(..zones.len())].clone();
+    stage.writes_go_on().await?;
+    stage.fault();
+    let began = Instant::now();
+    stage.lab.happen(format!("the power of {lost}"), |world| world.stop_zone(&lost)).await?;
+    let others = |zones: &[String]| !zones.contains(&lost);
+    stage
+        .lab
+        .wait("all slots in the zones that are left", HEAL, |lab| spread(lab, zones.len(), others))
+        .await?;
+    let during = stage.healed(HEAL).await?;
+    stage.tell("takeoverMs", millis(began.elapsed()));
+    one_is_new(&before, &during)?;
+
+    stage.writes_go_on().await?;
+    let began = Instant::now();
+    stage.lab.happen(format!("the power of {lost}"), |world| world.start_zone(&lost)).await?;
+    stage
+        .lab
+        .wait("a slot in each zone", HEAL, |lab| spread(lab, zones.len(), |held| *held == zones))
+        .await?;
+    let after = stage.healed(HEAL).await?;
+    stage.tell("balancedMs", millis(began.elapsed()));
+    one_is_new(&during, &after)
+}
+
+/// Looks whether all slots are held, in zones that are as they should be.
+fn spread(lab: &Laboratory, slots: usize, as_they_should: impl Fn(&[String]) -> bool) -> Result<(), String> {
+    let mut held: Vec<String> = lab.region().with(|world| {
+        let view = world.view();
+        let lives = |volume: &&Volume| {
+            let holder = volume.attachment.as_ref().and_then(|held| view.instances.get(&held.instance));
+            holder.is_some_and(|holder| holder.state == InstanceState::Running)
+        };
+        view.volumes.values().filter(lives).map(|volume| volume.spec.zone.clone()).collect()
+    });
+    held.sort();
+    if held.len() == slots && as_they_should(&held) {
+        Ok(())
+    } else {
+        Err(format!("slots are held in {held:?}"))
+    }
+}
+
+/// One slot has another member, and the others have the same as before.
+fn one_is_new(before: &Health, after: &Health) -> Result<(), Unmet> {
+    let new = after.members.iter().filter(|(slot, id)| before.members.get(*slot) != Some(id)).count();
+    if new == 1 {
+        return Ok(());
+    }
+    let why =
+        format!("the members were {:x?} and are {:x?}, and one was to change", before.members, after.members);
+    Err(Unmet::Broken(why))
 }
 
 /// The machine whose member leads.

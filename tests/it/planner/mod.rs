@@ -23,5 +23,6 @@ mod properties;
 mod rollout;
 pub mod scene;
 mod sources;
+mod takeover;
 mod volume;
 mod worker;
