@@ -43,6 +43,10 @@ pub(super) fn plan(
     volumes: &BTreeMap<VolumeId, Volume>,
     course: &Course,
 ) -> Option<Box<Plan>> {
+    let zones = &settings.etcd.zones;
+    if !zones.is_empty() && !zones.contains(&me.zone) {
+        return None;
+    }
     let versioned = seen.charter.known()?.as_ref()?;
     let charter = &versioned.value;
     let view = seen.etcd.cluster.known()?;

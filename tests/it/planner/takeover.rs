@@ -181,6 +181,16 @@ fn only_created_volumes_follow_a_slot() {
 }
 
 #[test]
+fn a_zone_that_is_to_have_no_slots_takes_none_over() {
+    let in_zones = |zones: &str| {
+        let settings = settings_with(&format!("etcd: {{zones: [{zones}], volume: {{source: created}}}}\n"));
+        names(&quorate::plan::plan(&settings, &patient(600)))
+    };
+    assert_eq!(in_zones("eu-west-1b, eu-west-1c"), [""; 0]);
+    assert_eq!(in_zones("eu-west-1a, eu-west-1c"), ["amendCharter"]);
+}
+
+#[test]
 fn the_volume_is_created_here_although_the_old_one_lives() {
     let plan = plan(&standby().chartered(moved()));
     let [Step::CreateVolume { slot: found, zone: here, token }] = plan.steps.as_slice() else {
