@@ -7,7 +7,7 @@ use quorate::model::*;
 use quorate::plan::plan as plan_of;
 
 use super::control_plane::*;
-use super::scene::{Change as _, settings_with};
+use super::scene::{Change as _, HOUR, settings_with};
 
 fn containerd(change: impl FnOnce(&mut ContainerdObservation)) -> Observation {
     running().but(|seen| change(&mut seen.kubernetes.containerd))
@@ -128,4 +128,26 @@ fn a_containerd_that_will_not_do_is_waited_for_with_what_to_do() {
     // One that runs is not taken away.
     let running = containerd(|seen| seen.version = Fact::Known(Some("1.7.24".parse().unwrap())));
     assert_eq!(plan_of(&kubernetes(), &running).report.waiting, []);
+}
+
+/// What it reads at its start has the leaves' key and certificate, and it does not read that again.
+#[test]
+fn only_kube_proxy_is_started_anew_when_the_leaves_were_renewed() {
+    let began_an_hour_later = |seen: &mut Observation| {
+        let Fact::Known(Some(leaves)) = &mut seen.kubernetes.leaves else { panic!("no leaves") };
+        leaves.not_before += HOUR;
+        seen.at += HOUR;
+    };
+    let renewed = running().but(began_an_hour_later);
+    let plan = plan_of(&kubernetes(), &renewed);
+    assert_eq!(touched(&plan), [("restart", ServiceName::KubeProxy)]);
+    assert_eq!(plan.steps.len(), 1, "{:?}", plan.steps);
+    let (done, seen) = settle(renewed);
+    assert_eq!((done.len(), plan_of(&kubernetes(), &seen).steps), (1, Vec::new()));
+}
+
+#[test]
+fn nothing_is_started_anew_while_the_leaves_are_not_known() {
+    let unknown = running().but(|seen| seen.kubernetes.leaves = Fact::unknown("the file can't be read"));
+    assert_eq!(plan_of(&kubernetes(), &unknown).steps, []);
 }
