@@ -148,6 +148,12 @@ async fn an_instance_refresh_replaces_the_whole_control_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_refresh_replaces_every_member_whose_volume_goes_with_its_machine() {
+    let report = run(Drill::ReplaceAllRolling, 3, false).await;
+    assert!(report.more["refreshMs"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn workers_that_leave_are_drained_within_the_budget_of_their_pods() {
     if let Err(why) = Programs::find() {
         eprintln!("SKIPPED: {why}");

@@ -8,6 +8,7 @@ mod docs;
 mod etcd;
 mod kubernetes_flags;
 mod laboratory;
+mod leaving;
 mod machine;
 mod model;
 mod planner;

@@ -258,7 +258,8 @@ async fn a_machine_without_a_control_plane_lets_nobody_in() {
     ends(&scene.refusal(&for_ada(&[])).await, Exit::Refused, "has no control plane");
 }
 
-async fn quorate(node: &Node, arguments: &[&str]) -> Output {
+/// Runs a verb on a node.
+pub async fn quorate(node: &Node, arguments: &[&str]) -> Output {
     tokio::process::Command::new(env!("CARGO_BIN_EXE_quorate"))
         .arg("--root")
         .arg(node.root())
@@ -271,7 +272,7 @@ async fn quorate(node: &Node, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn text(output: &[u8]) -> String {
+pub fn text(output: &[u8]) -> String {
     String::from_utf8(output.to_vec()).unwrap()
 }
 
