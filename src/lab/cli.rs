@@ -1,26 +1,29 @@
 //! `quorate-lab`: the command line.
 
-use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write};
+mod drills;
+mod misfortune;
+mod show;
+
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use futures_util::StreamExt as _;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
+
+use misfortune::{FaultVerb, fault_request, misfortune};
+pub(super) use show::columns;
+use show::{progress, table};
 
 use super::LabError;
 use super::bench;
-use super::drill::{self, Drill, Options};
+use super::drill::{Drill, Options};
 use super::kube_proxy::{self, KubeProxyFlags};
 use super::kubelet::program::{self, KubeletFlags};
-use super::region::{MaintenanceSpec, RefreshSpec};
 use super::settings::{Kubernetes, Settings};
-use super::supervisor::{self, Place, Request, Row, Snapshot};
+use super::supervisor::{self, Place, Request};
 
 /// The whole system on one computer: real etcd and the real agent in a simulated region.
 #[derive(Debug, Parser)]
@@ -266,34 +269,6 @@ enum Verb {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct FaultVerb {
-    /// ec2, autoscaling, elasticloadbalancing, s3 or imds; or `clear`, to end all faults
-    service: String,
-    /// throttle, server-error, lost-answer, lost-request, stale-read, slow-answer, slow-request,
-    /// access-denied or conflict
-    #[arg(required_if_eq_any([
-        ("service", "ec2"), ("service", "autoscaling"), ("service", "elasticloadbalancing"), ("service", "s3"),
-        ("service", "imds"),
-    ]))]
-    kind: Option<String>,
-    /// In what share of the calls, 0 to 1
-    #[arg(default_value_t = 1.0)]
-    rate: f64,
-    /// Only in this operation, such as DescribeInstances
-    #[arg(long)]
-    operation: Option<String>,
-    /// Only for this node
-    #[arg(long)]
-    node: Option<String>,
-    /// The greatest age of a stale read, or the time of a slow one
-    #[arg(long, default_value_t = 2000)]
-    ms: u64,
-    /// Only so often
-    #[arg(long)]
-    count: Option<u64>,
-}
-
 /// What ended a verb.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -384,7 +359,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
         Verb::Drill { name, seed, seeds, jobs, weather, short, running, keep, json } => {
             let options = Options { seed, weather, short, keep, agent };
             let on = running.then_some(dir.as_path());
-            return drills(name, &options, seeds, jobs, on, json, out).await;
+            return drills::run(name, &options, seeds, jobs, on, json, out).await;
         }
         Verb::Bench { runs, control_plane_runs, files_runs, worker_runs, workers, idle, json } => {
             let runs = bench::Runs {
@@ -435,140 +410,6 @@ fn assignments(set: &[String]) -> Result<Map<String, Value>, LabError> {
     set.iter().map(pair).collect()
 }
 
-/// What the region is asked to do to a machine, a group or a zone.
-fn misfortune(verb: Verb) -> Result<Option<Request>, LabError> {
-    Ok(Some(match verb {
-        Verb::Kill { node } => Request::Kill { node },
-        Verb::Replace { node } => Request::Replace { node },
-        Verb::ScaleIn { node, decrement } => Request::ScaleIn { node, decrement },
-        Verb::Interrupt { node, action, seconds } => {
-            Request::Interrupt { node, action: named("action", &action)?, in_ms: seconds * 1000 }
-        }
-        Verb::Rebalance { node } => Request::Rebalance { node },
-        Verb::Maintain { node, code, seconds, window } => {
-            let code = named("code", &code)?;
-            let (in_ms, for_ms) = (seconds * 1000, window * 1000);
-            let event = MaintenanceSpec { code, in_ms, for_ms, ..MaintenanceSpec::default() };
-            Request::Maintain { node, event }
-        }
-        Verb::Refresh { workers, launch_first, warmup } => {
-            let mut spec = RefreshSpec { instance_warmup_ms: warmup * 1000, ..RefreshSpec::default() };
-            if launch_first {
-                (spec.min_healthy_percentage, spec.max_healthy_percentage) = (100, 200);
-            }
-            Request::Refresh { workers, spec }
-        }
-        Verb::StopZone { zone } => Request::StopZone { zone },
-        Verb::StartZone { zone } => Request::StartZone { zone },
-        _ => return Ok(None),
-    }))
-}
-
-/// A word of the command line that is one of a few.
-fn named<T: DeserializeOwned>(what: &str, word: &str) -> Result<T, LabError> {
-    serde_json::from_value(json!(word)).map_err(|error| LabError::Settings(format!("{what}: {error}")))
-}
-
-/// Shows every change until there is full health. 1 when the time is over before.
-async fn progress(dir: &Path, patience: Duration, out: &mut (impl Write + Send)) -> Result<u8, CliError> {
-    const AGAIN: Duration = Duration::from_millis(50);
-    let began = Instant::now();
-    let mut told: BTreeMap<String, String> = BTreeMap::new();
-    loop {
-        let snapshot: Snapshot = serde_json::from_value(supervisor::ask(dir, &Request::Status).await?)?;
-        for row in &snapshot.nodes {
-            let line = line(row);
-            if told.get(&row.name) != Some(&line) {
-                writeln!(out, "{:6.2} s  {:<4} {line}", began.elapsed().as_secs_f64(), row.name)?;
-                out.flush()?;
-                told.insert(row.name.clone(), line);
-            }
-        }
-        let amiss = supervisor::ask(dir, &Request::Health).await?;
-        if amiss.is_null() || began.elapsed() >= patience {
-            writeln!(out)?;
-            let snapshot = serde_json::from_value(supervisor::ask(dir, &Request::Status).await?)?;
-            table(&snapshot, out)?;
-            if let Some(why) = amiss.as_str() {
-                writeln!(out, "\nnot formed within {} s: {why}", patience.as_secs())?;
-                return Ok(1);
-            }
-            if let Some(ms) = snapshot.form_ms {
-                writeln!(out, "\nformed: the first write was acknowledged {ms} ms after the launch")?;
-            }
-            return Ok(0);
-        }
-        sleep(AGAIN).await;
-    }
-}
-
-fn line(row: &Row) -> String {
-    let mut line = row.phase.clone();
-    if let Some(slot) = row.slot {
-        line = format!("{line:<11} slot {slot}");
-    }
-    if !row.words.is_empty() {
-        line = format!("{line}  {}", row.words);
-    }
-    if row.restarts > 0 {
-        let how = row.last_exit.as_deref().unwrap_or("ended");
-        line = format!("{line}  (agent started again {} times: {how})", row.restarts);
-    }
-    line
-}
-
-fn table(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    let head = [
-        "NODE",
-        "ZONE",
-        "INSTANCE",
-        "ADDRESS",
-        "ROLE",
-        "SLOT",
-        "PHASE",
-        "MEMBER",
-        "LEADER",
-        "RESTARTS",
-        "WAITS FOR",
-    ];
-    let rows = snapshot.nodes.iter().map(|row| {
-        vec![
-            row.name.clone(),
-            row.zone.clone(),
-            row.instance.clone(),
-            row.address.clone(),
-            row.role.clone(),
-            row.slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string()),
-            row.phase.clone(),
-            row.member.clone().unwrap_or_else(|| "-".to_owned()),
-            if row.leads { "yes" } else { "" }.to_owned(),
-            row.restarts.to_string(),
-            row.words.clone(),
-        ]
-    });
-    columns(&head, &rows.collect::<Vec<_>>(), out)?;
-    for zone in &snapshot.stopped_zones {
-        writeln!(out, "zone {zone} has no power")?;
-    }
-    for fault in &snapshot.faults {
-        writeln!(out, "fault: {fault}")?;
-    }
-    Ok(())
-}
-
-/// Writes rows in aligned columns.
-pub(super) fn columns(head: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
-    let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
-    let all = || std::iter::once(&head).chain(rows);
-    let width = |n: usize| all().filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..head.len()).map(|n| width(n).unwrap_or(0)).collect();
-    for row in all() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
 fn exec(place: &Place, command: &[String]) -> Result<u8, LabError> {
     let Some((program, args)) = command.split_first() else { return Ok(0) };
     let variable = |name: &str| place.environment.get(name).cloned().unwrap_or_default();
@@ -596,110 +437,6 @@ fn exec(place: &Place, command: &[String]) -> Result<u8, LabError> {
     Ok(u8::try_from(code).unwrap_or(1))
 }
 
-async fn fault_request(fault: FaultVerb, dir: &Path) -> Result<Request, CliError> {
-    if fault.service == "clear" {
-        return Ok(Request::ClearFaults);
-    }
-    let instance = match fault.node {
-        Some(node) => {
-            let answer = supervisor::ask(dir, &Request::Status).await?;
-            let snapshot: Snapshot = serde_json::from_value(answer)?;
-            let row =
-                snapshot.nodes.into_iter().find(|r| [&r.name, &r.instance, &r.address].contains(&&node));
-            Some(row.ok_or(LabError::NoNode(node))?.instance)
-        }
-        None => None,
-    };
-    let kind = fault.kind.unwrap_or_default();
-    let mut spec = json!({
-        "service": fault.service,
-        "kind": kind,
-        "rate": fault.rate,
-        "operation": fault.operation,
-        "instance": instance,
-        "count": fault.count,
-    });
-    match kind.as_str() {
-        "stale-read" => spec["maxAgeMs"] = json!(fault.ms),
-        "slow-answer" | "slow-request" => spec["ms"] = json!(fault.ms),
-        _ => {}
-    }
-    let spec = serde_json::from_value(spec).map_err(|error| LabError::Settings(error.to_string()))?;
-    Ok(Request::Fault(spec))
-}
-
-async fn drills(
-    drill: Drill,
-    options: &Options,
-    seeds: Option<u64>,
-    jobs: usize,
-    running: Option<&Path>,
-    json: bool,
-    out: &mut (impl Write + Send),
-) -> Result<u8, CliError> {
-    let count = seeds.unwrap_or(1);
-    let one = async |seed: u64| -> Result<Value, CliError> {
-        let report = match running {
-            Some(dir) => {
-                let request = Request::Drill { name: drill.name().to_owned(), seed };
-                supervisor::ask(dir, &request).await?
-            }
-            None => json!(drill::run(drill, &Options { seed, ..options.clone() }).await),
-        };
-        if count > 1 {
-            writeln!(io::stderr(), "{}", summary(&report))?;
-        }
-        Ok(report)
-    };
-    let first = options.seed;
-    let jobs = if running.is_some() { 1 } else { jobs.max(1) };
-    let mut runs = futures_util::stream::iter(first..first.saturating_add(count)).map(one).buffered(jobs);
-    let mut reports = Vec::new();
-    while let Some(report) = runs.next().await {
-        reports.push(report?);
-    }
-    let passed = reports.iter().filter(|report| report["passed"] == true).count();
-    if count > 1 {
-        writeln!(io::stderr(), "{}: {passed} of {} seeds passed", drill.name(), reports.len())?;
-    }
-    match (json, seeds, reports.first()) {
-        (true, None, Some(report)) => writeln!(out, "{report:#}")?,
-        (true, ..) => writeln!(out, "{:#}", Value::from(reports.clone()))?,
-        (false, None, Some(report)) => page(report, out)?,
-        (false, ..) if io::stderr().is_terminal() => {}
-        (false, ..) => {
-            for report in &reports {
-                writeln!(out, "{}", summary(report))?;
-            }
-        }
-    }
-    Ok(u8::from(passed < reports.len()))
-}
-
-fn summary(report: &Value) -> String {
-    let verdict = if report["passed"] == true { "passed" } else { "FAILED" };
-    let reason = report["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!(
-        "{} seed {:<4} {verdict}  {} writes, {} lost, {} operations checked, longest gap {} ms, formed in {} ms, healed in {} ms{reason}",
-        report["drill"].as_str().unwrap_or_default(),
-        report["seed"],
-        report["writesAcknowledged"],
-        report["writesLost"],
-        report["operationsChecked"],
-        report["longestGapMs"],
-        report["formMs"],
-        report["healMs"],
-    )
-}
-
-fn page(report: &Value, out: &mut impl Write) -> io::Result<()> {
-    for (name, value) in report.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        writeln!(out, "{name:<20} {text}")?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -718,12 +455,5 @@ mod tests {
         assert_eq!(read["founding.patience"], "2s");
         assert_eq!(read["etcd.snapshotCount"], 100);
         assert!(assignments(&["x".to_owned()]).is_err());
-    }
-
-    #[test]
-    fn columns_are_aligned() {
-        let mut out = Vec::new();
-        columns(&["A", "BB"], &[vec!["long".into(), "x".into()]], &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "A     BB\nlong  x\n");
     }
 }
