@@ -22,7 +22,7 @@ use crate::config::{ConfigErrors, InstanceTags};
 use crate::host::files::{FileError, read_optional};
 use crate::host::{Root, clock};
 use crate::model::fact::chain;
-use crate::model::{Fact, Plan, Waiting};
+use crate::model::{Fact, Observation, Plan, Waiting};
 use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
@@ -340,15 +340,16 @@ fn recorded(path: PathBuf) -> Result<Record, CliError> {
 async fn look(root: &Root) -> Result<Record, CliError> {
     let reach = reach(root).await?;
     // What the agent has waited for decides too, so its status is taken along.
-    let waiting = match status::read(root) {
-        Ok(status) => status.waiting,
-        Err(StatusError::None { .. }) => Vec::new(),
+    let (waiting, noticed) = match status::read(root) {
+        Ok(status) => (status.waiting, status.noticed),
+        Err(StatusError::None { .. }) => Default::default(),
         Err(error) => {
             tracing::warn!(why = chain(&error), "since when things are waited for is not known");
-            Vec::new()
+            Default::default()
         }
     };
-    let observation = observe(&reach, &mut Memory::default(), Depth::Full, waiting).await;
+    let seen = observe(&reach, &mut Memory::default(), Depth::Full, waiting).await;
+    let observation = Observation { noticed, ..seen };
     Ok(Record { settings: reach.settings, observation })
 }
 
@@ -417,7 +418,7 @@ mod tests {
     fn plan_of(phase: Phase, steps: Vec<Step>, halt: Option<Halt>, waiting: Vec<WaitingOn>) -> Plan {
         let slot = Slot::try_from(1).ok();
         let warnings = vec![Warning::SharedZone { zones: 2, slots: 3 }];
-        Plan { steps, report: Report { phase, slot, waiting, halt, warnings } }
+        Plan { steps, report: Report { phase, slot, waiting, halt, warnings, noticed: None } }
     }
 
     fn steps() -> Plan {

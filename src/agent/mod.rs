@@ -18,7 +18,7 @@ use tokio::time::{Duration, Instant};
 use crate::aws::without_request_ids;
 use crate::config::Settings;
 use crate::model::fact::chain;
-use crate::model::{Observation, Phase, Plan, Step, Waiting, WaitingOn};
+use crate::model::{Noticed, Observation, Phase, Plan, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
 use crate::plan::plan;
 use crate::telemetry::notify::{self, alive};
@@ -97,6 +97,7 @@ pub struct Agent<W> {
     settings: Settings,
     world: W,
     waiting: Vec<Waiting>,
+    noticed: Vec<Noticed>,
     pace: Pace,
     told: Option<(Phase, String)>,
     limits: Limits,
@@ -106,7 +107,7 @@ impl<W: World> Agent<W> {
     /// An agent that has not looked yet.
     pub fn new(settings: Settings, world: W) -> Self {
         let pace = Pace::new(settings.tick.as_duration());
-        Self { settings, world, waiting: Vec::new(), pace, told: None, limits: LIMITS }
+        Self { settings, world, waiting: Vec::new(), noticed: Vec::new(), pace, told: None, limits: LIMITS }
     }
 
     /// Goes round until an event ends it.
@@ -155,14 +156,16 @@ impl<W: World> Agent<W> {
             event = events.recv() => return Looked::Ended(event.map_or(Ended::Stopped, ended_by)),
             seen = tokio::time::timeout(limit, look) => seen,
         };
-        let Ok(seen) = seen else {
+        let Ok(mut seen) = seen else {
             tracing::error!(limit_s = limit.as_secs(), "a look at the world did not end; looking again");
             return Looked::GivenUp;
         };
+        seen.noticed = std::mem::take(&mut self.noticed);
         let plan = plan(&self.settings, &seen);
         self.waiting = remember(&self.waiting, &plan.report.waiting, seen.at);
         let waiting = self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
         let status = Status::new(&self.settings, &seen, &plan, waiting);
+        self.noticed.clone_from(&status.noticed);
         self.narrate(&plan, &status);
         self.world.tell(&status, &seen, &plan);
         Looked::Planned(Box::new(seen), plan)

@@ -166,8 +166,14 @@ mod tests {
     use crate::model::{Phase, Report};
 
     fn plan(steps: Vec<Step>, waiting: Vec<WaitingOn>) -> Plan {
-        let report =
-            Report { phase: Phase::Preparing, slot: None, waiting, halt: None, warnings: Vec::new() };
+        let report = Report {
+            phase: Phase::Preparing,
+            slot: None,
+            waiting,
+            halt: None,
+            warnings: Vec::new(),
+            noticed: None,
+        };
         Plan { steps, report }
     }
 

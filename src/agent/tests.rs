@@ -203,6 +203,7 @@ fn standby() -> Observation {
         published: unknown(),
         departure: DepartureObservation::unknown("not asked for"),
         waiting: Vec::new(),
+        noticed: Vec::new(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod ids;
 pub mod kubernetes;
 pub mod load_balancer;
 pub mod machine;
+pub mod mismatch;
 pub mod names;
 pub mod node;
 pub mod observation;
@@ -55,6 +56,7 @@ pub use load_balancer::{
     TargetHealth, TargetId, Unfit, UnfitLoadBalancer,
 };
 pub use machine::{Attachment, AttachmentState, Identity, Instance, InstanceState, Volume, VolumeState};
+pub use mismatch::{Mismatch, Noticed};
 pub use node::{
     CapacityType, CgroupVersion, DropIn, InstanceFacts, InterfaceLimits, KernelVersion, Machine, NodeFacts,
     NodeName,

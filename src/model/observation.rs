@@ -14,6 +14,7 @@ use super::fact::Fact;
 use super::ids::{ETag, InstanceId, Nonce, VolumeId, Zone};
 use super::kubernetes::KubernetesObservation;
 use super::machine::{Identity, Instance, Volume};
+use super::mismatch::Noticed;
 use super::plan::Waiting;
 
 /// A value read from S3 and the version that it had.
@@ -111,6 +112,9 @@ pub struct Observation {
     pub departure: DepartureObservation,
     /// What was waited for when the world was last looked at, and since when.
     pub waiting: Vec<Waiting>,
+    /// What did not match when the world was last looked at, and since when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noticed: Vec<Noticed>,
 }
 
 /// The last-known members, as `members.json` in S3: for people and for disaster recovery.

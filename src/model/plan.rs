@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId, Zone};
+use super::mismatch::Mismatch;
 use super::service::ServiceName;
 use super::step::Step;
 use crate::kubernetes::{Component, KubernetesVersion};
@@ -33,6 +34,10 @@ pub struct Report {
     pub halt: Option<Halt>,
     /// What does not stop it, and should be seen to.
     pub warnings: Vec<Warning>,
+    /// What does not match among members, machines and volumes: a warning, too, when it has lasted. `None` when that
+    /// was not looked at, and all is as it was noticed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed: Option<Vec<Mismatch>>,
 }
 
 /// Where a machine is on its way to being a healthy member.
@@ -556,6 +561,11 @@ pub enum Warning {
     AuthorityLost,
     /// The charter is missing in S3, and can't be repaired at the moment.
     CharterLost,
+    /// Members, machines and volumes do not match, and have not for a while.
+    Mismatch {
+        /// What does not match.
+        mismatch: Mismatch,
+    },
     /// Zones are fewer than slots: the loss of one zone can cost the quorum.
     SharedZone {
         /// How many zones there are.

@@ -235,6 +235,7 @@ impl fmt::Display for Warning {
                 f.write_str("pki/etcd.json is missing in S3: no certificate can be renewed; bring it back")
             }
             Self::CharterLost => f.write_str("charter.json is missing in S3; it is repaired from a quorum"),
+            Self::Mismatch { mismatch } => mismatch.fmt(f),
             Self::SharedZone { zones, slots } => write!(
                 f,
                 "{slots} slots in {zones} zone{}: the loss of one zone can cost the quorum",

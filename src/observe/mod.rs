@@ -170,6 +170,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         published,
         departure: DepartureObservation::unknown("not asked for yet"),
         waiting: Vec::new(),
+        noticed: Vec::new(),
     }
 }
 
@@ -205,6 +206,7 @@ async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -
         published: Fact::unknown(WHY),
         departure: DepartureObservation::unknown("not asked for yet"),
         waiting: Vec::new(),
+        noticed: Vec::new(),
     }
 }
 

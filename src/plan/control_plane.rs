@@ -38,6 +38,7 @@ pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Pla
     let mut course = Course::new(etcd.report.phase);
     course.slot = etcd.report.slot;
     course.warnings = etcd.report.warnings;
+    course.noticed = etcd.report.noticed;
     let mut plan = match decide(settings, seen, course) {
         Ok(plan) => plan,
         Err(plan) => *plan,

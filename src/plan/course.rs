@@ -1,7 +1,7 @@
 //! A plan in the making.
 
 use crate::model::plan::Subject;
-use crate::model::{Fact, Halt, Phase, Plan, Report, Slot, Step, WaitingOn, Warning};
+use crate::model::{Fact, Halt, Mismatch, Phase, Plan, Report, Slot, Step, WaitingOn, Warning};
 
 /// Either what the next decision needs, or a finished plan. A finished plan is boxed: it is the
 /// larger of the two by far.
@@ -14,11 +14,12 @@ pub(super) struct Course {
     pub slot: Option<Slot>,
     pub steps: Vec<Step>,
     pub warnings: Vec<Warning>,
+    pub noticed: Option<Vec<Mismatch>>,
 }
 
 impl Course {
     pub fn new(phase: Phase) -> Self {
-        Self { phase, slot: None, steps: Vec::new(), warnings: Vec::new() }
+        Self { phase, slot: None, steps: Vec::new(), warnings: Vec::new(), noticed: None }
     }
 
     /// The answer, or a plan that waits for it.
@@ -77,6 +78,7 @@ impl Course {
                 waiting,
                 halt,
                 warnings: self.warnings.clone(),
+                noticed: self.noticed.clone(),
             },
         })
     }

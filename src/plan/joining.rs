@@ -197,7 +197,7 @@ fn present_member<'a>(
 
 /// Whether a slot's record is about this member, by its id, or, before the id was recorded, by the
 /// address that it was added with.
-fn is_of(record: &SlotRecord, id: MemberId, member: &Member) -> bool {
+pub(super) fn is_of(record: &SlotRecord, id: MemberId, member: &Member) -> bool {
     match record.member {
         Some(recorded) => recorded == id,
         None => !member.has_started() && member.peer_urls == [record.peer_url.clone()],

@@ -26,6 +26,7 @@
 //! | [`care`] | how etcd's databases are kept: alarms for want of space, defragmentation |
 //! | [`corruption`] | when members hold different data, and how one is replaced for it |
 //! | [`wedged`] | when etcd is restarted that says nothing, and when the instance is given up |
+//! | [`inventory`] | what does not match among members, machines and volumes, and when that is warned of |
 //! | [`evidence`] | what counts as gone for good, and as a sign of an earlier life |
 //!
 //! What must not live here: IO, the clock, randomness, async. The moment and the randomness are
@@ -42,6 +43,7 @@ mod disk;
 mod enrolment;
 mod evidence;
 mod founding;
+mod inventory;
 mod joining;
 mod launch;
 mod logind;

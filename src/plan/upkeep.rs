@@ -11,7 +11,7 @@ use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
 use super::joining::{lock, require_health, stray_learner};
 use super::member::{Site, leave, require_listed};
-use super::{care, corruption, wedged};
+use super::{care, corruption, inventory, wedged};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
 const SYNC_PATIENCE: i64 = 30 * 60_000;
@@ -65,6 +65,9 @@ pub(super) fn running(
     }
     if let Some(charter) = charter {
         copy_charter(site, view, charter, &mut course);
+    }
+    if let Some(charter) = charter.or(view.charter.as_ref()) {
+        inventory::check(site.seen, view, charter, &mut course);
     }
     let is_sound = corruption::heal(site, view, charter, own.member, &mut course)?;
     let holds_lock = is_sound && care::tend(site, view, own.member, &mut course);

@@ -16,9 +16,10 @@ use crate::host::{Root, clock};
 use crate::kubernetes::Component;
 use crate::model::addons::AppliedAddon;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
+use crate::model::mismatch;
 use crate::model::{
-    Alarm, ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Observation, Phase, Plan,
-    Role, Slot, StampState, Waiting, Warning, Zone,
+    Alarm, ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Noticed, Observation,
+    Phase, Plan, Role, Slot, StampState, Waiting, Warning, Zone,
 };
 
 /// The version of the file's form.
@@ -52,6 +53,9 @@ pub struct Status {
     pub halt: Option<Halt>,
     /// What should be seen to.
     pub warnings: Vec<Warning>,
+    /// What does not match among members, machines and volumes, and since when; a warning, too, when it has lasted.
+    #[serde(default)]
+    pub noticed: Vec<Noticed>,
     /// The steps that it is about to take, by name.
     pub steps: Vec<String>,
     /// The same reasons in words.
@@ -168,6 +172,7 @@ impl Status {
             waiting,
             halt,
             warnings: Vec::new(),
+            noticed: Vec::new(),
             steps: Vec::new(),
             words: Vec::new(),
             uuid: None,
@@ -233,6 +238,7 @@ impl Status {
             waiting,
             halt: report.halt.clone(),
             warnings: report.warnings.clone(),
+            noticed: mismatch::remember(&seen.noticed, report.noticed.as_deref(), seen.at),
             steps: plan.steps.iter().map(|step| step.name().to_owned()).collect(),
             words: Vec::new(),
             uuid: life.map(|(uuid, _)| uuid.clone()),
@@ -286,6 +292,13 @@ impl Status {
         }
         for warning in &self.warnings {
             row("warning", warning.to_string());
+        }
+        let is_news = |noticed: &&Noticed| {
+            let mismatch = noticed.mismatch.clone();
+            !self.warnings.contains(&Warning::Mismatch { mismatch })
+        };
+        for noticed in self.noticed.iter().filter(is_news) {
+            row("noticed", format!("{} (for {})", noticed.mismatch, ago(now, noticed.since)));
         }
         for member in &self.members {
             let mut words = vec![if member.learner { "learner" } else { "voter" }];

@@ -43,9 +43,14 @@ fn names(text: &str) -> Vec<String> {
     rows(text).into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
 }
 
-/// The JSON names of an enum's variants, in order, by its source.
+/// The JSON names of the variants of an enum of the plan's, in order, by its source.
 fn variants(name: &str) -> Vec<String> {
-    let source = read("src/model/plan.rs");
+    variants_in("src/model/plan.rs", name)
+}
+
+/// The same of any enum.
+fn variants_in(path: &str, name: &str) -> Vec<String> {
+    let source = read(path);
     let (_, rest) = source.split_once(&format!("pub enum {name} {{\n")).expect("the enum");
     let (body, _) = rest.split_once("\n}\n").expect("its end");
     body.lines()
@@ -92,6 +97,8 @@ fn every_halt_has_its_paragraph() {
 fn every_warning_wait_and_subject_has_its_row() {
     let halts = read("docs/halts.md");
     assert_eq!(set(&names(section(&halts, "## Warnings"))), set(&variants("Warning")));
+    let mismatches = variants_in("src/model/mismatch.rs", "Mismatch");
+    assert_eq!(set(&names(section(&halts, "## What does not match"))), set(&mismatches));
     let waits = read("docs/waits.md");
     let (on, about) = waits.split_once("\n## What an answer is about\n").unwrap();
     assert_eq!(set(&names(on)), set(&variants("WaitingOn")));

@@ -38,6 +38,7 @@ fn attachment(node: &Node) -> Option<AttachmentState> {
 async fn a_machine_leaves_when_it_is_asked_to_and_comes_back_as_the_same_member() {
     let (node, before) = one_of_three().await;
     let own: MemberId = before.member.unwrap();
+    node.until("nothing that does not match", |status| status.noticed.is_empty()).await;
 
     let left = quorate(&node, &["leave"]).await;
     let told = text(&left.stdout);
@@ -53,6 +54,7 @@ async fn a_machine_leaves_when_it_is_asked_to_and_comes_back_as_the_same_member(
     assert!(back.status.success(), "{}", text(&back.stderr));
     assert!(told.lines().last().is_some_and(|line| line.starts_with("running")), "{told}");
     let after = node.until("three healthy members again", |status| healthy(status) == 3).await;
+    node.until("nothing that does not match any more", |status| status.noticed.is_empty()).await;
     assert_eq!((after.phase, after.member, after.slot), (Phase::Running, Some(own), before.slot));
     assert_eq!(attachment(&node), Some(AttachmentState::Attached));
 }

@@ -6,7 +6,9 @@ use super::super::plan::Subject;
 use super::*;
 use crate::kubernetes::Component;
 use crate::model::ServiceName;
-use crate::model::ids::{ClusterName, Generation, InstanceId, MemberId, Region};
+use crate::model::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Zone};
+use crate::model::machine::{InstanceState, VolumeState};
+use crate::model::mismatch::Mismatch;
 
 fn one() -> Slot {
     Slot::try_from(1).unwrap()
@@ -26,6 +28,10 @@ fn other_volume() -> VolumeId {
 
 fn instance() -> InstanceId {
     "i-0123456789abcdef0".parse().unwrap()
+}
+
+fn zone() -> Zone {
+    "eu-west-1a".parse().unwrap()
 }
 
 fn member() -> MemberId {
@@ -202,6 +208,10 @@ fn warnings() -> Vec<(Warning, Vec<String>)> {
         ),
         (Warning::AuthorityLost, vec![text("pki/etcd.json")]),
         (Warning::CharterLost, vec![text("charter.json")]),
+        (
+            Warning::Mismatch { mismatch: Mismatch::SlotWithoutMember { slot: two(), zone: zone() } },
+            vec![text("slot 2"), text("eu-west-1a"), text("quorate status")],
+        ),
         (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
         (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
         (
@@ -369,6 +379,7 @@ fn kind_of_warning(warning: &Warning) -> usize {
         Warning::EtcdNoSpace { .. } => 21,
         Warning::EtcdCorrupt { .. } => 22,
         Warning::EtcdWedged { .. } => 23,
+        Warning::Mismatch { .. } => 24,
     }
 }
 
@@ -403,5 +414,106 @@ fn every_halt_names_what_was_found_and_expected() {
 
 #[test]
 fn every_warning_names_what_should_be_seen_to() {
-    check(&warnings(), 24, kind_of_warning);
+    check(&warnings(), 25, kind_of_warning);
+}
+
+fn mismatches() -> Vec<(Mismatch, Vec<String>)> {
+    let (member, slot) = (member(), two());
+    let id = member.to_string();
+    let without_machine =
+        |state| Mismatch::MemberWithoutMachine { member, slot, zone: zone(), instance: instance(), state };
+    let zones: Vec<Zone> = ["eu-west-1b", "eu-west-1c"].iter().map(|zone| zone.parse().unwrap()).collect();
+    let several = |used| Mismatch::SeveralVolumes { slot, volumes: vec![volume(), other_volume()], used };
+    let misplaced =
+        |slot, expected| Mismatch::MisplacedVolume { volume: volume(), slot, zone: zone(), expected };
+    vec![
+        (Mismatch::SlotWithoutMember { slot, zone: zone() }, vec![text("slot 2"), text("eu-west-1a")]),
+        (
+            without_machine(InstanceState::Stopped),
+            vec![id.clone(), text(INSTANCE), text("stopped"), text("start it")],
+        ),
+        (
+            without_machine(InstanceState::Terminated),
+            vec![id.clone(), text("terminated"), text("Auto Scaling group")],
+        ),
+        (
+            Mismatch::MemberWithFreeVolume { member, slot, instance: instance(), volume: volume() },
+            vec![id.clone(), text(VOLUME), text(INSTANCE), text("quorate leave --cancel")],
+        ),
+        (
+            Mismatch::MemberWithoutVolume {
+                member,
+                slot,
+                zone: zone(),
+                volume: volume(),
+                state: VolumeState::Error,
+            },
+            vec![id.clone(), text(VOLUME), text("error"), text("slot 2"), text("empty volume")],
+        ),
+        (
+            Mismatch::UnknownMember {
+                member,
+                name: text("etcd-9"),
+                peer_urls: vec![text("https://10.0.0.9:2380")],
+            },
+            vec![id.clone(), text("etcd-9"), text("https://10.0.0.9:2380"), text("etcdctl member remove")],
+        ),
+        (
+            Mismatch::UnknownMember { member, name: String::new(), peer_urls: Vec::new() },
+            vec![id, text("not started")],
+        ),
+        (
+            several(Some(volume())),
+            vec![text(VOLUME), text(OTHER_VOLUME), text("in use"), text("quorate:cluster")],
+        ),
+        (several(None), vec![text(OTHER_VOLUME), text("find out which")]),
+        (
+            misplaced(Some(slot), zones.clone()),
+            vec![text(VOLUME), text("slot 2"), text("eu-west-1b, eu-west-1c")],
+        ),
+        (misplaced(None, zones.clone()), vec![text("eu-west-1a"), text("quorate:slot")]),
+        (misplaced(Some(slot), Vec::new()), vec![text("a slot that the cluster does not have")]),
+        (
+            Mismatch::LaterVolume { volume: volume(), tag: text("member 7 ab"), generation: Generation(2) },
+            vec![text(VOLUME), text("member 7 ab"), text("generation 2"), text("charter.json")],
+        ),
+        (
+            Mismatch::MisplacedInstance { instance: instance(), zone: zone(), expected: zones.clone() },
+            vec![text(INSTANCE), text("eu-west-1a"), text("eu-west-1b, eu-west-1c"), text("terminate")],
+        ),
+        (
+            Mismatch::CrowdedZone {
+                zone: zone(),
+                slots: 1,
+                instances: vec![instance(), instance()],
+                lacking: zones,
+            },
+            vec![
+                text("2 control-plane machines"),
+                text("1 slot,"),
+                text(INSTANCE),
+                text("eu-west-1b, eu-west-1c"),
+            ],
+        ),
+    ]
+}
+
+fn kind_of_mismatch(mismatch: &Mismatch) -> usize {
+    match mismatch {
+        Mismatch::SlotWithoutMember { .. } => 0,
+        Mismatch::MemberWithoutMachine { .. } => 1,
+        Mismatch::MemberWithFreeVolume { .. } => 2,
+        Mismatch::MemberWithoutVolume { .. } => 3,
+        Mismatch::UnknownMember { .. } => 4,
+        Mismatch::SeveralVolumes { .. } => 5,
+        Mismatch::MisplacedVolume { .. } => 6,
+        Mismatch::LaterVolume { .. } => 7,
+        Mismatch::MisplacedInstance { .. } => 8,
+        Mismatch::CrowdedZone { .. } => 9,
+    }
+}
+
+#[test]
+fn every_mismatch_names_what_was_found_and_what_to_do() {
+    check(&mismatches(), 10, kind_of_mismatch);
 }

@@ -268,6 +268,7 @@ impl Planner {
             published: Fact::unknown("not looked for"),
             departure: DepartureObservation::unknown("not asked for"),
             waiting: Vec::new(),
+            noticed: Vec::new(),
             identity: Fact::Known(me),
         }
     }

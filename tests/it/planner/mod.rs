@@ -12,6 +12,7 @@ mod control_plane;
 mod departure;
 mod enrolment;
 mod founding;
+mod inventory;
 mod joining;
 mod keeping;
 mod launch;

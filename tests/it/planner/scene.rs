@@ -163,6 +163,7 @@ pub fn scene() -> Observation {
         published: Fact::Known(None),
         departure: DepartureObservation::unknown("not asked for"),
         waiting: Vec::new(),
+        noticed: Vec::new(),
     }
 }
 
