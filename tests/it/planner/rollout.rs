@@ -188,12 +188,7 @@ fn a_wrong_drop_in_holds_back_the_kubelets_own_files_and_nothing_else() {
     };
     assert!(why.contains("10-mine.conf") && why.contains("maxPodz"), "{why}");
     // Leaves are renewed, manifests are changed, and another endpoint is followed.
-    let old = wrong.clone().but(|seen| {
-        if let Fact::Known(Some(leaves)) = &mut seen.kubernetes.leaves {
-            leaves.not_before = seen.at - 50 * 24 * HOUR;
-            leaves.not_after = seen.at + 40 * 24 * HOUR;
-        }
-    });
+    let old = wrong.clone().but(with_old_leaves);
     does_with(&kubernetes(), &old, &["issueClusterLeaves"]);
     does_with(&changed(), &wrong, &["takeControlPlaneLock", "rollOut"]);
     let moved = wrong.clone().but(|seen| seen.kubernetes.load_balancing = balancing(&["other"]));
