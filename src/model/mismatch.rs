@@ -227,8 +227,9 @@ impl fmt::Display for Mismatch {
                     zones => write!(f, "in {}", list(zones))?,
                 }
                 f.write_str(
-                    ": correct its tag quorate:slot, or take the tag quorate:cluster off it; a snapshot of it makes a \
-                     volume in another zone",
+                    ": delete it if its slot was taken over by another zone and nobody wants it any more; else correct \
+                     its tag quorate:slot, or take the tag quorate:cluster off it; a snapshot of it makes a volume in \
+                     another zone",
                 )
             }
             Self::LaterVolume { volume, tag, generation } => write!(

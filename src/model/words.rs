@@ -46,7 +46,10 @@ impl fmt::Display for WaitingOn {
             Self::Device { volume } => write!(f, "the kernel to show the device of volume {volume}"),
             Self::FreeSlot => f.write_str("a free volume in this zone; standing by"),
             Self::Takeover { slot, zone } => {
-                write!(f, "a machine for slot {slot} in {zone}; when none comes, this one takes the slot over")
+                write!(
+                    f,
+                    "a machine for slot {slot} in {zone}; when none comes, this one takes the slot over"
+                )
             }
             Self::Claims { missing, majority: true } => {
                 write!(f, "{} to be claimed, or patience to end: a majority is there", slots(missing))

@@ -62,7 +62,7 @@ impl<'a> Inventory<'a> {
                         .extend(self.kept(slot, zone, member, listed).and_then(|kept| self.of_member(&kept)));
                 }
             }
-            found.extend(self.several_volumes(slot));
+            found.extend(self.several_volumes(slot, zone));
         }
         found.extend(self.unknown_members());
         found.extend(self.volumes.iter().filter_map(|(id, volume)| self.of_volume(id, volume)));
@@ -154,8 +154,11 @@ impl<'a> Inventory<'a> {
         })
     }
 
-    fn several_volumes(&self, slot: Slot) -> Option<Mismatch> {
-        let is_one = |volume: &Volume| volume.slot == Some(slot) && is_ours(volume);
+    /// Those in the slot's zone: one elsewhere is misplaced.
+    fn several_volumes(&self, slot: Slot, zone: &Zone) -> Option<Mismatch> {
+        let is_one = |volume: &Volume| {
+            volume.slot == Some(slot) && is_ours(volume) && volume.zone.as_ref() == Some(zone)
+        };
         let tagged = self.volumes.iter().filter(|(_, volume)| is_one(volume));
         let volumes: Vec<VolumeId> = tagged.map(|(id, _)| id.clone()).collect();
         if volumes.len() < 2 {

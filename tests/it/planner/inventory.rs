@@ -197,6 +197,9 @@ fn volumes_that_can_be_no_slots_are_noticed() {
         other_slots,
         [Mismatch::MisplacedVolume { volume: volume(3), slot: Some(slot(3)), zone: zone(1), expected }]
     );
+    // Slot 2 was taken over from zone 1, where its volume was left behind: it is misplaced, and not one of several.
+    let left = Volume { slot: Some(slot(2)), ..free(1) };
+    assert_eq!(added(left), [misplaced(Some(slot(2)), zone(1), vec![zone(2)])]);
     for tag in ["member 2 ab", "someone's"] {
         let later = Volume { slot: None, stamp: Some(tag.to_owned()), ..free(2) };
         let tag = tag.to_owned();
