@@ -7,6 +7,7 @@ pub mod render;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -27,6 +28,7 @@ use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
 use crate::telemetry::journal::LogLevel;
+use crate::telemetry::monitor::{self, Board};
 use crate::telemetry::notify::{self, alive};
 use crate::telemetry::status::{self, Status, StatusError};
 
@@ -236,11 +238,13 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "quorate");
     let access = Access::from_environment().await.map_err(CliError::Access)?;
+    let board = Arc::new(Board::default());
     loop {
         let ended = match set_up(root, &access, level, &mut events).await {
             Some(reach) => {
                 let settings = reach.settings.clone();
-                Agent::new(settings, Machine::new(reach)).run(&mut events).await
+                let _monitor = monitor::serve(settings.monitoring, reach.identity.address, &board);
+                Agent::new(settings, Machine::new(reach), Arc::clone(&board)).run(&mut events).await
             }
             None => Ended::Stopped,
         };

@@ -12,7 +12,10 @@ pub mod setup;
 mod tests;
 mod world;
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc::Receiver;
+use tokio::time::error::Elapsed;
 use tokio::time::{Duration, Instant};
 
 use crate::aws::without_request_ids;
@@ -21,6 +24,8 @@ use crate::model::fact::chain;
 use crate::model::{Noticed, Observation, Phase, Plan, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
 use crate::plan::plan;
+use crate::telemetry::metrics::{LookOutcome, StepOutcome};
+use crate::telemetry::monitor::Board;
 use crate::telemetry::notify::{self, alive};
 use crate::telemetry::status::Status;
 
@@ -101,13 +106,23 @@ pub struct Agent<W> {
     pace: Pace,
     told: Option<(Phase, String)>,
     limits: Limits,
+    board: Arc<Board>,
 }
 
 impl<W: World> Agent<W> {
-    /// An agent that has not looked yet.
-    pub fn new(settings: Settings, world: W) -> Self {
+    /// An agent that has not looked yet, and tells a board what it does.
+    pub fn new(settings: Settings, world: W, board: Arc<Board>) -> Self {
         let pace = Pace::new(settings.tick.as_duration());
-        Self { settings, world, waiting: Vec::new(), noticed: Vec::new(), pace, told: None, limits: LIMITS }
+        Self {
+            settings,
+            world,
+            waiting: Vec::new(),
+            noticed: Vec::new(),
+            pace,
+            told: None,
+            limits: LIMITS,
+            board,
+        }
     }
 
     /// Goes round until an event ends it.
@@ -140,6 +155,7 @@ impl<W: World> Agent<W> {
             };
             let next = self.pace.next(&plan, outcome, &self.waiting, seen.at);
             depth = next.depth;
+            self.board.is_alive_for(next.after);
             if let Some(ended) = self.rest(next.after, events).await {
                 return ended;
             }
@@ -150,6 +166,7 @@ impl<W: World> Agent<W> {
     /// nothing: an event does not wait for its end.
     async fn look(&mut self, depth: Depth, events: &mut Receiver<Event>) -> Looked {
         let limit = self.limits.look;
+        self.board.is_alive_for(limit);
         let look = alive(self.world.observe(depth, self.waiting.clone()));
         let seen = tokio::select! {
             biased;
@@ -158,6 +175,7 @@ impl<W: World> Agent<W> {
         };
         let Ok(mut seen) = seen else {
             tracing::error!(limit_s = limit.as_secs(), "a look at the world did not end; looking again");
+            self.board.counters.looked(LookOutcome::GivenUp);
             return Looked::GivenUp;
         };
         seen.noticed = std::mem::take(&mut self.noticed);
@@ -167,6 +185,8 @@ impl<W: World> Agent<W> {
         let status = Status::new(&self.settings, &seen, &plan, waiting);
         self.noticed.clone_from(&status.noticed);
         self.narrate(&plan, &status);
+        self.board.counters.looked(LookOutcome::Planned);
+        self.board.tell(&status);
         self.world.tell(&status, &seen, &plan);
         Looked::Planned(Box::new(seen), plan)
     }
@@ -196,8 +216,10 @@ impl<W: World> Agent<W> {
             let name = step.name();
             failpoint::before(name);
             let began = Instant::now();
+            self.board.is_alive_for(self.limits.step);
             let done = tokio::time::timeout(self.limits.step, alive(self.world.execute(step))).await;
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.board.counters.stepped(name, outcome_of::<W>(&done));
             match done {
                 Ok(Ok(())) => {
                     failpoint::after(name);
@@ -231,6 +253,16 @@ impl<W: World> Agent<W> {
             event = events.recv() => Some(event.map_or(Ended::Stopped, ended_by)),
             () = alive(self.world.rest(after)) => None,
         }
+    }
+}
+
+/// How a step ended, for those who count.
+fn outcome_of<W: World>(done: &Result<Result<(), W::Error>, Elapsed>) -> StepOutcome {
+    match done {
+        Ok(Ok(())) => StepOutcome::Done,
+        Ok(Err(error)) if W::was_overtaken(error) => StepOutcome::Overtaken,
+        Ok(Err(_)) => StepOutcome::Failed,
+        Err(_) => StepOutcome::GivenUp,
     }
 }
 

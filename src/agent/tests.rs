@@ -120,7 +120,7 @@ impl Rig {
             act: Box::new(act),
             sender: sender.clone(),
         };
-        Self { agent: Agent::new(settings(), script), events, sender, acts, waits }
+        Self { agent: Agent::new(settings(), script, Arc::default()), events, sender, acts, waits }
     }
 
     async fn run(&mut self) -> Ended {
@@ -408,7 +408,7 @@ async fn a_step_that_never_ends_is_given_up_and_ends_the_plan() {
     }
     let rig = Rig::new(2, |_, _| Some(blank_volume()));
     let Rig { agent, mut events, acts, .. } = rig;
-    let mut agent = Agent::new(settings(), Stuck(agent.world));
+    let mut agent = Agent::new(settings(), Stuck(agent.world), Arc::default());
     agent.limits.step = Duration::from_millis(20);
     assert_eq!(agent.run(&mut events).await, Ended::Stopped);
     let did = acts.borrow().iter().filter(|act| matches!(act, Act::Did(_))).count();

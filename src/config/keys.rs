@@ -19,7 +19,7 @@ use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
     BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
-    HookName, KmsKeyId, LeavingResult, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    HookName, KmsKeyId, LeavingResult, Listen, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
@@ -608,6 +608,18 @@ pub(super) static KEYS: &[Key] = &[
         kind: duration(S, 5 * M),
         default: Default::Value("10s"),
         doc: "How often the agent looks at the world without being woken.",
+    },
+    Key {
+        path: "monitoring.listen",
+        kind: Kind::Choice(Listen::CHOICES),
+        default: Default::Value("node"),
+        doc: "Where metrics and health are served: at the node's own address and loopback, at loopback alone, or nowhere.",
+    },
+    Key {
+        path: "monitoring.port",
+        kind: Kind::Integer { min: 1024, max: 65_535, unit: "port" },
+        default: Default::Value("9907"),
+        doc: "Port at which metrics and health are served.",
     },
     Key {
         path: "log.level",

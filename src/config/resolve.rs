@@ -13,7 +13,8 @@ use super::node::PodNetwork;
 use super::settings::{
     Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings,
     DefragmentSettings, EtcdSettings, FoundingSettings, KubeletSettings, KubernetesSettings, LaunchSettings,
-    LeaderElectionSettings, LeavingSettings, LogSettings, SchedulerSettings, Settings, VolumeSettings,
+    LeaderElectionSettings, LeavingSettings, LogSettings, MonitoringSettings, SchedulerSettings, Settings,
+    VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -349,6 +350,10 @@ impl Effective {
                 result: self.need("leaving.result")?,
             },
             tick: self.need("tick")?,
+            monitoring: MonitoringSettings {
+                listen: self.need("monitoring.listen")?,
+                port: self.need("monitoring.port")?,
+            },
             log: LogSettings { level: self.need("log.level")? },
         })
     }

@@ -16,7 +16,7 @@ pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect}
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
     BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, HookName, KmsKeyId,
-    LeavingResult, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    LeavingResult, Listen, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub leaving: LeavingSettings,
     /// The slow tick: how often the agent looks without an event.
     pub tick: TimeSpan,
+    /// What the agent serves to monitors.
+    pub monitoring: MonitoringSettings,
     /// The agent's log.
     pub log: LogSettings,
 }
@@ -306,6 +308,16 @@ pub struct LeavingSettings {
     pub pod_grace: Option<TimeSpan>,
     /// What the hook is told when something had to be skipped.
     pub result: LeavingResult,
+}
+
+/// Where the agent serves metrics and health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringSettings {
+    /// At which of the node's addresses.
+    pub listen: Listen,
+    /// At which port.
+    pub port: u16,
 }
 
 /// The agent's log.

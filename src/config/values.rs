@@ -230,6 +230,18 @@ choice!(
 );
 
 choice!(
+    /// Where the agent serves metrics and health.
+    Listen {
+        /// At the node's own address, and at loopback.
+        Node = "node",
+        /// At loopback.
+        Loopback = "loopback",
+        /// Nowhere.
+        Off = "off",
+    }
+);
+
+choice!(
     /// What etcd's retention counts.
     CompactionMode {
         /// Time.

@@ -66,6 +66,22 @@ pub enum Phase {
     Halted,
 }
 
+impl Phase {
+    /// All of them, in the order of a machine's life.
+    pub const ALL: [Self; 10] = [
+        Self::Identifying,
+        Self::Preparing,
+        Self::Founding,
+        Self::Joining,
+        Self::Returning,
+        Self::Running,
+        Self::Standby,
+        Self::Leaving,
+        Self::Left,
+        Self::Halted,
+    ];
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -15,6 +15,7 @@ use crate::host::files::{FileError, create_dir, read_optional, write_durably};
 use crate::host::{Root, clock};
 use crate::kubernetes::Component;
 use crate::model::addons::AppliedAddon;
+use crate::model::enrolment::ClusterNode;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::mismatch;
 use crate::model::{
@@ -70,6 +71,9 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// The members; empty when no quorum answered.
     pub members: Vec<MemberStatus>,
+    /// The revision of etcd's store, as a quorum told it.
+    #[serde(default)]
+    pub revision: Option<i64>,
     /// Kubernetes' control plane on this machine; `None` where there is none, or not yet.
     #[serde(default)]
     pub kubernetes: Option<KubernetesStatus>,
@@ -99,6 +103,9 @@ pub struct KubernetesStatus {
     /// that is not known.
     #[serde(default)]
     pub addons: Option<BTreeMap<AddonName, Option<String>>>,
+    /// How many workers are nodes, by zone, as the machine that looks after them knows it; `None` on all others.
+    #[serde(default)]
+    pub workers: Option<BTreeMap<String, usize>>,
 }
 
 impl KubernetesStatus {
@@ -116,6 +123,7 @@ impl KubernetesStatus {
             components: seen.components.iter().map(|(which, found)| (*which, not_ready(found))).collect(),
             keeper: seen.api_lease.known().and_then(|lease| lease.as_ref()?.holder.clone()),
             addons: seen.addons.applied.known().map(addons),
+            workers: seen.enrolment.nodes.known().map(workers),
         })
     }
 }
@@ -128,6 +136,15 @@ fn addons(applied: &BTreeMap<AddonName, Fact<AppliedAddon>>) -> BTreeMap<AddonNa
         Fact::Unknown(why) => Some(why.clone()),
     };
     applied.iter().map(|(name, found)| (name.clone(), state(found))).collect()
+}
+
+/// Nodes that tell no zone are in `unknown`.
+fn workers(nodes: &BTreeMap<String, ClusterNode>) -> BTreeMap<String, usize> {
+    let mut zones = BTreeMap::new();
+    for node in nodes.values().filter(|node| !node.control_plane) {
+        *zones.entry(node.zone.clone().unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
+    }
+    zones
 }
 
 /// A member in the status.
@@ -180,6 +197,7 @@ impl Status {
             member: None,
             leader: None,
             members: Vec::new(),
+            revision: None,
             kubernetes: None,
             certificates_end: None,
             alarms: None,
@@ -246,6 +264,7 @@ impl Status {
             member: seen.etcd.own.known().map(|own| own.member).or(stamped),
             leader: view.and_then(|view| view.leader),
             members: members.unwrap_or_default(),
+            revision: care.map(|care| care.revision),
             kubernetes: KubernetesStatus::of(&seen.kubernetes),
             certificates_end: certificates_end(seen),
             alarms: care.and_then(|care| Some(care.alarms.known()?.iter().copied().collect())),
@@ -328,6 +347,11 @@ impl Status {
             for (component, why) in &kubernetes.components {
                 let why = why.as_ref().map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}"));
                 row("", format!("{:<23} {why}", component.name()));
+            }
+            if let Some(workers) = kubernetes.workers.as_ref().filter(|workers| !workers.is_empty()) {
+                let zones: Vec<String> =
+                    workers.iter().map(|(zone, count)| format!("{count} in {zone}")).collect();
+                row("workers", zones.join(", "));
             }
             for (addon, why) in kubernetes.addons.iter().flatten() {
                 let why = why.as_deref().map_or("applied".to_owned(), |why| format!("not applied: {why}"));
@@ -466,6 +490,7 @@ mod tests {
             ]
             .into(),
             keeper: Some("i-0123456789abcdef0".to_owned()),
+            workers: Some([("eu-west-1a".to_owned(), 3), ("eu-west-1b".to_owned(), 2)].into()),
             addons: Some(
                 [
                     ("coredns".parse().unwrap(), None),
@@ -517,6 +542,7 @@ mod tests {
                    kube-apiserver          not ready: 500 not poststarthook/rbac/bootstrap-roles
                    kube-controller-manager ready
                    kube-scheduler          ready
+        workers    3 in eu-west-1a, 2 in eu-west-1b
         add-on     coredns                 applied
         add-on     monitors                not applied: the API does not serve it yet
         "#);

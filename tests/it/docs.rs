@@ -14,7 +14,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(name: impl AsRef<Path>) -> String {
+pub fn read(name: impl AsRef<Path>) -> String {
     let path = repository().join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -26,7 +26,7 @@ fn section<'a>(page: &'a str, heading: &str) -> &'a str {
 }
 
 /// The cells of the tables' rows, without the rows of names and dashes.
-fn rows(text: &str) -> Vec<Vec<&str>> {
+pub fn rows(text: &str) -> Vec<Vec<&str>> {
     let is_rule = |line: &str| line.starts_with("|-");
     let lines: Vec<&str> = text.lines().collect();
     let below = lines.iter().skip(1).copied().chain([""]);
@@ -131,6 +131,7 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         components: BTreeMap::default(),
         keeper: None,
         addons: Some(BTreeMap::default()),
+        workers: None,
     };
     assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
     assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));

@@ -11,6 +11,7 @@ mod laboratory;
 mod leaving;
 mod machine;
 mod model;
+mod monitor;
 mod planner;
 mod service;
 mod units;

@@ -90,6 +90,9 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       drain: 15m                        # default
       result: continue                  # default
     tick: 4s                            # /etc/quorate/config.d/20-site.yaml:1
+    monitoring:
+      listen: node                      # default
+      port: 9907                        # default
     log:
       level: debug                      # user data:2
     "#);
@@ -163,6 +166,9 @@ fn without_origins_only_yaml_is_shown() {
       drain: 15m
       result: continue
     tick: 10s
+    monitoring:
+      listen: node
+      port: 9907
     log:
       level: info
     "#);
@@ -282,6 +288,10 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "result": "continue"
       },
       "tick": "10s",
+      "monitoring": {
+        "listen": "node",
+        "port": 9907
+      },
       "log": {
         "level": "info"
       }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -264,7 +265,7 @@ async fn boot(region: Rc<Region>, instance: String, root: std::path::PathBuf) ->
     let reach = Reach::new(root, &access, settings.clone(), setup.identity).await;
     let (events, mut received) = mpsc::channel(1);
     let world = Simulated { machine: OwnMachine::new(reach), events };
-    Agent::new(settings, world).run(&mut received).await;
+    Agent::new(settings, world, Arc::default()).run(&mut received).await;
     Ok(())
 }
 

@@ -437,7 +437,7 @@ async fn an_idle_cluster_renews_its_lease_from_light_looks_and_rests_between_the
     let (sender, mut events) = channel(8);
     let acts = Rc::default();
     let world = Settled { seen: mine(0), acts: Rc::clone(&acts), looks: 0, sender };
-    Agent::new(kubernetes(), world).run(&mut events).await;
+    Agent::new(kubernetes(), world, std::sync::Arc::default()).run(&mut events).await;
     let acts = acts.borrow();
     assert_eq!(acts.iter().filter(|act| *act == "Full").count(), 1, "{acts:?}");
     let renewals = acts.iter().filter(|act| *act == "renewApiLease").count();
