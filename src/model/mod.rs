@@ -24,6 +24,7 @@ pub mod mismatch;
 pub mod names;
 pub mod node;
 pub mod observation;
+pub mod phase;
 pub mod plan;
 pub mod service;
 pub mod stamp;
@@ -62,7 +63,8 @@ pub use node::{
     NodeName,
 };
 pub use observation::{Authority, Leaves, Observation, Versioned};
-pub use plan::{Halt, Phase, Plan, Report, Waiting, WaitingOn, Warning};
+pub use phase::Phase;
+pub use plan::{Halt, Plan, Report, Waiting, WaitingOn, Warning};
 pub use service::{ServiceLaunch, ServiceName, ServiceObservation};
 pub use stamp::{Stamp, StampState};
 pub use step::Step;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterName, Generation, InstanceId, MemberId, Region, Slot, VolumeId, Zone};
 use super::mismatch::Mismatch;
+use super::phase::Phase;
 use super::service::ServiceName;
 use super::step::Step;
 use crate::kubernetes::{Component, KubernetesVersion};
@@ -38,65 +39,6 @@ pub struct Report {
     /// was not looked at, and all is as it was noticed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noticed: Option<Vec<Mismatch>>,
-}
-
-/// Where a machine is on its way to being a healthy member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Phase {
-    /// It learns who it is.
-    Identifying,
-    /// It claims and prepares the slot's volume.
-    Preparing,
-    /// The cluster is being founded.
-    Founding,
-    /// It becomes a member of a running cluster; or, a worker, a node.
-    Joining,
-    /// Its member is being started on the data that it has; or, a worker, its node gets ready.
-    Returning,
-    /// Its member is healthy and has a vote; or, a worker, its node is ready.
-    Running,
-    /// It has no slot, and stands by.
-    Standby,
-    /// It leaves: it takes itself out of the cluster in good order.
-    Leaving,
-    /// It has left, and does nothing any more.
-    Left,
-    /// It can't go on without a human.
-    Halted,
-}
-
-impl Phase {
-    /// All of them, in the order of a machine's life.
-    pub const ALL: [Self; 10] = [
-        Self::Identifying,
-        Self::Preparing,
-        Self::Founding,
-        Self::Joining,
-        Self::Returning,
-        Self::Running,
-        Self::Standby,
-        Self::Leaving,
-        Self::Left,
-        Self::Halted,
-    ];
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Identifying => "identifying",
-            Self::Preparing => "preparing",
-            Self::Founding => "founding",
-            Self::Joining => "joining",
-            Self::Returning => "returning",
-            Self::Running => "running",
-            Self::Standby => "standby",
-            Self::Leaving => "leaving",
-            Self::Left => "left",
-            Self::Halted => "halted",
-        })
-    }
 }
 
 /// Something waited for, and since when.

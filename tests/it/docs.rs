@@ -134,7 +134,7 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         workers: None,
     };
     assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
-    assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants("Phase")));
+    assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants_in("src/model/phase.rs", "Phase")));
     assert!(own.contains(&format!("the version of this form: {VERSION} ")));
 }
 
