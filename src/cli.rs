@@ -21,9 +21,10 @@ use crate::aws::{Access, HttpError, MetadataError, without_request_ids};
 use crate::config::verbs::{ConfigCommand, VerbError};
 use crate::config::{ConfigErrors, InstanceTags};
 use crate::host::files::{FileError, read_optional};
+use crate::host::shutdown::{Bus, ShutdownLock};
 use crate::host::{Root, clock};
 use crate::model::fact::chain;
-use crate::model::{Fact, Observation, Plan, Waiting};
+use crate::model::{Fact, Observation, Plan, Role, Waiting};
 use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
@@ -239,9 +240,14 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "quorate");
     let access = Access::from_environment().await.map_err(CliError::Access)?;
     let board = Arc::new(Board::default());
+    let mut shutdown = None;
     loop {
         let ended = match set_up(root, &access, level, &mut events).await {
-            Some(reach) => {
+            Some(mut reach) => {
+                if reach.settings.role == Role::ControlPlane && root.is_machine() {
+                    let lock = shutdown.get_or_insert_with(|| hear_of_shutdowns(&sender));
+                    reach = reach.with_shutdown(lock.clone());
+                }
                 let settings = reach.settings.clone();
                 let _monitor = monitor::serve(settings.monitoring, reach.identity.address, &board);
                 Agent::new(settings, Machine::new(reach), Arc::clone(&board)).run(&mut events).await
@@ -262,6 +268,21 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
     }
 }
 
+/// Takes the lock on shutdowns, and wakes the agent when one is announced.
+fn hear_of_shutdowns(sender: &mpsc::Sender<Event>) -> ShutdownLock {
+    let lock = ShutdownLock::begin(Bus::System);
+    let (heard, sender) = (lock.clone(), sender.clone());
+    tokio::spawn(async move {
+        loop {
+            heard.turned().await;
+            if sender.send(Event::LookAgain).await.is_err() {
+                return;
+            }
+        }
+    });
+    lock
+}
+
 /// Learns who this machine is and what is wanted, however long it takes; `None` when the agent is
 /// asked to stop meanwhile.
 async fn set_up(
@@ -278,7 +299,7 @@ async fn set_up(
         let learnt = tokio::select! {
             biased;
             event = events.recv() => match event {
-                Some(Event::Reload) => continue,
+                Some(Event::Reload | Event::LookAgain) => continue,
                 Some(Event::Stop) | None => return None,
             },
             learnt = alive(learn(root, access)) => learnt,
@@ -319,7 +340,7 @@ async fn set_up(
         tokio::select! {
             biased;
             event = events.recv() => match event {
-                Some(Event::Reload) => {}
+                Some(Event::Reload | Event::LookAgain) => {}
                 Some(Event::Stop) | None => return None,
             },
             () = pause => {}

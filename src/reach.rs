@@ -19,6 +19,7 @@ use crate::etcd::{ClusterClient, TlsFiles};
 use crate::host::files::{FileError, read_optional};
 use crate::host::filesystem::Kind;
 use crate::host::service::{self, Service, VersionError};
+use crate::host::shutdown::ShutdownLock;
 use crate::host::{Root, volume};
 use crate::kubernetes::KubernetesVersion;
 use crate::kubernetes::addons::Variables;
@@ -57,6 +58,8 @@ pub struct Reach {
     pub service: Service,
     /// etcd's cluster.
     pub etcd: ClusterClient,
+    /// The machine's shutdown.
+    pub shutdown: ShutdownLock,
     version: Mutex<Option<(Program, EtcdVersion)>>,
     join: Mutex<Option<Join>>,
     hook: Mutex<HookNotes>,
@@ -113,11 +116,17 @@ impl Reach {
             aws,
             service,
             etcd,
+            shutdown: ShutdownLock::none(),
             version: Mutex::default(),
             join: Mutex::default(),
             hook: Mutex::default(),
             departure: Mutex::default(),
         }
+    }
+
+    /// The same, with the machine's shutdown.
+    pub fn with_shutdown(self, shutdown: ShutdownLock) -> Self {
+        Self { shutdown, ..self }
     }
 
     /// The file that keeps that this machine leaves.

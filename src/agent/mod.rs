@@ -39,6 +39,8 @@ pub enum Event {
     Stop,
     /// SIGHUP: read the configuration again.
     Reload,
+    /// Something has happened that can't wait for the next look: a shutdown of the machine is announced, or called off.
+    LookAgain,
 }
 
 /// Why the rounds ended.
@@ -92,6 +94,8 @@ enum Looked {
     Planned(Box<Observation>, Plan),
     /// It did not end in time.
     GivenUp,
+    /// Something happened that is to be seen at once. Nothing was done.
+    Disturbed,
     /// An event came first. Nothing was done, so nothing is left undone.
     Ended(Ended),
 }
@@ -133,6 +137,7 @@ impl<W: World> Agent<W> {
             let (seen, plan) = match self.look(depth, events).await {
                 Looked::Planned(seen, plan) => (seen, plan),
                 Looked::Ended(ended) => return ended,
+                Looked::Disturbed => continue,
                 Looked::GivenUp => {
                     depth = Depth::Full;
                     if let Some(ended) = self.rest(AFTER_NO_LOOK, events).await {
@@ -143,8 +148,12 @@ impl<W: World> Agent<W> {
             };
             let outcome = if plan.steps.is_empty() {
                 pace::Outcome::Nothing
-            } else if depth == Depth::Light && !plan.steps.iter().all(Step::is_routine) {
-                // What is done is decided from a full look; but what only goes on is kept going from any.
+            } else if depth == Depth::Light
+                && !seen.departure.shuts_down()
+                && !plan.steps.iter().all(Step::is_routine)
+            {
+                // What is done is decided from a full look; but what only goes on is kept going from any, and a machine
+                // that shuts down has no time for one.
                 depth = Depth::Full;
                 continue;
             } else {
@@ -170,7 +179,9 @@ impl<W: World> Agent<W> {
         let look = alive(self.world.observe(depth, self.waiting.clone()));
         let seen = tokio::select! {
             biased;
-            event = events.recv() => return Looked::Ended(event.map_or(Ended::Stopped, ended_by)),
+            event = events.recv() => {
+                return ended_by(event).map_or(Looked::Disturbed, Looked::Ended);
+            }
             seen = tokio::time::timeout(limit, look) => seen,
         };
         let Ok(mut seen) = seen else {
@@ -211,7 +222,8 @@ impl<W: World> Agent<W> {
     async fn act(&mut self, plan: &Plan, events: &mut Receiver<Event>) -> Result<pace::Outcome, Ended> {
         for step in &plan.steps {
             if let Ok(event) = events.try_recv() {
-                return Err(ended_by(event));
+                // What was decided before it is not gone on with.
+                return ended_by(Some(event)).map_or(Ok(pace::Outcome::Overtaken), Err);
             }
             let name = step.name();
             failpoint::before(name);
@@ -250,7 +262,7 @@ impl<W: World> Agent<W> {
     async fn rest(&mut self, after: Duration, events: &mut Receiver<Event>) -> Option<Ended> {
         tokio::select! {
             biased;
-            event = events.recv() => Some(event.map_or(Ended::Stopped, ended_by)),
+            event = events.recv() => ended_by(event),
             () = alive(self.world.rest(after)) => None,
         }
     }
@@ -266,10 +278,12 @@ fn outcome_of<W: World>(done: &Result<Result<(), W::Error>, Elapsed>) -> StepOut
     }
 }
 
-fn ended_by(event: Event) -> Ended {
+/// What ends the rounds, if this event does. That there is nobody left to send one does.
+fn ended_by(event: Option<Event>) -> Option<Ended> {
     match event {
-        Event::Stop => Ended::Stopped,
-        Event::Reload => Ended::Reload,
+        Some(Event::Stop) | None => Some(Ended::Stopped),
+        Some(Event::Reload) => Some(Ended::Reload),
+        Some(Event::LookAgain) => None,
     }
 }
 

@@ -135,7 +135,8 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::NodeCertificate { .. }
         | WaitingOn::NodeRegistered
         | WaitingOn::NodeReady { .. }
-        | WaitingOn::ControlPlaneLock { .. } => true,
+        | WaitingOn::ControlPlaneLock { .. }
+        | WaitingOn::ShutDown => true,
         WaitingOn::Answer { .. }
         | WaitingOn::OwnInstance
         | WaitingOn::Clock

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 
-use super::own_node::LEFT;
+use super::own_node::{CORDONED, LEFT};
 use super::{ApiCause, ApiClient, ApiError};
 use crate::kubernetes::node::CONTROL_PLANE_TAINT;
 use crate::model::enrolment::{ClusterNode, NodeReadiness};
@@ -42,8 +42,11 @@ impl ApiClient {
         let failed = |source| ApiError::Read { object: format!("Node {name}"), source };
         let found = found.map_err(|error| failed(error.into()))?;
         Ok(found.map(|node| OwnNode {
+            name: name.to_owned(),
             readiness: readiness(&node),
             said: ready(&node).and_then(|condition| condition.message.clone()),
+            cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+            cordoned_here: node.metadata.annotations.is_some_and(|all| all.contains_key(CORDONED)),
         }))
     }
 

@@ -26,7 +26,7 @@ use crate::model::fact::chain;
 use crate::pki::node_identity::NodeIdentity;
 
 /// The annotation of a node that its own agent has closed.
-const CORDONED: &str = "quorate/cordoned";
+pub(super) const CORDONED: &str = "quorate/cordoned";
 /// The annotation of a node whose machine has left; its value is the instance.
 pub(super) const LEFT: &str = "quorate/left";
 /// The kubelet's mark on a pod that stands for a static one.

@@ -19,7 +19,8 @@ use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
     BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
-    HookName, KmsKeyId, LeavingResult, Listen, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
+    RebalancePolicy, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
@@ -602,6 +603,25 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Choice(LeavingResult::CHOICES),
         default: Default::Value("continue"),
         doc: "What the termination hook is told when something had to be skipped.",
+    },
+    Key {
+        path: "leaving.maintenance",
+        kind: Kind::Choice(MaintenancePolicy::CHOICES),
+        default: Default::Value("leave"),
+        doc: "What follows from maintenance that EC2 has scheduled for the node's instance.",
+    },
+    Key {
+        path: "leaving.maintenanceLead",
+        kind: duration(S, 48 * H),
+        default: Default::Value("30m"),
+        doc: "How long before scheduled maintenance the node begins to leave for it.",
+    },
+    Key {
+        path: "leaving.rebalance",
+        kind: Kind::Choice(RebalancePolicy::CHOICES),
+        default: Default::Value("cordon"),
+        doc: "What follows on a worker when EC2 recommends to replace its spot instance; a control-plane node \
+              only warns.",
     },
     Key {
         path: "tick",

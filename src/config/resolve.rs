@@ -348,6 +348,9 @@ impl Effective {
                 drain: self.need("leaving.drain")?,
                 pod_grace: self.optional("leaving.podGrace")?,
                 result: self.need("leaving.result")?,
+                maintenance: self.need("leaving.maintenance")?,
+                maintenance_lead: self.need("leaving.maintenanceLead")?,
+                rebalance: self.need("leaving.rebalance")?,
             },
             tick: self.need("tick")?,
             monitoring: MonitoringSettings {

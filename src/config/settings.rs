@@ -16,7 +16,8 @@ pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect}
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
     BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, HookName, KmsKeyId,
-    LeavingResult, Listen, LogLevel, Prefix, ProgramPath, VolumeSource, VolumeType,
+    LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath, RebalancePolicy, VolumeSource,
+    VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
@@ -308,6 +309,12 @@ pub struct LeavingSettings {
     pub pod_grace: Option<TimeSpan>,
     /// What the hook is told when something had to be skipped.
     pub result: LeavingResult,
+    /// What follows from scheduled maintenance.
+    pub maintenance: MaintenancePolicy,
+    /// How long before it the node begins to leave.
+    pub maintenance_lead: TimeSpan,
+    /// What follows, on a worker, from a recommendation to replace its spot instance.
+    pub rebalance: RebalancePolicy,
 }
 
 /// Where the agent serves metrics and health.

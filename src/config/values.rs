@@ -242,6 +242,28 @@ choice!(
 );
 
 choice!(
+    /// What follows from maintenance that EC2 has scheduled for the machine.
+    MaintenancePolicy {
+        /// It leaves before.
+        Leave = "leave",
+        /// A warning.
+        Warn = "warn",
+    }
+);
+
+choice!(
+    /// What follows from EC2's recommendation to replace a worker's spot instance.
+    RebalancePolicy {
+        /// A warning.
+        Warn = "warn",
+        /// No more pods come to it.
+        Cordon = "cordon",
+        /// It leaves.
+        Leave = "leave",
+    }
+);
+
+choice!(
     /// What etcd's retention counts.
     CompactionMode {
         /// Time.

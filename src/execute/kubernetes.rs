@@ -85,6 +85,15 @@ pub(super) fn write_files(
     Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
 }
 
+/// Where no kubelet runs, it is the only one of its files.
+pub(super) fn write_logind_file(reach: &Reach, file: &RenderedFile) -> Result<(), StepError> {
+    let path = reach.root.path(&file.path);
+    if let Some(parent) = path.parent() {
+        files::create_dir(parent, 0o755)?;
+    }
+    Ok(files::write_durably(&path, file.content.as_bytes(), file.mode)?)
+}
+
 pub(super) fn roll_out(
     reach: &Reach,
     component: Component,

@@ -160,6 +160,11 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::StartService { service, launch } => services::start(reach, *service, launch).await,
         Step::RestartService { service, launch } => services::restart(reach, *service, launch).await,
         Step::ReloadLogind { digest } => Ok(logind::reload(&reach.root, digest).await?),
+        Step::WriteLogindFile { file } => kubernetes::write_logind_file(reach, file),
+        Step::ReleaseShutdown => {
+            reach.shutdown.release();
+            Ok(())
+        }
         Step::BeginDeparture { departure } => departure::begin(reach, departure),
         Step::EndDeparture => departure::end(reach),
         Step::KeepControlPlaneLock { instance } => {

@@ -58,6 +58,16 @@ pub fn now_ms() -> i64 {
     }
 }
 
+/// When this machine was booted last, in milliseconds since 1970. Time that it slept counts.
+///
+/// # Errors
+/// The kernel has no such clock.
+pub fn booted_ms() -> io::Result<i64> {
+    let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    let up = i64::try_from(Duration::from(up).as_millis()).unwrap_or(i64::MAX);
+    Ok(now_ms().saturating_sub(up))
+}
+
 /// Whether the clock has been synchronised with a time source.
 ///
 /// Yes when systemd-timesyncd left its marker since the machine started. Otherwise the kernel's
@@ -115,6 +125,12 @@ mod tests {
         for other in ["", "n/a", "yes no"] {
             assert!(yes_or_no(other).is_err(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_machine_was_booted_before_now_and_after_1970() {
+        let booted = booted_ms().unwrap();
+        assert!(booted > 0 && booted < now_ms(), "{booted}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub enum LogindError {
         /// What was asked.
         what: &'static str,
     },
+    /// The bus has closed the connection.
+    #[error("the bus has closed the connection to logind")]
+    Gone,
     /// What it was told of can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -105,7 +108,7 @@ async fn longest_delay() -> Result<u64, LogindError> {
     Ok(micros / 1000)
 }
 
-async fn ask<T>(
+pub(super) async fn ask<T>(
     what: &'static str,
     exchange: impl Future<Output = zbus::Result<T>>,
 ) -> Result<T, LogindError> {

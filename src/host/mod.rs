@@ -21,6 +21,7 @@ pub mod manifests;
 pub mod notes;
 pub mod root;
 pub mod service;
+pub mod shutdown;
 pub mod volume;
 
 pub use root::Root;

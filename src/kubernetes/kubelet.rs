@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::drop_ins::{DropInError, DropInErrors, Effective, merge};
 use super::node::NodeInputs;
 use super::version::KubernetesVersion;
-use super::{RenderError, paths, reserved, static_pods, yaml};
+use super::{Owner, RenderError, RenderedFile, file, paths, reserved, static_pods, yaml};
 use crate::config::settings::TimeSpan;
 use crate::model::Role;
+use crate::model::departure::HOLD_MS;
 
 /// How long a control-plane node's pods that are not critical may take to end when the machine shuts down.
 const BESIDE_THE_CONTROL_PLANE_MS: u64 = 30_000;
@@ -48,6 +49,28 @@ pub fn shutdown_grace_period(inputs: &NodeInputs) -> Result<TimeSpan, RenderErro
             RenderError::DropIns(DropInErrors(vec![DropInError::Value { path, field: FIELD, expected }]))
         }),
     }
+}
+
+/// How long logind is to let a shutdown wait: for the kubelet, and for the agent of a control-plane machine, which hands
+/// etcd's leadership over.
+///
+/// # Errors
+/// Those of [`shutdown_grace_period`].
+pub fn shutdown_delay(inputs: &NodeInputs) -> Result<TimeSpan, RenderError> {
+    let pods = shutdown_grace_period(inputs)?;
+    Ok(match inputs.role {
+        Role::ControlPlane => pods.max(TimeSpan::from_millis(HOLD_MS)),
+        Role::Worker => pods,
+    })
+}
+
+/// logind's file on a machine of etcd alone.
+pub fn logind_of_etcd_alone() -> RenderedFile {
+    file(
+        paths::LOGIND,
+        Owner::Root,
+        logind_file("As long as quorate may hand etcd's leadership over.", HOLD_MS),
+    )
 }
 
 /// The configuration with the operator's drop-ins, and where each value comes from.
@@ -174,6 +197,9 @@ pub(super) fn image_credential_providers() -> Result<String, RenderError> {
 /// The file at [`LOGIND`](paths::LOGIND): the kubelet holds the machine's shutdown back for so long, and logind lets
 /// nobody hold it back for longer. Source: "Graceful node shutdown", Kubernetes' documentation; logind.conf(5).
 pub(super) fn logind(inputs: &NodeInputs) -> Result<String, RenderError> {
-    let seconds = shutdown_grace_period(inputs)?.as_millis().div_ceil(1000);
-    Ok(format!("# As long as the kubelet's shutdownGracePeriod.\n[Login]\nInhibitDelayMaxSec={seconds}\n"))
+    Ok(logind_file("As long as the kubelet's shutdownGracePeriod.", shutdown_delay(inputs)?.as_millis()))
+}
+
+fn logind_file(why: &str, delay_ms: u64) -> String {
+    format!("# {why}\n[Login]\nInhibitDelayMaxSec={}\n", delay_ms.div_ceil(1000))
 }

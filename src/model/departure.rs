@@ -62,15 +62,91 @@ pub struct SpotInterruption {
     pub at: i64,
 }
 
-/// A scheduled event of EC2's that ends or stops the machine.
+/// What EC2 does to a machine at a scheduled event.
+/// Source: "Scheduled events for your instances", EC2 user guide.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum MaintenanceCode {
+    /// It is rebooted.
+    InstanceReboot,
+    /// Its host is rebooted, and it with it.
+    SystemReboot,
+    /// Its network or its power is cut for a while; after the latter it is rebooted.
+    SystemMaintenance,
+    /// Its host is given up: it is stopped, or terminated where its root is no EBS volume.
+    InstanceRetirement,
+    /// It is stopped.
+    InstanceStop,
+    /// Something that is not known here.
+    Other(String),
+}
+
+impl MaintenanceCode {
+    /// EC2's word for it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::InstanceReboot => "instance-reboot",
+            Self::SystemReboot => "system-reboot",
+            Self::SystemMaintenance => "system-maintenance",
+            Self::InstanceRetirement => "instance-retirement",
+            Self::InstanceStop => "instance-stop",
+            Self::Other(code) => code,
+        }
+    }
+
+    /// Whether the same machine goes on by itself after it.
+    pub fn comes_back(&self) -> bool {
+        match self {
+            Self::InstanceReboot | Self::SystemReboot | Self::SystemMaintenance => true,
+            Self::InstanceRetirement | Self::InstanceStop | Self::Other(_) => false,
+        }
+    }
+}
+
+impl From<String> for MaintenanceCode {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "instance-reboot" => Self::InstanceReboot,
+            "system-reboot" => Self::SystemReboot,
+            "system-maintenance" => Self::SystemMaintenance,
+            "instance-retirement" => Self::InstanceRetirement,
+            "instance-stop" => Self::InstanceStop,
+            _ => Self::Other(text),
+        }
+    }
+}
+
+impl From<MaintenanceCode> for String {
+    fn from(code: MaintenanceCode) -> Self {
+        code.as_str().to_owned()
+    }
+}
+
+/// A scheduled event of EC2's that is still to come, or under way.
 /// Source: "Scheduled events for your instances", EC2 user guide.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Maintenance {
-    /// What happens: `instance-stop`, `instance-retirement`, `system-reboot` and the like.
-    pub code: String,
+    /// Its id, as `instance-event-0d59937288b749b32`. It keeps it when it is put off.
+    pub event: String,
+    /// What happens.
+    pub code: MaintenanceCode,
     /// Not before this moment, in milliseconds since 1970.
     pub not_before: i64,
+}
+
+/// How long the agent delays a shutdown at most, in milliseconds. Handing etcd's leadership over takes a fraction of a
+/// second, and what is asked before it takes its time when a member does not answer.
+pub const HOLD_MS: u64 = 10_000;
+
+/// A shutdown of this machine that logind has announced: it is powered off, or rebooted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shutdown {
+    /// When, in milliseconds since 1970.
+    pub since: i64,
+    /// Whether it still waits for the agent.
+    pub held: bool,
 }
 
 /// Why a machine leaves.
@@ -88,11 +164,26 @@ pub enum Cause {
     },
     /// The operator asked for it.
     Asked,
+    /// EC2 has scheduled an event for it.
+    Maintenance {
+        /// The event's id.
+        event: String,
+        /// What happens.
+        code: MaintenanceCode,
+        /// Not before this moment, in milliseconds since 1970.
+        not_before: i64,
+    },
+    /// EC2 recommends to replace the spot instance.
+    Rebalance,
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Maintenance { code, .. } => {
+                return write!(f, "EC2 has scheduled {} for it", code.as_str());
+            }
+            Self::Rebalance => "EC2 recommends to replace the spot instance",
             Self::Termination => "its group terminates it",
             Self::Spot { action: SpotAction::Terminate, .. } => "EC2 takes the spot instance back",
             Self::Spot { action: SpotAction::Stop, .. } => "EC2 stops the spot instance",
@@ -247,6 +338,10 @@ pub struct DepartureObservation {
     pub rebalance: Fact<Option<i64>>,
     /// Scheduled events.
     pub maintenance: Fact<Vec<Maintenance>>,
+    /// When this machine was booted last, in milliseconds since 1970.
+    pub booted: Fact<i64>,
+    /// A shutdown of the machine, if one is announced.
+    pub shutdown: Fact<Option<Shutdown>>,
     /// Whether the operator asked it to leave.
     pub asked: Fact<bool>,
     /// The departure that has begun.
@@ -267,11 +362,17 @@ pub struct DepartureObservation {
     pub components: BTreeMap<Component, Remains>,
     /// The node's services.
     pub services: BTreeMap<ServiceName, Fact<ServiceState>>,
-    /// This machine's node, as one that comes sees it; asked for while a launch hook holds the machine.
-    pub arriving: Fact<Option<OwnNode>>,
+    /// This machine's node, as one sees it that stays; asked for while a launch hook holds the machine, and on a worker
+    /// that EC2 recommends to replace.
+    pub own_node: Fact<Option<OwnNode>>,
 }
 
 impl DepartureObservation {
+    /// Whether the machine is about to shut down, so that there is no time to ask much.
+    pub fn shuts_down(&self) -> bool {
+        matches!(self.shutdown, Fact::Known(Some(_)))
+    }
+
     /// Nothing is known.
     pub fn unknown(why: &str) -> Self {
         Self {
@@ -279,6 +380,8 @@ impl DepartureObservation {
             spot: Fact::unknown(why),
             rebalance: Fact::unknown(why),
             maintenance: Fact::unknown(why),
+            booted: Fact::unknown(why),
+            shutdown: Fact::unknown(why),
             asked: Fact::unknown(why),
             begun: Fact::unknown(why),
             membership: Fact::unknown(why),
@@ -289,7 +392,7 @@ impl DepartureObservation {
             placing: Fact::unknown(why),
             components: BTreeMap::new(),
             services: BTreeMap::new(),
-            arriving: Fact::unknown(why),
+            own_node: Fact::unknown(why),
         }
     }
 }

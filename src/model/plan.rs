@@ -235,6 +235,8 @@ pub enum WaitingOn {
         /// The volume.
         volume: VolumeId,
     },
+    /// systemd to stop this machine, which is about to shut down.
+    ShutDown,
 }
 
 impl WaitingOn {

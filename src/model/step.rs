@@ -341,6 +341,13 @@ pub enum Step {
         /// SHA-256, in hexadecimal, of the file that this is for.
         digest: String,
     },
+    /// Write logind's file on a machine that runs no kubelet.
+    WriteLogindFile {
+        /// The file.
+        file: RenderedFile,
+    },
+    /// Give the lock back that delays the machine's shutdown.
+    ReleaseShutdown,
     /// Keep on the machine that it leaves.
     BeginDeparture {
         /// The departure.
@@ -572,6 +579,8 @@ impl Step {
             Self::StartService { .. } => "startService",
             Self::RestartService { .. } => "restartService",
             Self::ReloadLogind { .. } => "reloadLogind",
+            Self::WriteLogindFile { .. } => "writeLogindFile",
+            Self::ReleaseShutdown => "releaseShutdown",
             Self::BeginDeparture { .. } => "beginDeparture",
             Self::EndDeparture => "endDeparture",
             Self::KeepControlPlaneLock { .. } => "keepControlPlaneLock",
@@ -677,6 +686,8 @@ impl Step {
             | Self::StartService { .. }
             | Self::RestartService { .. }
             | Self::ReloadLogind { .. }
+            | Self::WriteLogindFile { .. }
+            | Self::ReleaseShutdown
             | Self::BeginDeparture { .. }
             | Self::EndDeparture
             | Self::CordonNode { .. }

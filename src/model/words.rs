@@ -124,6 +124,7 @@ impl fmt::Display for WaitingOn {
                 write!(f, "the kubelet to end {} on this machine", list(components))
             }
             Self::Detached { volume } => write!(f, "EC2 to detach volume {volume}"),
+            Self::ShutDown => f.write_str("systemd to stop this machine, which is about to shut down"),
         }
     }
 }
@@ -256,7 +257,7 @@ impl fmt::Display for Warning {
             Self::UnfitMachine { why } => f.write_str(why),
             Self::ShutdownCutShort { found_ms, wanted_ms } => write!(
                 f,
-                "logind lets a shutdown wait {} s, and the kubelet wants {} s for its pods: a file in \
+                "logind lets a shutdown wait {} s, and {} s are wanted for pods and etcd: a file in \
                  /etc/systemd/logind.conf.d says less than the agent's own",
                 found_ms / 1000,
                 wanted_ms / 1000

@@ -79,10 +79,16 @@ pub enum WayInCredential {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnNode {
+    /// Its name.
+    pub name: String,
     /// Whether it is heard, and ready.
     pub readiness: NodeReadiness,
     /// What its kubelet says of its readiness.
     pub said: Option<String>,
+    /// Whether it is closed to new pods.
+    pub cordoned: bool,
+    /// Whether this agent has once closed it, be it open again by now.
+    pub cordoned_here: bool,
 }
 
 /// What a worker sees.

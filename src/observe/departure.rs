@@ -12,8 +12,8 @@ use tokio::time::{Duration, Instant, timeout};
 use crate::aws::AutoScalingError;
 use crate::cluster_api::ApiClient;
 use crate::config::settings::ControlPlaneKind;
-use crate::host::files;
 use crate::host::manifests::Manifests;
+use crate::host::{clock, files};
 use crate::kubernetes::Component;
 use crate::model::departure::{
     Departure, DepartureObservation, Hook, LeavingNode, LifecycleState, Maintenance, Membership, Placing,
@@ -28,8 +28,8 @@ use crate::reach::Reach;
 use super::api::in_time;
 use super::kubernetes;
 
-/// What hardly ever changes is asked again so often.
-const SELDOM: Duration = Duration::from_mins(1);
+/// What may be known some seconds late is asked again so often.
+const SELDOM: Duration = Duration::from_secs(10);
 /// Auto Scaling is asked again so often. That it knows nothing of this machine is believed when it was said for long:
 /// its answers are late for machines that have just come.
 const GROUP_FOR: Duration = Duration::from_secs(5);
@@ -38,8 +38,7 @@ const ASK: Duration = Duration::from_secs(20);
 /// How long a component is waited for to take a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// What EC2 announces, and nothing follows from by itself: since when it recommends to replace a spot instance, and its
-/// scheduled events.
+/// What EC2 announces long before: since when it recommends to replace a spot instance, and its scheduled events.
 type Announced = (Fact<Option<i64>>, Fact<Vec<Maintenance>>);
 
 /// What Auto Scaling says of this machine, and of the hook of this name.
@@ -72,6 +71,8 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
         spot: spot.into(),
         rebalance,
         maintenance,
+        booted: clock::booted_ms().into(),
+        shutdown: reach.shutdown.seen(),
         asked: asked(reach),
         begun: begun(reach),
         heartbeat: reach.last_heartbeat(),
@@ -97,8 +98,13 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
     }
     if leaves {
         on_the_way_out(reach, memory, &mut seen).await;
-    } else if !memory.arrived {
-        on_the_way_in(reach, memory, &mut seen).await;
+    } else {
+        if !memory.arrived {
+            on_the_way_in(reach, memory, &mut seen).await;
+        }
+        if reach.settings.role == Role::Worker && matches!(seen.rebalance, Fact::Known(Some(_))) {
+            seen.own_node = own_node(reach).await;
+        }
     }
     seen
 }
@@ -202,7 +208,7 @@ async fn on_the_way_in(reach: &Reach, memory: &mut Remembered, seen: &mut Depart
     let since = memory.pending.get_or_insert_with(Instant::now);
     seen.pending_for = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
     if reach.settings.role == Role::ControlPlane {
-        seen.arriving = own_node(reach).await;
+        seen.own_node = own_node(reach).await;
     }
 }
 

@@ -39,7 +39,11 @@ fn is_asked_for(settings: &Settings) -> bool {
 /// Looks at everything. `founded`: before there is a cluster there is nothing to look at.
 pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> KubernetesObservation {
     if !is_asked_for(&reach.settings) {
-        return KubernetesObservation::unknown("not asked for: this machine has no control plane");
+        return KubernetesObservation {
+            logind: logind::observe(&reach.root).await.into(),
+            files: written(reach, [paths::LOGIND]),
+            ..KubernetesObservation::unknown("not asked for: this machine has no control plane")
+        };
     }
     if !founded {
         return KubernetesObservation::unknown("not asked for: there is no cluster yet");

@@ -75,6 +75,12 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         (Depth::Light, Some((at, last))) if at.elapsed() < RECENT => Some(last.clone()),
         (Depth::Light | Depth::Full, _) => None,
     };
+    if reach.shutdown.seen().known().is_some_and(Option::is_some)
+        && let Some((_, last)) = &memory.full
+    {
+        let last = last.clone();
+        return at_shutdown(reach, memory, last, waiting).await;
+    }
     let identity = Fact::Known(reach.identity.clone());
     let is_light = last.is_some();
     // As old as the beginning of the look: its first answers are.
@@ -102,6 +108,21 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         memory.full = Some((began, seen.clone()));
     }
     seen
+}
+
+/// Looks at what matters in the seconds before the machine shuts down, and at nothing else: its etcd.
+async fn at_shutdown(
+    reach: &Reach,
+    memory: &mut Memory,
+    last: Observation,
+    waiting: Vec<Waiting>,
+) -> Observation {
+    let mut seen = last;
+    seen.departure.shutdown = reach.shutdown.seen();
+    seen.etcd.service = reach.service.state().await.into();
+    let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
+    cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
+    Observation { at: clock::now_ms(), entropy: entropy(), waiting, ..seen }
 }
 
 /// Looks at what this machine's kubelet is configured from, and at nothing else.

@@ -11,6 +11,7 @@ use crate::config::settings::{ApiEndpoint, ControlPlaneKind, TlsMinVersion};
 use crate::kubernetes::{
     self, ControlPlaneInputs, KubernetesVersion, NodeInputs, RenderError, Rendered, RenderedFile, paths,
 };
+use crate::model::departure::TargetState;
 use crate::model::fact::chain;
 use crate::model::kubernetes::{LoadBalancing, Readiness};
 use crate::model::load_balancer::{LoadBalancer, LoadBalancerKind, TargetHealth};
@@ -25,26 +26,43 @@ use crate::model::{
 use super::api;
 use super::certificates::{past_half_life, synchronised};
 use super::course::{Course, Next};
-use super::node;
 use super::rollout::{changing, reads, roll_out};
+use super::{logind, node};
 
 /// The plan of a machine whose etcd has nothing to do, with what its control plane needs.
 pub(super) fn extend(settings: &Settings, seen: &Observation, etcd: Plan) -> Plan {
     let settled = matches!(etcd.report.phase, Phase::Running | Phase::Standby);
     let wanted = settings.kubernetes.control_plane == ControlPlaneKind::StaticPods;
-    if !wanted || !settled || !etcd.steps.is_empty() || etcd.report.halt.is_some() {
+    if !settled || !etcd.steps.is_empty() || etcd.report.halt.is_some() {
         return etcd;
     }
     let mut course = Course::new(etcd.report.phase);
     course.slot = etcd.report.slot;
     course.warnings = etcd.report.warnings;
     course.noticed = etcd.report.noticed;
+    if !wanted {
+        of_etcd_alone(seen, &mut course);
+        let mut plan = course.done();
+        plan.report.waiting = etcd.report.waiting;
+        return plan;
+    }
     let mut plan = match decide(settings, seen, course) {
         Ok(plan) => plan,
         Err(plan) => *plan,
     };
     plan.report.waiting.splice(0..0, etcd.report.waiting);
     plan
+}
+
+/// What a machine does that has no control plane but etcd: it gives the lock back that it had left or shut down with,
+/// and sees that its next shutdown can wait for it.
+fn of_etcd_alone(seen: &Observation, course: &mut Course) {
+    if let (Fact::Known(view), Some(me)) = (&seen.etcd.cluster, seen.identity.known())
+        && view.control_plane.lock.as_ref() == Some(&me.instance)
+    {
+        course.steps.push(Step::ReleaseControlPlaneLock { instance: me.instance.clone() });
+    }
+    logind::keep_for_etcd_alone(&seen.kubernetes, course);
 }
 
 /// What this machine's files are rendered from, and what is to be known about it; or else the report
@@ -359,12 +377,15 @@ impl Ground<'_> {
     }
 }
 
-/// Registers this machine, which is ready, where its group does not.
+/// Registers this machine, which is ready, where its group does not; and where it does, since a group registers a
+/// machine once, and not one that had left and is back. One that the group has taken out itself stays out.
 fn register(seen: &Observation, me: &Identity, course: &mut Course) {
-    let Fact::Known(Some(LoadBalancing { found, by_group: false, target })) = &seen.kubernetes.load_balancing
-    else {
+    let Fact::Known(Some(LoadBalancing { found, by_group, target })) = &seen.kubernetes.load_balancing else {
         return;
     };
+    if *by_group && seen.departure.target != Fact::Known(Some(TargetState::InService)) {
+        return;
+    }
     if let ([balancer], Fact::Known(TargetHealth::NotRegistered)) = (found.fit.as_slice(), target) {
         let target = balancer.target_of(me);
         course.steps.push(Step::RegisterTarget { balancer: balancer.clone(), target });

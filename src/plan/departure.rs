@@ -15,9 +15,12 @@
 //! | 11. complete the lifecycle hook | yes | yes | |
 //!
 //! Each is decided from what is seen, so a departure that was cut off anywhere goes on from there. What is waited for
-//! is bounded for a machine that ends in any case: after `leaving.patience`, or shortly before EC2 takes a spot
-//! instance back, what still holds it is skipped with a warning, the services are stopped in good order, and the hook
+//! is bounded for a machine that ends in any case: after `leaving.patience`, or shortly before EC2 takes the instance,
+//! what still holds it is skipped with a warning, the services are stopped in good order, and the hook
 //! is completed with `leaving.result`. An operator who asked a machine to leave is not hurried: nothing is skipped.
+//!
+//! A machine that EC2 only reboots keeps its node (5) and its volume (10): it is the same when it comes back, which it
+//! does when the event is over, or its reboot has been seen ([`notices`]).
 //!
 //! A member is removed here by its own machine, of which EC2 has said that it ends, and of its volume that it ends with
 //! it: that is EC2's word that the member is gone for good, a moment before it is. It is done only while the others are
@@ -42,9 +45,10 @@ use crate::model::{
 
 use super::course::{Course, Next};
 use super::joining::require_health;
+use super::notices;
 
-/// How long before a spot instance ends, in milliseconds, nothing is waited for any more: stopping takes its time.
-const SPOT_MARGIN: i64 = 30_000;
+/// How long before EC2 takes a machine, in milliseconds, nothing is waited for any more: stopping takes its time.
+const MARGIN: i64 = 30_000;
 /// How long after the end of its patience, in milliseconds, a machine still tries to stop what runs.
 const LAST_TRIES: i64 = 120_000;
 /// A heartbeat is sent after a third of the time that the hook allows, in milliseconds; within these bounds.
@@ -54,7 +58,7 @@ const HEARTBEAT: (i64, i64) = (10_000, 300_000);
 pub(super) fn decide(settings: &Settings, seen: &Observation) -> Option<Plan> {
     let me = seen.identity.known()?;
     let begun = begun(&seen.departure, me);
-    let Some(cause) = cause(&seen.departure, begun) else {
+    let Some(cause) = cause(settings, seen, begun) else {
         return begun.and_then(|_| comes_back(&seen.departure));
     };
     let mut course = Course::new(Phase::Leaving);
@@ -78,30 +82,37 @@ fn begun<'a>(seen: &'a DepartureObservation, me: &Identity) -> Option<&'a Depart
 }
 
 /// Why this machine leaves, if it does: the weightiest of what is told. What is not told at the moment is as it was.
-fn cause(seen: &DepartureObservation, begun: Option<&Departure>) -> Option<Cause> {
+fn cause(settings: &Settings, seen: &Observation, begun: Option<&Departure>) -> Option<Cause> {
+    let told = &seen.departure;
     let before = begun.map(|begun| &begun.cause);
-    let terminated = match &seen.target {
+    let terminated = match &told.target {
         Fact::Known(target) => *target == Some(TargetState::Terminated),
         Fact::Unknown(_) => before == Some(&Cause::Termination),
     };
     if terminated {
         return Some(Cause::Termination);
     }
-    let spot = match &seen.spot {
+    let spot = match &told.spot {
         Fact::Known(spot) => spot.as_ref().map(|spot| Cause::Spot { action: spot.action, at: spot.at }),
         Fact::Unknown(_) => before.filter(|cause| matches!(cause, Cause::Spot { .. })).cloned(),
     };
     if spot.is_some() {
         return spot;
     }
-    let asked = match &seen.asked {
+    let asked = match &told.asked {
         Fact::Known(asked) => *asked,
         Fact::Unknown(_) => before == Some(&Cause::Asked),
     };
-    asked.then_some(Cause::Asked)
+    match notices::maintenance(settings, seen, before) {
+        // Who was asked to leave has left for a reboot, too, and stays away after it.
+        Some(Cause::Maintenance { code, .. }) if asked && code.comes_back() => Some(Cause::Asked),
+        Some(maintenance) => Some(maintenance),
+        None if asked => Some(Cause::Asked),
+        None => notices::rebalance(settings, told, before),
+    }
 }
 
-/// The operator took the order back: the machine does what it does at every boot, and opens its node when it sees it.
+/// What it left for is over, or was taken back: the machine does what it does at every boot, and opens its node when it sees it.
 fn comes_back(seen: &DepartureObservation) -> Option<Plan> {
     let mut course = Course::new(Phase::Returning);
     if let Some(node) = seen.node.known()?
@@ -113,6 +124,77 @@ fn comes_back(seen: &DepartureObservation) -> Option<Plan> {
     Some(*course.act([]))
 }
 
+/// How this machine stands in etcd's cluster.
+#[derive(Clone, Copy)]
+pub(super) struct Standing<'a> {
+    pub seen: &'a Observation,
+    pub me: &'a Identity,
+}
+
+impl<'a> Standing<'a> {
+    /// The cluster, where this machine's etcd runs in it.
+    pub fn view(&self, course: &Course) -> Next<Option<&'a ClusterView>> {
+        match course.need(&self.seen.etcd.service, Subject::Service)? {
+            ServiceState::Stopped | ServiceState::Failed(_) => Ok(None),
+            ServiceState::Running => match &self.seen.etcd.cluster {
+                Fact::Known(view) => Ok(Some(view)),
+                Fact::Unknown(_) => Err(course.wait(WaitingOn::Quorum)),
+            },
+        }
+    }
+
+    /// The id of this machine's member, by its own word or its slot's record.
+    pub fn own_id(&self, view: &ClusterView) -> Option<MemberId> {
+        let recorded = || {
+            let mut records = view.records.values();
+            records.find(|record| record.instance == self.me.instance).and_then(|record| record.member)
+        };
+        self.seen.etcd.own.known().map(|own| own.member).or_else(recorded)
+    }
+
+    /// This machine's member, while it is one of the cluster's.
+    fn own(&self, view: &'a ClusterView) -> Option<(MemberId, &'a Member)> {
+        let id = self.own_id(view)?;
+        view.members.get(&id).map(|member| (id, member))
+    }
+
+    /// No election when etcd stops: a healthy member leads already.
+    pub fn hand_over(&self, course: &mut Course) -> Next<()> {
+        let Some(view) = self.view(course)? else { return Ok(()) };
+        let Some((own, _)) = self.own(view).filter(|(own, _)| view.leader == Some(*own)) else {
+            return Ok(());
+        };
+        let heir = view
+            .members
+            .iter()
+            .find(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
+        match heir {
+            Some((to, _)) => Err(course.act([Step::MoveLeader { to: *to }])),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the others are a healthy quorum without this machine's member; or else how many are healthy, and how many
+    /// it takes.
+    pub fn survivors(
+        &self,
+        view: &ClusterView,
+        own: MemberId,
+        member: &Member,
+    ) -> Result<(), (usize, usize)> {
+        if member.learner {
+            return Ok(());
+        }
+        let voters = view.members.values().filter(|member| !member.learner).count();
+        let others = view
+            .members
+            .iter()
+            .filter(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
+        let (healthy, needed) = (others.count(), majority(voters));
+        if healthy < needed { Err((healthy, needed)) } else { Ok(()) }
+    }
+}
+
 /// A departure under way.
 struct Leaving<'a> {
     settings: &'a Settings,
@@ -122,6 +204,10 @@ struct Leaving<'a> {
 }
 
 impl<'a> Leaving<'a> {
+    fn standing(&self) -> Standing<'a> {
+        Standing { seen: self.seen, me: self.me }
+    }
+
     fn plan(&self, course: &mut Course) -> Next<Plan> {
         match self.settings.role {
             Role::Worker => {
@@ -130,10 +216,10 @@ impl<'a> Leaving<'a> {
                 self.within(course, Self::say_so)?;
             }
             Role::ControlPlane => {
-                self.within(course, Self::hold)?;
+                self.until(self.held_until(), course, Self::hold)?;
                 self.within(course, Self::step_out)?;
                 self.within(course, Self::drain)?;
-                self.within(course, Self::hand_over)?;
+                self.within(course, |leaving, course| leaving.standing().hand_over(course))?;
                 self.within(course, Self::say_so)?;
                 self.at_last(course, Self::stop_components)?;
                 self.at_last(course, Self::stop_node)?;
@@ -153,7 +239,12 @@ impl<'a> Leaving<'a> {
 
     /// The same with what has to be done at the end, too.
     fn at_last(&self, course: &mut Course, stage: fn(&Self, &mut Course) -> Next<()>) -> Next<()> {
-        self.until(self.ends().map(|ends| ends.saturating_add(LAST_TRIES)), course, stage)
+        let ends = match &self.departure.cause {
+            // Nobody is told anything when it is over: what has to be stopped is tried until it is, or EC2 comes.
+            Cause::Maintenance { .. } => None,
+            Cause::Termination | Cause::Spot { .. } | Cause::Asked | Cause::Rebalance => self.ends(),
+        };
+        self.until(ends.map(|ends| ends.saturating_add(LAST_TRIES)), course, stage)
     }
 
     fn until(
@@ -190,45 +281,42 @@ impl<'a> Leaving<'a> {
 
     /// When nothing is waited for any more, in milliseconds since 1970; `None` where nobody is in a hurry.
     fn ends(&self) -> Option<i64> {
-        let patient = self.departure.since.saturating_add(self.settings.leaving.patience.as_signed_millis());
+        let since = self.departure.since;
+        let patient = since.saturating_add(self.settings.leaving.patience.as_signed_millis());
         match &self.departure.cause {
-            Cause::Asked => None,
+            Cause::Asked | Cause::Rebalance => None,
             Cause::Termination => Some(patient),
-            Cause::Spot { at, .. } => Some(patient.min(at.saturating_sub(SPOT_MARGIN))),
+            Cause::Spot { at, .. } => Some(patient.min(at.saturating_sub(MARGIN))),
+            Cause::Maintenance { not_before, .. } => {
+                let due = not_before.saturating_sub(MARGIN);
+                // EC2 has a window, and who began in there has as long as EC2 gives it.
+                Some(if since < due { patient.min(due) } else { patient })
+            }
         }
     }
 
-    /// The cluster, where this machine's etcd runs in it.
-    fn view(&self, course: &Course) -> Next<Option<&'a ClusterView>> {
-        match course.need(&self.seen.etcd.service, Subject::Service)? {
-            ServiceState::Stopped | ServiceState::Failed(_) => Ok(None),
-            ServiceState::Running => match &self.seen.etcd.cluster {
-                Fact::Known(view) => Ok(Some(view)),
-                Fact::Unknown(_) => Err(course.wait(WaitingOn::Quorum)),
-            },
+    /// When a quorum without this machine is not waited for any more. Maintenance has its window and takes the machine
+    /// when it comes; until then it is one of those that the quorum needs.
+    fn held_until(&self) -> Option<i64> {
+        match &self.departure.cause {
+            Cause::Maintenance { .. } | Cause::Asked | Cause::Rebalance => None,
+            Cause::Termination | Cause::Spot { .. } => self.ends(),
         }
     }
 
-    /// The id of this machine's member, by its own word or its slot's record.
-    fn own_id(&self, view: &ClusterView) -> Option<MemberId> {
-        let recorded = || {
-            let mut records = view.records.values();
-            records.find(|record| record.instance == self.me.instance).and_then(|record| record.member)
-        };
-        self.seen.etcd.own.known().map(|own| own.member).or_else(recorded)
-    }
-
-    /// This machine's member, while it is one of the cluster's.
-    fn own(&self, view: &'a ClusterView) -> Option<(MemberId, &'a Member)> {
-        let id = self.own_id(view)?;
-        view.members.get(&id).map(|member| (id, member))
+    /// Whether this very machine goes on afterwards by itself, so that its node and its volume are kept for it.
+    fn comes_back(&self) -> bool {
+        match &self.departure.cause {
+            Cause::Maintenance { code, .. } => code.comes_back(),
+            Cause::Termination | Cause::Spot { .. } | Cause::Asked | Cause::Rebalance => false,
+        }
     }
 
     /// Nothing is taken down while etcd would lose its quorum by it, or another machine is about to.
     fn hold(&self, course: &mut Course) -> Next<()> {
-        let Some(view) = self.view(course)? else { return Ok(()) };
+        let Some(view) = self.standing().view(course)? else { return Ok(()) };
         // Which of the members is this machine's has to be known, or nobody could count the others.
-        let own = self.own_id(view).ok_or_else(|| course.wait(WaitingOn::OwnEtcd))?;
+        let own = self.standing().own_id(view).ok_or_else(|| course.wait(WaitingOn::OwnEtcd))?;
         let Some(member) = view.members.get(&own) else { return Ok(()) };
         match &view.control_plane.lock {
             Some(holder) if *holder != self.me.instance => {
@@ -255,18 +343,11 @@ impl<'a> Leaving<'a> {
     fn would_survive(&self, view: &ClusterView, own: MemberId, member: &Member, course: &Course) -> Next<()> {
         let voters = view.members.values().filter(|member| !member.learner).count();
         // The only voter leaves nobody behind who could lose anything but the time.
-        if member.learner || (voters == 1 && self.volume_dies() == Some(false)) {
+        if voters == 1 && self.volume_dies() == Some(false) {
             return Ok(());
         }
-        let others = view
-            .members
-            .iter()
-            .filter(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
-        let (healthy, needed) = (others.count(), majority(voters));
-        if healthy < needed {
-            return Err(course.wait(WaitingOn::QuorumWithout { healthy, needed }));
-        }
-        Ok(())
+        let survivors = self.standing().survivors(view, own, member);
+        survivors.map_err(|(healthy, needed)| course.wait(WaitingOn::QuorumWithout { healthy, needed }))
     }
 
     fn step_out(&self, course: &mut Course) -> Next<()> {
@@ -330,23 +411,11 @@ impl<'a> Leaving<'a> {
         Err(course.act_and_wait([Step::EvictPods { pods: willing, grace_s }], on))
     }
 
-    fn hand_over(&self, course: &mut Course) -> Next<()> {
-        let Some(view) = self.view(course)? else { return Ok(()) };
-        let Some((own, _)) = self.own(view).filter(|(own, _)| view.leader == Some(*own)) else {
-            return Ok(());
-        };
-        let heir = view
-            .members
-            .iter()
-            .find(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
-        match heir {
-            Some((to, _)) => Err(course.act([Step::MoveLeader { to: *to }])),
-            None => Ok(()),
-        }
-    }
-
     /// The node of a machine that has left is deleted by who looks after the API: a node may not delete itself.
     fn say_so(&self, course: &mut Course) -> Next<()> {
+        if self.comes_back() {
+            return Ok(());
+        }
         match self.node(course)? {
             Some(node) if !node.left => Err(course.act([Step::MarkNodeLeft { node: node.name.clone() }])),
             Some(_) | None => Ok(()),
@@ -399,7 +468,10 @@ impl<'a> Leaving<'a> {
     fn volume_dies(&self) -> Option<bool> {
         let ends = match &self.departure.cause {
             Cause::Termination | Cause::Spot { action: SpotAction::Terminate, .. } => true,
-            Cause::Spot { action: SpotAction::Stop | SpotAction::Hibernate, .. } | Cause::Asked => false,
+            Cause::Spot { action: SpotAction::Stop | SpotAction::Hibernate, .. }
+            | Cause::Asked
+            | Cause::Maintenance { .. }
+            | Cause::Rebalance => false,
         };
         self.volume().map(|(_, with_machine)| ends && with_machine)
     }
@@ -414,7 +486,7 @@ impl<'a> Leaving<'a> {
             Fact::Known(view) => view,
             Fact::Unknown(_) => return Err(course.wait(WaitingOn::Quorum)),
         };
-        let Some((own, member)) = self.own(view) else { return Ok(()) };
+        let Some((own, member)) = self.standing().own(view) else { return Ok(()) };
         match &view.lock {
             Some(holder) if *holder != self.me.instance => {
                 return Err(course.wait(WaitingOn::MembershipLock { holder: holder.clone() }));
@@ -442,6 +514,9 @@ impl<'a> Leaving<'a> {
             && course.need(&disk.mount, Subject::Disk)?.is_some()
         {
             return Err(course.act([Step::Unmount]));
+        }
+        if self.comes_back() {
+            return Ok(());
         }
         course.need(&self.seen.volumes, Subject::Volumes)?;
         match self.volume() {
@@ -544,16 +619,4 @@ pub(super) fn heartbeat(
         hook: hook.name.clone(),
         instance: me.instance.clone(),
     })
-}
-
-/// What EC2 announces, and nothing follows from by itself.
-pub(super) fn warn_of_notices(seen: &DepartureObservation, plan: &mut Plan) {
-    let warnings = &mut plan.report.warnings;
-    if let Fact::Known(Some(at)) = seen.rebalance {
-        let what = "the spot instance is likely to be interrupted".to_owned();
-        warnings.push(Warning::Notice { what, at });
-    }
-    for event in seen.maintenance.known().into_iter().flatten() {
-        warnings.push(Warning::Notice { what: event.code.clone(), at: event.not_before });
-    }
 }

@@ -82,7 +82,7 @@ fn readiness(settings: &Settings, seen: &Observation, plan: &Plan) -> Result<(),
     if settings.role == Role::Worker || settings.kubernetes.control_plane != ControlPlaneKind::StaticPods {
         return Ok(());
     }
-    match &seen.departure.arriving {
+    match &seen.departure.own_node {
         Fact::Known(Some(node)) if node.readiness == NodeReadiness::Ready => Ok(()),
         Fact::Known(Some(node)) => {
             let why = node.said.clone().unwrap_or_else(|| "it has not said anything yet".to_owned());

@@ -1,8 +1,10 @@
-//! A shutdown of the machine waits for the kubelet as long as the kubelet waits for its pods.
+//! A shutdown of the machine waits for the kubelet as long as the kubelet waits for its pods; and on a control-plane
+//! machine for the agent, also where there is etcd alone.
 //!
 //! logind is told of its file once. A file of somebody else's that says less is not fought with, only told.
 
 use crate::kubernetes::{NodeInputs, RenderedFile, kubelet, paths};
+use crate::model::departure::HOLD_MS;
 use crate::model::fact::chain;
 use crate::model::kubernetes::KubernetesObservation;
 use crate::model::plan::Subject;
@@ -17,20 +19,40 @@ pub(super) fn keep(
     files: &[RenderedFile],
     course: &mut Course,
 ) -> Next<()> {
-    let logind = match &seen.logind {
-        Fact::Known(Some(logind)) => logind,
-        Fact::Known(None) => return Ok(()),
-        Fact::Unknown(why) => {
-            course.warn(Warning::Answer { subject: Subject::Logind, why: why.clone() });
-            return Ok(());
-        }
-    };
-    let wanted = kubelet::shutdown_grace_period(inputs)
+    let wanted = kubelet::shutdown_delay(inputs)
         .map_err(|error| course.halt(Halt::Contradiction { what: chain(&error) }))?
         .as_millis();
-    let Some(file) = files.iter().find(|file| file.path == paths::LOGIND) else { return Ok(()) };
+    if let Some(file) = files.iter().find(|file| file.path == paths::LOGIND) {
+        reads(seen, file, wanted, course);
+    }
+    Ok(())
+}
+
+/// The same on a machine of etcd alone, whose file nobody else writes.
+pub(super) fn keep_for_etcd_alone(seen: &KubernetesObservation, course: &mut Course) {
+    let found = match (&seen.logind, &seen.files) {
+        (Fact::Known(Some(_)), Fact::Known(found)) => found,
+        // What is not known is told by the lock that is not held.
+        (Fact::Known(_) | Fact::Unknown(_), _) => return,
+    };
+    let file = kubelet::logind_of_etcd_alone();
+    if found.get(paths::LOGIND) != Some(&file.digest()) {
+        course.steps.push(Step::WriteLogindFile { file: file.clone() });
+    }
+    reads(seen, &file, HOLD_MS, course);
+}
+
+/// logind is told of its file once, where it allows less than is `wanted`, in milliseconds.
+fn reads(seen: &KubernetesObservation, file: &RenderedFile, wanted: u64, course: &mut Course) {
+    let logind = match &seen.logind {
+        Fact::Known(Some(logind)) => logind,
+        Fact::Known(None) => return,
+        Fact::Unknown(why) => {
+            return course.warn(Warning::Answer { subject: Subject::Logind, why: why.clone() });
+        }
+    };
     if logind.longest_delay_ms >= wanted {
-        return Ok(());
+        return;
     }
     let digest = file.digest();
     if logind.told.as_ref() == Some(&digest) {
@@ -39,5 +61,4 @@ pub(super) fn keep(
     } else {
         course.steps.push(Step::ReloadLogind { digest });
     }
-    Ok(())
 }

@@ -18,9 +18,11 @@
 //! | [`rollout`] | the first manifest of a static pod, and the change of one that runs |
 //! | [`api`] | which machine looks after what is kept in the API, and what is applied and taken away there |
 //! | [`node`] | what runs on every node: containerd, kubelet and kube-proxy |
-//! | [`logind`] | how long a shutdown of the machine waits for pods |
+//! | [`logind`] | how long a shutdown of the machine waits for pods, and for etcd's leadership |
+//! | [`shutdown`] | what is done in the seconds before the machine shuts down |
 //! | [`worker`] | how a worker joins, follows its cluster, and stays a node |
 //! | [`departure`] | how a machine leaves, and when it is let go |
+//! | [`notices`] | what follows from what EC2 announces |
 //! | [`launch`] | when a machine that was launched is in service, and when it is given up |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
 //! | [`care`] | how etcd's databases are kept: alarms for want of space, defragmentation |
@@ -49,7 +51,9 @@ mod launch;
 mod logind;
 mod member;
 mod node;
+mod notices;
 mod rollout;
+mod shutdown;
 mod takeover;
 mod upkeep;
 mod volume;
@@ -68,11 +72,17 @@ pub use worker::worker_inputs;
 
 /// What this machine does next.
 pub fn plan(settings: &Settings, seen: &Observation) -> Plan {
+    if let Some(plan) = shutdown::decide(seen) {
+        return plan;
+    }
     let mut plan = match departure::decide(settings, seen) {
         Some(leaves) => leaves,
-        None => launch::extend(settings, seen, stays(settings, seen)),
+        None => {
+            let plan = launch::extend(settings, seen, stays(settings, seen));
+            notices::close(settings, seen, plan)
+        }
     };
-    departure::warn_of_notices(&seen.departure, &mut plan);
+    notices::warn(&seen.departure, &mut plan);
     plan
 }
 

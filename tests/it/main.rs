@@ -14,6 +14,7 @@ mod model;
 mod monitor;
 mod planner;
 mod service;
+mod shutdown;
 mod units;
 mod verbs;
 mod weather;

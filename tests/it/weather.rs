@@ -7,6 +7,7 @@
 
 mod aws;
 mod etcd;
+mod leaving;
 mod metadata;
 pub mod node;
 pub mod sky;
@@ -176,6 +177,10 @@ const COVERED: &[Covered] = &[
             ("tests/it/weather/workers.rs", "an_identity_of_another_cluster_is_set_aside_whole"),
             ("tests/it/planner/worker.rs", "the_identity_that_an_image_was_made_with_is_set_aside"),
         ],
+    ),
+    (
+        "a departure can't be written down",
+        &[("tests/it/weather/leaving.rs", "a_departure_that_can_not_be_written_down_has_begun_all_the_same")],
     ),
     (
         "the agent is killed after every single step, on one node and on all at once",

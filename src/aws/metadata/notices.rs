@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{META_DATA, MetadataError, MetadataService};
-use crate::model::departure::{Maintenance, SpotAction, SpotInterruption, TargetState};
+use crate::model::departure::{Maintenance, MaintenanceCode, SpotAction, SpotInterruption, TargetState};
 use crate::model::ids::ParseIdError;
 
 const TARGET: &str = "autoscaling/target-lifecycle-state";
@@ -35,7 +35,8 @@ struct Recommendation {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Scheduled {
-    code: String,
+    event_id: String,
+    code: MaintenanceCode,
     not_before: String,
     state: String,
 }
@@ -91,7 +92,10 @@ impl MetadataService {
         events
             .into_iter()
             .filter(|event| event.state == "active")
-            .map(|event| Ok(Maintenance { not_before: gmt(SCHEDULED, &event.not_before)?, code: event.code }))
+            .map(|event| {
+                let not_before = gmt(SCHEDULED, &event.not_before)?;
+                Ok(Maintenance { event: event.event_id, code: event.code, not_before })
+            })
             .collect()
     }
 }

@@ -89,6 +89,9 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       patience: 1h                      # default
       drain: 15m                        # default
       result: continue                  # default
+      maintenance: leave                # default
+      maintenanceLead: 30m              # default
+      rebalance: cordon                 # default
     tick: 4s                            # /etc/quorate/config.d/20-site.yaml:1
     monitoring:
       listen: node                      # default
@@ -165,6 +168,9 @@ fn without_origins_only_yaml_is_shown() {
       patience: 1h
       drain: 15m
       result: continue
+      maintenance: leave
+      maintenanceLead: 30m
+      rebalance: cordon
     tick: 10s
     monitoring:
       listen: node
@@ -285,7 +291,10 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
         "patience": "1h",
         "drain": "15m",
         "podGrace": null,
-        "result": "continue"
+        "result": "continue",
+        "maintenance": "leave",
+        "maintenanceLead": "30m",
+        "rebalance": "cordon"
       },
       "tick": "10s",
       "monitoring": {

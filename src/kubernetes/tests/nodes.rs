@@ -232,6 +232,10 @@ fn logind_waits_as_long_as_the_kubelet_does() {
     node.drop_ins =
         vec![drop_in("a.conf", "shutdownGracePeriod: null\nshutdownGracePeriodCriticalPods: null\n")];
     assert!(text(&node).ends_with("InhibitDelayMaxSec=0\n"));
+    // The agent of a control-plane machine needs its seconds all the same.
+    node.role = Role::ControlPlane;
+    assert!(text(&node).ends_with("InhibitDelayMaxSec=10\n"));
+    node.role = Role::Worker;
     node.drop_ins = vec![drop_in("a.conf", "shutdownGracePeriod: 5\n")];
     let error = crate::model::fact::chain(&node_files(&node).unwrap_err());
     assert!(

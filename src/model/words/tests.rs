@@ -126,6 +126,7 @@ fn waits() -> Vec<(WaitingOn, Vec<String>)> {
             vec![text("kubelet"), text("kube-apiserver")],
         ),
         (WaitingOn::Detached { volume: volume() }, vec![text(VOLUME)]),
+        (WaitingOn::ShutDown, vec![text("systemd"), text("shut down")]),
     ]
 }
 
@@ -315,6 +316,7 @@ fn kind_of_wait(on: &WaitingOn) -> usize {
         WaitingOn::ComponentsEnd { .. } => 33,
         WaitingOn::Detached { .. } => 34,
         WaitingOn::Takeover { .. } => 35,
+        WaitingOn::ShutDown => 36,
         WaitingOn::Service { .. } => 22,
         WaitingOn::Join => 23,
         WaitingOn::JoinToken { .. } => 24,
@@ -404,7 +406,7 @@ where
 
 #[test]
 fn every_wait_names_what_would_end_it() {
-    check(&waits(), 36, kind_of_wait);
+    check(&waits(), 37, kind_of_wait);
 }
 
 #[test]

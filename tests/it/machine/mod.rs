@@ -49,6 +49,7 @@ fn trial(dir: &Path) {
     the_control_planes_files_have_their_owners(&machine);
     a_shutdown_waits_for_the_kubelet(&machine);
     without_containerd_nothing_is_started(&machine);
+    it_delays_shutdowns(&machine);
     machine.shut_down(SOON);
     it_ended_in_good_order(&machine);
 }
@@ -393,9 +394,24 @@ fn services_are_started_with_what_they_are_given(machine: &Machine) {
     assert!(!children(ServiceName::KubeProxy.unit()).contains("sleep 600"));
 }
 
-/// etcd was asked to end, and its volume was unmounted when it had.
+/// By a lock that logind knows.
+fn it_delays_shutdowns(machine: &Machine) {
+    let locks = machine.say(&["systemd-inhibit", "--list", "--no-legend", "--no-pager"]);
+    let is_ours = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"quorate") && words.contains(&"shutdown") && words.last() == Some(&"delay")
+    };
+    assert!(locks.lines().any(is_ours), "{locks}");
+}
+
+/// The agent heard of it first. etcd was asked to end, and its volume was unmounted when it had.
 fn it_ended_in_good_order(machine: &Machine) {
-    let words = machine.last_words();
+    let agents = machine.last_words("_SYSTEMD_UNIT=quorate.service");
+    let told = agents.find("this machine is about to shut down");
+    let let_go = agents.find("releaseShutdown");
+    assert!(told.is_some() && told < let_go, "{agents}");
+    assert!(!agents.contains("not held back any longer"), "{agents}");
+    let words = machine.last_words("_PID=1");
     let ended = words.find("quorate-etcd.service: Deactivated successfully");
     let unmounted = words.find("Unmounted var-lib-etcd.mount");
     assert!(ended.is_some() && ended < unmounted, "{words}");

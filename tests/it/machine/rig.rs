@@ -387,9 +387,11 @@ impl Machine {
         self.wait_off(Duration::from_secs(10));
     }
 
-    /// It is shut down in good order, as by EC2.
+    /// It is shut down in good order by its logind, as by EC2's power button.
     pub fn shut_down(&mut self, patience: Duration) {
-        must("kill", &["-s", "RTMIN+4", &self.init.to_string()]);
+        let logind = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
+        let off = self.run(&[&["busctl", "call"], &logind[..], &["PowerOff", "b", "false"]].concat());
+        assert!(off.status.success(), "{off:?}");
         self.wait_off(patience);
     }
 
@@ -434,12 +436,12 @@ impl Machine {
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// systemd's last messages, read from the disk of a machine that is off.
-    pub fn last_words(&self) -> String {
+    /// The last messages that match, read from the disk of a machine that is off.
+    pub fn last_words(&self, of: &str) -> String {
         let journal = self.disk().join("var/log/journal").display().to_string();
         must(
             "journalctl",
-            &["--directory", &journal, "--boot", "--output=cat", "--no-pager", "--lines=200", "_PID=1"],
+            &["--directory", &journal, "--boot", "--output=cat", "--no-pager", "--lines=200", of],
         )
     }
 

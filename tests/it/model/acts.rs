@@ -148,6 +148,7 @@ impl Planner {
             | Step::StartService { .. }
             | Step::RestartService { .. }
             | Step::ReloadLogind { .. } => unreachable!("there is no Kubernetes"),
+            Step::WriteLogindFile { .. } | Step::ReleaseShutdown => unreachable!("there is no logind"),
             Step::BeginDeparture { .. }
             | Step::EndDeparture
             | Step::KeepControlPlaneLock { .. }

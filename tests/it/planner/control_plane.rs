@@ -6,6 +6,7 @@ use quorate::config::Settings;
 use quorate::config::settings::AddonName;
 use quorate::kubernetes::Component;
 use quorate::model::containerd::{ContainerdConfiguration, ContainerdObservation};
+use quorate::model::departure::TargetState;
 use quorate::model::enrolment::{EnrolmentObservation, JoinFound, JoinObservation, JoinTerms, PublishedJoin};
 use quorate::model::kubernetes::{
     ApiLease, ComponentObservation, ControlPlaneRecords, FirstThings, KubernetesObservation, LoadBalancing,
@@ -511,6 +512,22 @@ fn a_machine_that_its_group_does_not_register_registers_itself_when_it_is_ready(
         }
     });
     does_with(&kubernetes(), &unknown, &[]);
+}
+
+#[test]
+fn a_machine_that_had_left_and_is_back_registers_itself_where_its_group_wants_it_in_service() {
+    let back = |target: Fact<Option<TargetState>>| {
+        running().but(|seen| {
+            seen.departure.target = target;
+            if let Fact::Known(Some(balancing)) = &mut seen.kubernetes.load_balancing {
+                balancing.target = Fact::Known(TargetHealth::NotRegistered);
+            }
+        })
+    };
+    does_with(&kubernetes(), &back(Fact::Known(Some(TargetState::InService))), &["registerTarget"]);
+    // The group has taken it out, or nobody says whether it has.
+    does_with(&kubernetes(), &back(Fact::Known(Some(TargetState::Other("Standby".to_owned())))), &[]);
+    does_with(&kubernetes(), &back(Fact::unknown("no answer")), &[]);
 }
 
 /// The API server's manifest that this machine comes to, and one flag's value in it.

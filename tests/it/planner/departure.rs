@@ -12,7 +12,7 @@ use super::scene::{
     Change as _, HOUR, NOW, attached_to, instance, names, settings_with, volume, waits, whole,
 };
 
-const MINUTE: i64 = 60_000;
+pub const MINUTE: i64 = 60_000;
 
 fn balancer() -> LoadBalancer {
     LoadBalancer {
@@ -34,7 +34,7 @@ fn balancer() -> LoadBalancer {
     }
 }
 
-fn pod(name: &str) -> NodePod {
+pub fn pod(name: &str) -> NodePod {
     NodePod {
         namespace: "default".to_owned(),
         name: name.to_owned(),
@@ -44,7 +44,7 @@ fn pod(name: &str) -> NodePod {
     }
 }
 
-fn node(pods: Vec<NodePod>) -> LeavingNode {
+pub fn node(pods: Vec<NodePod>) -> LeavingNode {
     let name = "i-00000001".to_owned();
     LeavingNode { name, cordoned: false, cordoned_here: false, left: false, pods }
 }
@@ -71,6 +71,8 @@ fn departure() -> DepartureObservation {
         spot: Fact::Known(None),
         rebalance: Fact::Known(None),
         maintenance: Fact::Known(Vec::new()),
+        booted: Fact::Known(NOW - HOUR),
+        shutdown: Fact::Known(None),
         asked: Fact::Known(false),
         begun: Fact::Known(Some(Departure { instance: instance(1), cause: Cause::Termination, since: NOW })),
         membership: held(),
@@ -81,7 +83,7 @@ fn departure() -> DepartureObservation {
         placing: Fact::Known(Some(Placing { balancer: balancer(), health: TargetHealth::Healthy })),
         components: remains(true, true),
         services: [(ServiceName::Kubelet, runs()), (ServiceName::KubeProxy, runs())].into(),
-        arriving: Fact::unknown("not asked for"),
+        own_node: Fact::unknown("not asked for"),
     }
 }
 
@@ -99,9 +101,14 @@ pub fn dying(seen: &mut Observation) {
     attachment.delete_on_termination = true;
 }
 
-fn worker() -> (Settings, Observation) {
+pub fn worker() -> (Settings, Observation) {
+    worker_with("")
+}
+
+/// The same with more of the configuration.
+pub fn worker_with(more: &str) -> (Settings, Observation) {
     let tags = InstanceTags { cluster: None, role: Some("worker".to_owned()) };
-    let text = "cluster: demo\nbucket: demo-quorate\n";
+    let text = format!("cluster: demo\nbucket: demo-quorate\n{more}");
     let settings = load(std::path::Path::new("/nonexistent"), Some(text.as_bytes()), &tags).unwrap().settings;
     let seen = leaving().but(|seen| {
         const WHY: &str = "not asked for";
@@ -115,19 +122,19 @@ fn worker() -> (Settings, Observation) {
     (settings, seen)
 }
 
-fn control_plane() -> Settings {
+pub fn control_plane() -> Settings {
     settings_with("")
 }
 
 /// A world in which steps have their effects.
-struct World {
+pub struct World {
     settings: Settings,
-    seen: Observation,
+    pub seen: Observation,
     done: Vec<String>,
 }
 
 impl World {
-    fn new((settings, seen): (Settings, Observation)) -> Self {
+    pub fn new((settings, seen): (Settings, Observation)) -> Self {
         let mut seen = seen;
         // From the very beginning.
         seen.departure.begun = Fact::Known(None);
@@ -234,7 +241,7 @@ impl World {
     }
 
     /// Looks, plans and acts until the machine has left; the agent is killed after this step of all that it does.
-    fn leaves(mut self, killed_after: Option<usize>) -> Self {
+    pub fn leaves(mut self, killed_after: Option<usize>) -> Self {
         for _ in 0..60 {
             let plan = quorate::plan::plan(&self.settings, &self.seen);
             if plan.report.phase == Phase::Left {
@@ -259,7 +266,7 @@ impl World {
     }
 
     /// The steps that were done, without those that only keep up what is.
-    fn news(&self) -> Vec<&str> {
+    pub fn news(&self) -> Vec<&str> {
         let keep = ["keepControlPlaneLock", "sendHeartbeat"];
         self.done.iter().map(String::as_str).filter(|name| !keep.contains(name)).collect()
     }
@@ -493,6 +500,41 @@ fn who_hears_nothing_any_more_goes_on_leaving_and_who_never_heard_does_not_begin
 }
 
 #[test]
+fn a_service_or_a_component_that_nobody_tells_of_is_not_taken_for_one_that_has_ended() {
+    let late = |change: &dyn Fn(&mut DepartureObservation)| {
+        let seen = leaving().but(|seen| {
+            seen.departure.node = Fact::Known(None);
+            seen.departure.placing = Fact::Known(None);
+            seen.departure.components = remains(false, false);
+            seen.departure.services = [(ServiceName::Kubelet, Fact::Known(ServiceState::Stopped))].into();
+            seen.view().leader = Some(MemberId(2));
+        });
+        seen.but(|seen| change(&mut seen.departure))
+    };
+    assert_eq!(
+        names(&quorate::plan::plan(&control_plane(), &late(&|_| {}))),
+        ["keepControlPlaneLock", "stopEtcd"]
+    );
+    let waits_and_does_nothing = |seen: &Observation| {
+        let Plan { steps, report } = quorate::plan::plan(&control_plane(), seen);
+        assert!(steps.iter().all(Step::is_routine), "{steps:?}");
+        report.waiting
+    };
+    let silent = late(&|departure| {
+        let unknown = Fact::unknown("the service manager is silent");
+        departure.services.insert(ServiceName::KubeProxy, unknown);
+    });
+    let why = "the service manager is silent".to_owned();
+    let about = quorate::model::plan::Subject::Services;
+    assert_eq!(waits_and_does_nothing(&silent), [WaitingOn::Answer { about, why }]);
+    let deaf = late(&|departure| {
+        departure.components.get_mut(&Component::Scheduler).unwrap().listens = Fact::unknown("no answer");
+    });
+    let components = vec![Component::Scheduler];
+    assert_eq!(waits_and_does_nothing(&deaf), [WaitingOn::ComponentsEnd { components }]);
+}
+
+#[test]
 fn what_an_image_brings_along_of_another_machines_departure_is_not_its_own() {
     let image = leaving().but(|seen| {
         seen.departure.target = Fact::Known(Some(TargetState::InService));
@@ -623,29 +665,6 @@ fn the_weightiest_cause_counts_and_its_time_begins_with_it() {
     let plan = quorate::plan::plan(&settings, &seen);
     let expected = Departure { instance: instance(1), cause: Cause::Termination, since: NOW };
     assert_eq!(plan.steps, [Step::BeginDeparture { departure: expected }]);
-}
-
-#[test]
-fn what_ec2_announces_is_told_and_nothing_follows() {
-    let told = whole().but(|seen| {
-        seen.departure = DepartureObservation {
-            target: Fact::Known(Some(TargetState::InService)),
-            spot: Fact::Known(None),
-            asked: Fact::Known(false),
-            begun: Fact::Known(None),
-            rebalance: Fact::Known(Some(NOW)),
-            maintenance: Fact::Known(vec![Maintenance {
-                code: "instance-retirement".to_owned(),
-                not_before: NOW + HOUR,
-            }]),
-            ..DepartureObservation::unknown("not asked for")
-        };
-    });
-    let plan = quorate::plan::plan(&control_plane(), &told);
-    assert_eq!(plan.report.phase, Phase::Running);
-    let words: Vec<String> = plan.report.warnings.iter().map(ToString::to_string).collect();
-    assert!(words.iter().any(|word| word.contains("instance-retirement")), "{words:?}");
-    assert!(words.iter().any(|word| word.contains("likely to be interrupted")), "{words:?}");
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn a_standby_is_in_service_with_its_node_ready_and_not_before() {
             seen.disk = Fact::Known(None);
             seen.etcd.service = Fact::Known(ServiceState::Stopped);
             seen.etcd.own = Fact::unknown("etcd does not run here");
-            seen.departure.arriving = node;
+            seen.departure.own_node = node;
         });
         let plan = plan(HOOK, &seen);
         assert_eq!(plan.report.phase, Phase::Standby, "{plan:#?}");
@@ -136,6 +136,12 @@ fn a_standby_is_in_service_with_its_node_ready_and_not_before() {
     };
     // This one runs no control plane, so it has no node to wait for.
     assert_eq!(standby(Fact::Known(None)), Some(HookResult::Continue));
-    let ready = OwnNode { readiness: NodeReadiness::Ready, said: None };
+    let ready = OwnNode {
+        name: "i-00000001".to_owned(),
+        readiness: NodeReadiness::Ready,
+        said: None,
+        cordoned: false,
+        cordoned_here: false,
+    };
     assert_eq!(standby(Fact::Known(Some(ready))), Some(HookResult::Continue));
 }

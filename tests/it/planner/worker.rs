@@ -169,7 +169,13 @@ fn certified(mut seen: Observation, ca: &str) -> Observation {
 
 fn with_node(mut seen: Observation, readiness: NodeReadiness, said: Option<&str>) -> Observation {
     let said = said.map(ToOwned::to_owned);
-    seen.kubernetes.worker.node = Fact::Known(Some(OwnNode { readiness, said }));
+    seen.kubernetes.worker.node = Fact::Known(Some(OwnNode {
+        name: "i-00000001".to_owned(),
+        readiness,
+        said,
+        cordoned: false,
+        cordoned_here: false,
+    }));
     seen
 }
 
