@@ -106,7 +106,7 @@ impl Reach {
             cluster: settings.cluster.clone(),
             kms_key: settings.kms_key_id.as_ref().map(|key| key.as_str().to_owned()),
         };
-        let aws = access.clients(&identity.region, location).await;
+        let aws = access.clients(&identity.region, settings.role, location).await;
         let service = Service::of(&root, ServiceName::Etcd);
         let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
         Self {

@@ -57,6 +57,8 @@ impl World for Machine {
     }
 
     async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
+        // Before it: a step that is given up half-way may have been done.
+        self.memory.before(step);
         execute(&self.reach, step).await
     }
 

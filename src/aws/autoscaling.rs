@@ -11,6 +11,7 @@ use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter};
 
 use super::Cause;
 use super::pages::{self, Broken, Page};
+use super::retries;
 use super::whole::WholeXml;
 use crate::model::tags;
 use crate::model::{ClusterName, InstanceId, Role, TargetGroupArn, Zone};
@@ -141,9 +142,10 @@ pub struct AutoScaling {
 }
 
 impl AutoScaling {
-    pub(super) fn new(sdk: &SdkConfig) -> Self {
-        let config = aws_sdk_autoscaling::config::Builder::from(sdk).interceptor(WholeXml).build();
-        Self { client: Client::from_conf(config) }
+    pub(super) fn new(sdk: &SdkConfig, role: Role) -> Self {
+        let mut config = aws_sdk_autoscaling::config::Builder::from(sdk).interceptor(WholeXml);
+        config.set_retry_partition(retries::quota(role, retries::Service::AutoScaling));
+        Self { client: Client::from_conf(config.build()) }
     }
 
     /// The groups of a cluster and role, by name: those with both tags or, when `names` are given,

@@ -20,11 +20,14 @@ use aws_sdk_ec2::types::{
 
 use super::Cause;
 use super::pages::{self, Broken, Page};
+use super::retries;
 use super::whole::WholeXml;
 use crate::model::enrolment::NodeInstance;
 use crate::model::node::InterfaceLimits;
 use crate::model::tags;
-use crate::model::{ClusterName, Instance, InstanceId, InstanceState, Volume, VolumeId, VolumeState, Zone};
+use crate::model::{
+    ClusterName, Instance, InstanceId, InstanceState, Role, Volume, VolumeId, VolumeState, Zone,
+};
 
 /// How many come on a page, and how many values a filter takes.
 const PAGE: i32 = 500;
@@ -176,9 +179,10 @@ pub struct Ec2 {
 }
 
 impl Ec2 {
-    pub(super) fn new(sdk: &SdkConfig) -> Self {
-        let config = aws_sdk_ec2::config::Builder::from(sdk).interceptor(WholeXml).build();
-        Self { client: Client::from_conf(config) }
+    pub(super) fn new(sdk: &SdkConfig, role: Role) -> Self {
+        let mut config = aws_sdk_ec2::config::Builder::from(sdk).interceptor(WholeXml);
+        config.set_retry_partition(retries::quota(role, retries::Service::Ec2));
+        Self { client: Client::from_conf(config.build()) }
     }
 
     /// All tags of an instance. One that EC2 does not know (yet) is an error.

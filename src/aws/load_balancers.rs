@@ -15,10 +15,11 @@ use aws_config::SdkConfig;
 
 use super::Cause;
 use super::pages::Broken;
+use super::retries;
 use super::whole::WholeXml;
 use crate::model::{
-    ClusterName, FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Target, TargetGroupArn, TargetHealth,
-    TargetId, Unfit, UnfitLoadBalancer,
+    ClusterName, FoundLoadBalancers, LoadBalancer, LoadBalancerKind, Role, Target, TargetGroupArn,
+    TargetHealth, TargetId, Unfit, UnfitLoadBalancer,
 };
 
 /// How many come on a page, and of how many the tags can be asked for at once.
@@ -155,14 +156,16 @@ pub struct LoadBalancers {
 }
 
 impl LoadBalancers {
-    pub(super) fn new(sdk: &SdkConfig) -> Self {
-        let network =
-            aws_sdk_elasticloadbalancingv2::config::Builder::from(sdk).interceptor(WholeXml).build();
-        let classic = aws_sdk_elasticloadbalancing::config::Builder::from(sdk).interceptor(WholeXml).build();
-        Self {
-            network: network::Network::new(aws_sdk_elasticloadbalancingv2::Client::from_conf(network)),
-            classic: classic::Classic::new(aws_sdk_elasticloadbalancing::Client::from_conf(classic)),
-        }
+    pub(super) fn new(sdk: &SdkConfig, role: Role) -> Self {
+        // Both kinds' calls count against the same limits.
+        let quota = retries::quota(role, retries::Service::LoadBalancing);
+        let mut network = aws_sdk_elasticloadbalancingv2::config::Builder::from(sdk).interceptor(WholeXml);
+        network.set_retry_partition(quota.clone());
+        let mut classic = aws_sdk_elasticloadbalancing::config::Builder::from(sdk).interceptor(WholeXml);
+        classic.set_retry_partition(quota);
+        let network = aws_sdk_elasticloadbalancingv2::Client::from_conf(network.build());
+        let classic = aws_sdk_elasticloadbalancing::Client::from_conf(classic.build());
+        Self { network: network::Network::new(network), classic: classic::Classic::new(classic) }
     }
 
     /// The load balancers in front of these target groups.

@@ -4,7 +4,7 @@
 //! (that something is not there, too), and everything else is an error that says whether it may
 //! be tried again.
 //!
-//! What must not live here: decisions. And no patience beyond the SDK's few quick attempts: waiting
+//! What must not live here: decisions. And no patience beyond the few attempts of [`retries`]: waiting
 //! out minutes of throttling is the agent's loop.
 //!
 //! AWS's standard environment is honoured: `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_…`,
@@ -20,6 +20,7 @@ mod load_balancers;
 mod metadata;
 mod objects;
 mod pages;
+mod retries;
 #[cfg(test)]
 #[cfg(feature = "lab")]
 pub(crate) mod testing;
@@ -30,7 +31,6 @@ use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -44,15 +44,14 @@ pub use self::load_balancers::{LoadBalancerError, LoadBalancers};
 pub use self::metadata::{MetadataError, MetadataService, PublishedTag};
 pub use self::objects::{Changed, ObjectError, ObjectStore, StoreLocation, Stored, Written};
 
-use crate::model::Region;
+use crate::model::{Region, Role};
 
 /// How long one attempt of a call may take, and how long the call with all its attempts.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const OPERATION: Duration = Duration::from_secs(20);
 
-/// How often the SDK tries. It waits a random time, doubled each time, in between.
-const ATTEMPTS: u32 = 3;
-const FIRST_BACKOFF: Duration = Duration::from_millis(300);
+/// How often the metadata service is tried, which nobody else asks.
+const METADATA_ATTEMPTS: u32 = 3;
 
 /// The way to AWS: connectors, made once.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ impl Access {
             http: http::for_apis(bundle.as_deref(), ProxyConfig::from_env()).await?,
             metadata: MetadataService::new(
                 metadata::endpoint_from_environment(),
-                ATTEMPTS,
+                METADATA_ATTEMPTS,
                 metadata::ATTEMPT,
             )?,
             #[cfg(feature = "lab")]
@@ -115,12 +114,12 @@ impl Access {
         &self.metadata
     }
 
-    /// The SDK's configuration for a region.
-    pub async fn sdk_config(&self, region: &Region) -> SdkConfig {
+    /// The SDK's configuration for a region, on a machine of this role.
+    async fn sdk_config(&self, region: &Region, role: Role) -> SdkConfig {
         // Pinned, so that a new version of the SDK changes nothing unseen.
         let behavior = BehaviorVersion::v2026_01_12();
         let region = aws_config::Region::new(region.as_str().to_owned());
-        let retries = RetryConfig::standard().with_initial_backoff(FIRST_BACKOFF);
+        let attempts = retries::attempts(role);
         let timeouts = TimeoutConfig::builder().connect_timeout(http::CONNECT).operation_timeout(OPERATION);
         #[cfg(feature = "lab")]
         if let Some(endpoints) = &self.endpoints {
@@ -128,7 +127,7 @@ impl Access {
                 .behavior_version(behavior)
                 .region(region)
                 .http_client(self.http.clone())
-                .retry_config(retries.with_max_attempts(endpoints.attempts))
+                .retry_config(retries::config(endpoints.attempts))
                 .timeout_config(timeouts.operation_attempt_timeout(endpoints.attempt).build())
                 .endpoint_url(&endpoints.apis)
                 .credentials_provider(aws_sdk_ec2::config::SharedCredentialsProvider::new(
@@ -149,26 +148,26 @@ impl Access {
         aws_config::defaults(behavior)
             .region(region)
             .http_client(self.http.clone())
-            .retry_config(retries.with_max_attempts(ATTEMPTS))
+            .retry_config(retries::config(attempts))
             .timeout_config(timeouts.operation_attempt_timeout(ATTEMPT).build())
             .credentials_provider(credentials)
             .load()
             .await
     }
 
-    /// EC2 alone: for the instance's tags, before anything else is known.
+    /// EC2 alone: for the instance's tags, before anything else is known. It may be one of a thousand workers.
     pub async fn ec2(&self, region: &Region) -> Ec2 {
-        Ec2::new(&self.sdk_config(region).await)
+        Ec2::new(&self.sdk_config(region, Role::Worker).await, Role::Worker)
     }
 
-    /// All clients, for a region and a place in S3. They are cheap to clone.
-    pub async fn clients(&self, region: &Region, store: StoreLocation) -> Clients {
-        let sdk = self.sdk_config(region).await;
+    /// All clients of a machine of this role, for a region and a place in S3. They are cheap to clone.
+    pub async fn clients(&self, region: &Region, role: Role, store: StoreLocation) -> Clients {
+        let sdk = self.sdk_config(region, role).await;
         Clients {
-            ec2: Ec2::new(&sdk),
-            autoscaling: AutoScaling::new(&sdk),
-            load_balancers: LoadBalancers::new(&sdk),
-            objects: ObjectStore::new(&sdk, store),
+            ec2: Ec2::new(&sdk, role),
+            autoscaling: AutoScaling::new(&sdk, role),
+            load_balancers: LoadBalancers::new(&sdk, role),
+            objects: ObjectStore::new(&sdk, role, store),
             metadata: self.metadata.clone(),
         }
     }

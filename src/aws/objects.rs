@@ -23,8 +23,8 @@ use aws_sdk_s3::types::ServerSideEncryption;
 
 pub use self::error::ObjectError;
 use super::whole::WholeXml;
-use super::{Cause, OPERATION};
-use crate::model::{ClusterName, ETag};
+use super::{Cause, OPERATION, retries};
+use crate::model::{ClusterName, ETag, Role};
 
 /// How often a conditional write is tried that another one was in the way of (409), and how long is
 /// waited in between: a random time up to this, in milliseconds, doubled each time.
@@ -92,12 +92,14 @@ enum Condition<'a> {
 }
 
 impl ObjectStore {
-    pub(super) fn new(sdk: &SdkConfig, location: StoreLocation) -> Self {
+    pub(super) fn new(sdk: &SdkConfig, role: Role, location: StoreLocation) -> Self {
         // A bucket's own host name seldom resolves where the endpoint is not AWS's.
         let overridden = sdk.endpoint_url().is_some()
             || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|endpoint| !endpoint.is_empty());
-        let config =
-            aws_sdk_s3::config::Builder::from(sdk).force_path_style(overridden).interceptor(WholeXml).build();
+        let mut config =
+            aws_sdk_s3::config::Builder::from(sdk).force_path_style(overridden).interceptor(WholeXml);
+        config.set_retry_partition(retries::quota(role, retries::Service::S3));
+        let config = config.build();
         let prefix = location.prefix.trim_matches('/');
         let root = if prefix.is_empty() {
             format!("{}/", location.cluster)

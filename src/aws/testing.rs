@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Access, Clients, Endpoints, StoreLocation};
-use crate::model::{ClusterName, Region};
+use crate::model::{ClusterName, Region, Role};
 
 /// The secrets that the clients of tests sign with.
 pub(crate) const SECRETS: [&str; 2] = ["secret-of-the-key", "token-of-the-session"];
@@ -149,7 +149,7 @@ async fn clients(access: &Access) -> Clients {
         cluster: cluster(),
         kms_key: None,
     };
-    access.clients(&region, location).await
+    access.clients(&region, Role::ControlPlane, location).await
 }
 
 /// The way to one server in place of everything. An attempt may take long: the machine may be busy.

@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::aws::Ec2Error;
 use crate::config::settings::VolumeSource;
 use crate::model::{Fact, Instance, InstanceId, SlotRecord, Volume, VolumeId};
 use crate::reach::Reach;
+
+use super::kept::Kept;
 
 /// EC2's answers.
 #[derive(Debug, Clone)]
@@ -28,28 +34,43 @@ impl Ec2Look {
     }
 }
 
-/// Asks for the cluster's instances and volumes.
-pub(super) async fn look(reach: &Reach) -> Ec2Look {
-    let (cluster, ec2) = (&reach.settings.cluster, &reach.aws.ec2);
-    let (instances, volumes) = tokio::join!(ec2.instances_of(cluster), volumes(reach));
-    Ec2Look { instances: instances.into(), volumes }
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    instances: Kept<BTreeMap<InstanceId, Instance>>,
+    volumes: Kept<BTreeMap<VolumeId, Volume>>,
+    /// Whether the last look had only one of them.
+    half: bool,
 }
 
-async fn volumes(reach: &Reach) -> Fact<BTreeMap<VolumeId, Volume>> {
+/// Asks for the cluster's instances and volumes.
+pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> Ec2Look {
+    let (instances, volumes) = tokio::join!(
+        memory.instances.ask_unless(memory.half, instances(reach), Ec2Error::is_retryable),
+        memory.volumes.ask_unless(memory.half, volumes(reach), Ec2Error::is_retryable),
+    );
+    memory.half = instances.is_known() != volumes.is_known();
+    Ec2Look { instances, volumes }
+}
+
+fn instances(reach: &Reach) -> BoxFuture<'_, Result<BTreeMap<InstanceId, Instance>, Ec2Error>> {
+    reach.aws.ec2.instances_of(&reach.settings.cluster).boxed()
+}
+
+fn volumes(reach: &Reach) -> BoxFuture<'_, Result<BTreeMap<VolumeId, Volume>, Ec2Error>> {
     let (cluster, ec2) = (&reach.settings.cluster, &reach.aws.ec2);
-    let mut volumes = match ec2.volumes_of(cluster).await {
-        Ok(volumes) => volumes,
-        Err(error) => return Err(error).into(),
-    };
-    match reach.settings.etcd.volume.source {
-        VolumeSource::Tagged | VolumeSource::Created => {}
-        // Attached by the launch template, and not tagged yet.
-        VolumeSource::Device => match ec2.volumes_attached_to(cluster, &reach.identity.instance).await {
-            Ok(attached) => volumes.extend(attached),
-            Err(error) => return Err(error).into(),
-        },
+    async {
+        let mut volumes = ec2.volumes_of(cluster).await?;
+        match reach.settings.etcd.volume.source {
+            VolumeSource::Tagged | VolumeSource::Created => {}
+            // Attached by the launch template, and not tagged yet.
+            VolumeSource::Device => {
+                volumes.extend(ec2.volumes_attached_to(cluster, &reach.identity.instance).await?);
+            }
+        }
+        Ok(volumes)
     }
-    Fact::Known(volumes)
+    .boxed()
 }
 
 /// Adds what EC2 says of machines and volumes that are named somewhere and not listed. Those on

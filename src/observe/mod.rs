@@ -4,7 +4,9 @@
 //! is unknown. How much is asked depends on what the last plan waits for ([`Depth`]); an answer
 //! that is used again is at most a minute old (what hardly ever changes: an authority ten, what workers were told
 //! five), and a plan with steps is only ever carried out when
-//! it was made from a full look, but for steps that only keep up what is, like a lease.
+//! it was made from a full look, but for steps that only keep up what is, like a lease. A full look asks for everything
+//! anew; where AWS does not answer, some of what it said serves half a minute longer ([`kept`] says what), but never
+//! beyond a step of this machine's own.
 //!
 //! What must not live here: decisions, and changes of anything.
 
@@ -14,25 +16,31 @@ mod departure;
 mod disk;
 mod ec2;
 mod enrolment;
+mod kept;
 mod kubernetes;
 mod objects;
 mod worker;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
+use crate::aws::AutoScalingError;
 use crate::host::clock;
 use crate::model::departure::DepartureObservation;
 use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, Silence, SlotRecord,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, Silence, SlotRecord, Step,
     Versioned, VolumeId, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
 
 pub use ec2::Ec2Look;
+
+use kept::Kept;
 
 /// How much is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +59,8 @@ const RECENT: Duration = Duration::from_mins(1);
 #[derive(Debug, Default)]
 pub struct Memory {
     full: Option<(Instant, Observation)>,
+    ec2: ec2::Remembered,
+    zones: Kept<Vec<Zone>>,
     authority: Option<(Instant, Authority)>,
     charter: Option<Versioned<Charter>>,
     #[expect(clippy::option_option, reason = "whether it was asked for, and whether it is there")]
@@ -67,6 +77,16 @@ pub struct Memory {
     silent: u32,
     /// How long it has not, while its process ran.
     silence: Option<Silence>,
+}
+
+impl Memory {
+    /// Forgets what a step of this machine's may change.
+    pub fn before(&mut self, step: &Step) {
+        if kept::may_change(step) {
+            self.ec2 = ec2::Remembered::default();
+            self.zones = Kept::default();
+        }
+    }
 }
 
 /// Looks at the world.
@@ -142,7 +162,7 @@ pub fn entropy() -> Nonce {
 async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> Observation {
     let me = &reach.identity;
     let (ec2, clock_synchronised, authority) = tokio::join!(
-        ec2::look(reach),
+        ec2::look(reach, &mut memory.ec2),
         clock::synchronised(&reach.root),
         objects::authority(reach, &mut memory.authority, objects::ETCD)
     );
@@ -153,7 +173,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
     let (backups, zones) = if founded {
         (Fact::unknown("not asked for: there is a charter"), Fact::unknown("not asked for: the charter says"))
     } else {
-        tokio::join!(objects::backups(reach), zones(reach))
+        tokio::join!(objects::backups(reach), memory.zones.ask(zones(reach), AutoScalingError::is_retryable))
     };
     let disk = disk::look(reach, memory, &ec2.volumes).await;
     let leaves: Fact<Option<Leaves>> = pki::inspect(&reach.pki()).into();
@@ -243,16 +263,17 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     seen
 }
 
-async fn zones(reach: &Reach) -> Fact<Vec<Zone>> {
+fn zones(reach: &Reach) -> BoxFuture<'_, Result<Vec<Zone>, AutoScalingError>> {
     let settings = &reach.settings;
-    let names: Vec<String> = settings.groups.iter().map(|name| name.as_str().to_owned()).collect();
-    let groups = reach.aws.autoscaling.groups(&settings.cluster, settings.role, &names).await;
-    Fact::from(groups).map(|groups| {
+    async {
+        let names: Vec<String> = settings.groups.iter().map(|name| name.as_str().to_owned()).collect();
+        let groups = reach.aws.autoscaling.groups(&settings.cluster, settings.role, &names).await?;
         let mut zones: Vec<Zone> = groups.into_iter().flat_map(|group| group.zones).collect();
         zones.sort_unstable();
         zones.dedup();
-        zones
-    })
+        Ok(zones)
+    }
+    .boxed()
 }
 
 /// The machines and volumes that the charter and the slots' records name.

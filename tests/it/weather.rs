@@ -39,6 +39,21 @@ const COVERED: &[Covered] = &[
         ],
     ),
     (
+        "AWS throttles nearly every call",
+        &[
+            (
+                "tests/it/weather/aws.rs",
+                "lists_serve_again_while_aws_throttles_and_what_must_be_fresh_does_not",
+            ),
+            ("tests/it/weather/aws.rs", "a_look_is_made_whole_from_answers_that_never_come_together"),
+            ("tests/it/weather/aws.rs", "a_refusal_is_said_at_once_whatever_was_told_before"),
+            ("src/observe/kept.rs", "an_old_answer_does_not_serve_and_using_it_makes_it_no_younger"),
+            ("src/aws/retries.rs", "a_worker_comes_down_to_one_attempt_a_call"),
+            ("src/aws/retries.rs", "a_control_plane_s_quota_is_bounded_and_comes_back_with_time"),
+            ("src/lab/drill/throttled.rs", "day"),
+        ],
+    ),
+    (
         "tags are not published",
         &[
             ("tests/it/weather/metadata.rs", "tags_that_are_not_published_are_ec2_s_to_tell_and_waited_for"),

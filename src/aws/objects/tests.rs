@@ -292,14 +292,14 @@ async fn a_write_whose_version_is_not_told_is_read_back() {
 async fn objects_are_encrypted_with_the_key_that_is_named() {
     let server = Server::start(|_| Reply::Answer(200, vec![("etag", "\"e\"".to_owned())], Vec::new())).await;
     let access = super::super::testing::access(&server.url, 1);
-    let sdk = access.sdk_config(&"eu-west-1".parse().unwrap()).await;
+    let sdk = access.sdk_config(&"eu-west-1".parse().unwrap(), Role::ControlPlane).await;
     let location = StoreLocation {
         bucket: "bucket".to_owned(),
         prefix: String::new(),
         cluster: super::super::testing::cluster(),
         kms_key: Some("alias/quorate".to_owned()),
     };
-    let store = ObjectStore::new(&sdk, location);
+    let store = ObjectStore::new(&sdk, Role::ControlPlane, location);
     let _ = store.create("k", b"x".to_vec()).await.unwrap();
     store.put("k", b"x".to_vec()).await.unwrap();
     for request in server.seen() {

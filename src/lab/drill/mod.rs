@@ -148,7 +148,7 @@ impl Drill {
                 "when a zone stays away, a standby takes its slot over; when it is back, the slots spread again"
             }
             Self::ThrottledDay => {
-                "while AWS answers one call in ten, a cluster forms and its machines are replaced"
+                "while AWS answers one call in ten, a cluster forms and three machines are replaced"
             }
             Self::CrashAgents => "while agents are killed at random moments, etcd goes on",
             Self::CrashSteps => "an agent aborted after any step of founding, joining or leaving carries on",

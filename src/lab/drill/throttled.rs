@@ -20,8 +20,7 @@ const WHOLE: Day = Day { throttled: 0.9, replaced: 3, slower: 10 };
 const SHORT: Day = Day { throttled: 0.5, replaced: 1, slower: 2 };
 
 /// Machines form a cluster and are replaced one after the other, while nine calls in ten are throttled; in the short form,
-/// five, and one machine is replaced. What the metadata
-/// service answers is no API's: it is left as it is.
+/// five, and one machine is replaced. What the metadata service answers is no API's: it is left as it is.
 pub(super) async fn day(options: &Options, report: &mut Report) -> Result<(), Unmet> {
     let day = if options.short { SHORT } else { WHOLE };
     let mut stage = Stage::build("throttled-day", options, |_| ()).await?;

@@ -107,7 +107,7 @@ impl Endpoints {
             cluster: "c1".parse().unwrap(),
             kms_key: None,
         };
-        access.unwrap().clients(&REGION.parse().unwrap(), store).await
+        access.unwrap().clients(&REGION.parse().unwrap(), quorate::model::Role::ControlPlane, store).await
     }
 
     /// A load balancer that listens at 443, and checks 6443 by HTTPS `/readyz`. The answer is its

@@ -1,6 +1,6 @@
 //! EC2 and S3 that do not answer as one would like.
 
-use quorate::lab::region::{AccessRule, FaultKind, Service, World};
+use quorate::lab::region::{AccessRule, FaultKind, FaultSpec, Service, World};
 use quorate::model::fact::chain;
 use quorate::model::plan::Subject;
 use quorate::model::{
@@ -246,4 +246,89 @@ async fn of_two_free_volumes_neither_is_taken_and_both_are_named() {
     assert!(plan.steps.is_empty());
     let words = plan.report.halt.unwrap().to_string();
     assert!(volumes.iter().all(|id| words.contains(id)), "{words}");
+}
+
+/// Which of the answers that a founding takes are known.
+fn known(seen: &Observation) -> [bool; 5] {
+    [
+        seen.instances.is_known(),
+        seen.volumes.is_known(),
+        seen.zones.is_known(),
+        seen.charter.is_known(),
+        seen.backups.is_known(),
+    ]
+}
+
+#[tokio::test]
+async fn lists_serve_again_while_aws_throttles_and_what_must_be_fresh_does_not() {
+    let sky = Sky::with_bucket().await;
+    let reach = sky.reach().await;
+    let mut memory = Memory::default();
+    let (first, _) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert_eq!(known(&first), [true; 5]);
+    for service in [Service::Ec2, Service::S3] {
+        sky.fault(service, FaultKind::Throttle);
+    }
+    let (again, plan) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert_eq!(known(&again), [true, true, true, false, false]);
+    assert_eq!((&again.instances, &again.volumes), (&first.instances, &first.volumes));
+    assert!(plan.steps.is_empty(), "{plan:?}");
+
+    sky.region.change(World::clear_faults);
+    for service in [Service::Ec2, Service::Autoscaling] {
+        sky.fault(service, FaultKind::Throttle);
+    }
+    let (again, _) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert_eq!(known(&again), [true; 5]);
+    // What this machine does itself is seen.
+    memory.before(&Step::TagSlot {
+        volume: "vol-0000000000000000a".parse().unwrap(),
+        slot: Slot::try_from(1).unwrap(),
+    });
+    let (again, _) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert_eq!(known(&again), [false, false, false, true, true]);
+}
+
+#[tokio::test]
+async fn a_look_is_made_whole_from_answers_that_never_come_together() {
+    let sky = Sky::with_bucket().await;
+    let volume = sky.volume(&[]);
+    let reach = sky.reach().await;
+    let mut memory = Memory::default();
+    // EC2 answers one question a look.
+    for (operation, other) in
+        [("DescribeInstances", "DescribeVolumes"), ("DescribeVolumes", "DescribeInstances")]
+    {
+        sky.region.change(World::clear_faults);
+        let spec = FaultSpec {
+            service: Service::Ec2,
+            operation: Some(other.to_owned()),
+            instance: None,
+            kind: FaultKind::Throttle,
+            rate: 1.0,
+            count: None,
+            seed: None,
+        };
+        sky.region.change(|w| w.add_fault(spec));
+        let (seen, plan) = look_again(&reach, &mut memory, Depth::Full).await;
+        let whole = operation == "DescribeVolumes";
+        assert_eq!(seen.instances.is_known() && seen.volumes.is_known(), whole);
+        let attaches =
+            |step: &Step| matches!(step, Step::AttachVolume { volume: of, .. } if of.as_str() == volume);
+        assert_eq!(plan.steps.iter().any(attaches), whole, "{plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_said_at_once_whatever_was_told_before() {
+    let sky = Sky::with_bucket().await;
+    let reach = sky.reach().await;
+    let mut memory = Memory::default();
+    assert!(look_again(&reach, &mut memory, Depth::Full).await.0.volumes.is_known());
+    sky.fault(Service::Ec2, FaultKind::AccessDenied);
+    let (seen, _) = look_again(&reach, &mut memory, Depth::Full).await;
+    assert!(
+        matches!(&seen.volumes, Fact::Unknown(why) if why.contains("allow ec2:DescribeVolumes")),
+        "{seen:?}"
+    );
 }
