@@ -125,6 +125,7 @@ impl Reach {
     }
 
     /// The same, with the machine's shutdown.
+    #[must_use]
     pub fn with_shutdown(self, shutdown: ShutdownLock) -> Self {
         Self { shutdown, ..self }
     }

@@ -173,26 +173,21 @@ impl<'a> Standing<'a> {
             None => Ok(()),
         }
     }
+}
 
-    /// Whether the others are a healthy quorum without this machine's member; or else how many are healthy, and how many
-    /// it takes.
-    pub fn survivors(
-        &self,
-        view: &ClusterView,
-        own: MemberId,
-        member: &Member,
-    ) -> Result<(), (usize, usize)> {
-        if member.learner {
-            return Ok(());
-        }
-        let voters = view.members.values().filter(|member| !member.learner).count();
-        let others = view
-            .members
-            .iter()
-            .filter(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
-        let (healthy, needed) = (others.count(), majority(voters));
-        if healthy < needed { Err((healthy, needed)) } else { Ok(()) }
+/// Whether the others are a healthy quorum without this machine's member; or else how many are healthy, and how many
+/// it takes.
+pub(super) fn survivors(view: &ClusterView, own: MemberId, member: &Member) -> Result<(), (usize, usize)> {
+    if member.learner {
+        return Ok(());
     }
+    let voters = view.members.values().filter(|member| !member.learner).count();
+    let others = view
+        .members
+        .iter()
+        .filter(|(id, other)| **id != own && !other.learner && other.healthy == Fact::Known(true));
+    let (healthy, needed) = (others.count(), majority(voters));
+    if healthy < needed { Err((healthy, needed)) } else { Ok(()) }
 }
 
 /// A departure under way.
@@ -346,8 +341,8 @@ impl<'a> Leaving<'a> {
         if voters == 1 && self.volume_dies() == Some(false) {
             return Ok(());
         }
-        let survivors = self.standing().survivors(view, own, member);
-        survivors.map_err(|(healthy, needed)| course.wait(WaitingOn::QuorumWithout { healthy, needed }))
+        survivors(view, own, member)
+            .map_err(|(healthy, needed)| course.wait(WaitingOn::QuorumWithout { healthy, needed }))
     }
 
     fn step_out(&self, course: &mut Course) -> Next<()> {

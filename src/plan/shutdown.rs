@@ -10,7 +10,7 @@
 use crate::model::{Observation, Phase, Plan, Step, WaitingOn, Warning};
 
 use super::course::{Course, Next};
-use super::departure::Standing;
+use super::departure::{Standing, survivors};
 
 /// The plan of a machine that is about to shut down.
 pub(super) fn decide(seen: &Observation) -> Option<Plan> {
@@ -32,7 +32,7 @@ fn step_down(standing: &Standing<'_>, course: &mut Course) -> Next<()> {
     let Some(view) = standing.view(course)? else { return Ok(()) };
     let own = standing.own_id(view).ok_or_else(|| course.wait(WaitingOn::OwnEtcd))?;
     let Some(member) = view.members.get(&own) else { return Ok(()) };
-    if let Err((healthy, needed)) = standing.survivors(view, own, member) {
+    if let Err((healthy, needed)) = survivors(view, own, member) {
         let what = WaitingOn::QuorumWithout { healthy, needed }.to_string();
         course.warn(Warning::LeftInHaste { what });
     }

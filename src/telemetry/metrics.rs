@@ -234,11 +234,11 @@ impl Page {
             && kubernetes.keeper.as_deref() == status.instance.as_ref().map(crate::model::InstanceId::as_str);
         self.number("api_keeper", "Whether this machine looks after what is kept in the API", yes(keeps));
         if let Some(addons) = &kubernetes.addons {
-            let states = [("applied", true), ("notApplied", false)].map(|(state, applied)| {
+            let counts = [("applied", true), ("notApplied", false)].map(|(state, applied)| {
                 let count = addons.values().filter(|why| why.is_none() == applied).count();
                 (state.to_owned(), float(count as u64))
             });
-            self.by("addons", "The add-ons in the API", "state", states);
+            self.by("addons", "The add-ons in the API", "state", counts);
         }
         if let Some(workers) = &kubernetes.workers {
             let zones = workers.iter().map(|(zone, count)| (zone.clone(), float(*count as u64)));

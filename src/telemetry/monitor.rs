@@ -160,7 +160,7 @@ async fn listen(address: SocketAddrV4, routes: Router, slots: Arc<Semaphore>) {
                 match axum::serve(bounded, routes.clone()).await {
                     Ok(()) => tracing::warn!(%address, "metrics are not served any more; trying again"),
                     Err(error) => {
-                        tracing::warn!(%address, %error, "metrics are not served any more; trying again")
+                        tracing::warn!(%address, %error, "metrics are not served any more; trying again");
                     }
                 }
             }

@@ -64,11 +64,14 @@ impl Daemon {
     }
 }
 
+/// What a lock was asked for with, and the end by which it is known to be held.
+type Taken = ([String; 4], PipeReader);
+
 /// logind, as far as locks and announcements go.
 struct Logind {
     connection: Connection,
     /// The other ends of the locks that it has given, with what was asked for.
-    locks: Arc<Mutex<Vec<([String; 4], PipeReader)>>>,
+    locks: Arc<Mutex<Vec<Taken>>>,
 }
 
 impl Logind {
