@@ -38,6 +38,8 @@ pub(super) struct Store {
     pub charter_revision: i64,
     /// Who holds which slot.
     pub records: BTreeMap<Slot, SlotRecord>,
+    /// The revision at which each record was written.
+    record_revisions: BTreeMap<Slot, i64>,
     /// The locks that are held.
     pub locks: BTreeMap<LockName, Lock>,
     /// The fingerprint of Kubernetes' authorities.
@@ -128,6 +130,7 @@ impl Store {
                 let slot = slot.parse().map_err(|_| damaged("not a slot's number".to_owned()))?;
                 let record = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
                 store.records.insert(slot, record);
+                store.record_revisions.insert(slot, mod_revision);
             }
         }
         Ok(store)
@@ -135,17 +138,30 @@ impl Store {
 }
 
 impl ClusterClient {
-    /// Keeps who holds a slot.
-    pub async fn record_slot(&self, slot: Slot, record: &SlotRecord) -> Result<(), EtcdError> {
+    /// Keeps who holds a slot, if its record is still the one that was read, or is what it is to be already.
+    pub async fn record_slot(
+        &self,
+        slot: Slot,
+        from: Option<&SlotRecord>,
+        record: &SlotRecord,
+    ) -> Result<(), EtcdError> {
         let key = format!("{SLOTS}{slot}");
         let value = encode(&key, record)?;
-        let look = self.look().await?;
-        if look.store.records.get(&slot) == Some(record) {
+        let Look { endpoint, store, .. } = self.look().await?;
+        let found = store.records.get(&slot);
+        if found == Some(record) {
             return Ok(());
         }
-        let mut kv = look.endpoint.client.kv_client();
-        self.connections.call("recording a slot", &look.endpoint.url, CALL, kv.put(key, value, None)).await?;
-        Ok(())
+        if found != from {
+            return Err(EtcdError::Raced { key });
+        }
+        let revision = store.record_revisions.get(&slot).copied().unwrap_or_default();
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, revision)])
+            .and_then([TxnOp::put(key.as_str(), value, None)]);
+        let mut kv = endpoint.client.kv_client();
+        let done = self.connections.call("recording a slot", &endpoint.url, CALL, kv.txn(txn)).await?;
+        if done.succeeded() { Ok(()) } else { Err(EtcdError::Raced { key }) }
     }
 
     /// Writes down which authorities Kubernetes was made with. What is written is never replaced.

@@ -110,7 +110,9 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         }
         Step::PromoteMember { member } => Ok(reach.etcd.promote(me, *member).await?),
         Step::UpdatePeerUrl { member, peer_url } => Ok(reach.etcd.update_peer_url(*member, peer_url).await?),
-        Step::RecordSlot { slot, record } => Ok(reach.etcd.record_slot(*slot, record).await?),
+        Step::RecordSlot { slot, from, record } => {
+            Ok(reach.etcd.record_slot(*slot, from.as_ref(), record).await?)
+        }
         Step::CopyCharterToEtcd { charter } => Ok(reach.etcd.copy_charter(charter).await?),
         Step::CopyCharterToVolume { charter } => copy_to_volume(reach, charter).await,
         Step::PublishMembers { members } => {

@@ -156,10 +156,12 @@ pub enum Step {
         /// Its new peer URL.
         peer_url: String,
     },
-    /// Keep in etcd who holds a slot.
+    /// Keep in etcd who holds a slot, if its record is still the one that was read.
     RecordSlot {
         /// The slot.
         slot: Slot,
+        /// The record that was read; `None` when there was none.
+        from: Option<SlotRecord>,
         /// Who holds it.
         record: SlotRecord,
     },

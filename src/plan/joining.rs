@@ -78,8 +78,10 @@ fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Cours
     require_all_healthy(view, course)?;
     Err(course.act([
         lock(site),
+        // By it another machine that joined for this slot since the look is found out, before a learner is added.
         Step::RecordSlot {
             slot: site.held.slot,
+            from: record.cloned(),
             record: SlotRecord {
                 volume: site.held.volume.clone(),
                 instance: site.me.instance.clone(),

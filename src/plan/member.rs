@@ -466,8 +466,9 @@ pub(super) fn on_data(
                         peer_url: url.clone(),
                         member: Some(id),
                     };
-                    if view.records.get(&site.held.slot) != Some(&record) {
-                        steps.push(Step::RecordSlot { slot: site.held.slot, record });
+                    let from = view.records.get(&site.held.slot);
+                    if from != Some(&record) {
+                        steps.push(Step::RecordSlot { slot: site.held.slot, from: from.cloned(), record });
                     }
                     steps.push(Step::UpdatePeerUrl { member: id, peer_url: url });
                 }

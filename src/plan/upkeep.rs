@@ -60,8 +60,9 @@ pub(super) fn running(
         peer_url: url,
         member: Some(own.member),
     };
-    if view.records.get(&site.held.slot) != Some(&record) {
-        course.steps.push(Step::RecordSlot { slot: site.held.slot, record });
+    let from = view.records.get(&site.held.slot);
+    if from != Some(&record) {
+        course.steps.push(Step::RecordSlot { slot: site.held.slot, from: from.cloned(), record });
     }
     if let Some(charter) = charter {
         copy_charter(site, view, charter, &mut course);

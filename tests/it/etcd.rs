@@ -303,8 +303,16 @@ async fn three_members_form_with_our_configuration_and_certificates_and_the_view
 
     client.copy_charter(&charter(1)).await.unwrap();
     let id = member_named(&view, slot(2));
-    client.record_slot(slot(1), &record(None)).await.unwrap();
-    client.record_slot(slot(2), &record(Some(id))).await.unwrap();
+    client.record_slot(slot(1), None, &record(None)).await.unwrap();
+    client.record_slot(slot(2), None, &record(Some(id))).await.unwrap();
+    // Written again it is what it is, and over another one than was read it is not written.
+    client.record_slot(slot(1), None, &record(None)).await.unwrap();
+    for from in [None, Some(&record(None))] {
+        let raced = client.record_slot(slot(2), from, &record(Some(MemberId(7)))).await.unwrap_err();
+        assert!(matches!(raced, EtcdError::Raced { .. }), "{raced}");
+    }
+    client.record_slot(slot(1), Some(&record(None)), &record(Some(id))).await.unwrap();
+    client.record_slot(slot(1), Some(&record(Some(id))), &record(None)).await.unwrap();
     client.take_lock(LockName::Membership, &instance(1)).await.unwrap();
     let view = client.observe(Some((&uuid(), Generation(1)))).await.unwrap();
     assert_eq!(view.charter, Some(charter(1)));
@@ -353,7 +361,7 @@ async fn a_founder_that_never_ran_has_no_name_and_without_a_quorum_every_call_is
         client.update_peer_url(id, "https://127.0.0.99:2380"),
         client.take_lock(LockName::Membership, &one),
         client.release_lock(LockName::Membership, &one),
-        client.record_slot(slot(1), &record),
+        client.record_slot(slot(1), None, &record),
         client.copy_charter(&charter),
     );
     let errors =
@@ -491,7 +499,7 @@ async fn an_endpoint_of_another_generation_is_passed_over() {
         let view = both.observe(Some((&uuid(), Generation(generation)))).await.unwrap();
         assert_eq!(view.charter, Some(charter(generation)));
         // What is expected holds for changes, too.
-        both.record_slot(slot(1), &record(Some(MemberId(generation)))).await.unwrap();
+        both.record_slot(slot(1), None, &record(Some(MemberId(generation)))).await.unwrap();
         let view = both.observe(Some((&uuid(), Generation(generation)))).await.unwrap();
         assert_eq!(view.records[&slot(1)].member, Some(MemberId(generation)));
     }

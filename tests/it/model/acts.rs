@@ -241,14 +241,14 @@ impl Planner {
                 found.address = address;
                 true
             }
-            Step::RecordSlot { slot, record } => {
-                world.lineages[index].records[usize::from(slot.number()) - 1] = Some(Record {
-                    volume: numbers(record.volume.as_str()).1,
-                    machine: numbers(record.instance.as_str()).1,
-                    address: address_number(&record.peer_url),
-                    member: record.member.map(|id| u8::try_from(id.0 % 256).unwrap()),
-                });
-                true
+            Step::RecordSlot { slot, from, record } => {
+                let found = &mut world.lineages[index].records[usize::from(slot.number()) - 1];
+                let wanted = Some(recorded(record));
+                let is_read = *found == from.as_ref().map(recorded);
+                if is_read {
+                    *found = wanted;
+                }
+                *found == wanted
             }
             Step::CopyCharterToEtcd { charter } => {
                 world.lineages[index].copy = Some(self.tables.charters.put(charter.clone()));
@@ -381,6 +381,15 @@ impl Planner {
             broken |= rule::REMOVED_DATA;
         }
         world.broken |= broken;
+    }
+}
+
+fn recorded(record: &SlotRecord) -> Record {
+    Record {
+        volume: numbers(record.volume.as_str()).1,
+        machine: numbers(record.instance.as_str()).1,
+        address: address_number(&record.peer_url),
+        member: record.member.map(|id| u8::try_from(id.0 % 256).unwrap()),
     }
 }
 
