@@ -125,11 +125,22 @@ pub(super) fn require_gone(
         Fate::Gone => Ok(()),
         Fate::NotFound => confirm_not_found(seen, course, who.volume.as_str()),
         Fate::Alive if volume.is_some_and(|volume| is_left_behind(seen, volume, zone)) => {
-            if never_runs_again(seen, &who.instance) {
-                Ok(())
-            } else {
-                Err(wait(format!("its slot was taken over, and instance {} may still run", who.instance)))
+            // One that never ran has nothing to come back with: its machine let go of the volume when the slot moved.
+            if member.learner && !member.has_started() {
+                return Ok(());
             }
+            let holder = volume.and_then(|volume| volume.attachment.as_ref()).map(|held| &held.instance);
+            [Some(&who.instance), holder].into_iter().flatten().try_for_each(|instance| {
+                if !never_runs_again(seen, instance) {
+                    return Err(wait(format!(
+                        "its slot was taken over, and instance {instance} may still run"
+                    )));
+                }
+                match state_of(seen, instance) {
+                    Some(InstanceState::NotFound) => confirm_not_found(seen, course, instance.as_str()),
+                    Some(_) | None => Ok(()),
+                }
+            })
         }
         Fate::Alive => Err(wait(format!(
             "its volume {} exists: attach that one here, or delete it, to say which is meant",
@@ -149,10 +160,13 @@ fn is_left_behind(seen: &Observation, volume: &Volume, zone: Option<&Zone>) -> b
     elsewhere && !held
 }
 
+fn state_of(seen: &Observation, instance: &InstanceId) -> Option<InstanceState> {
+    seen.instances.known().and_then(|all| all.get(instance)).map(|found| found.state)
+}
+
 /// Whether EC2 says of an instance that it ends or has ended: from neither it ever comes back.
 pub(super) fn never_runs_again(seen: &Observation, instance: &InstanceId) -> bool {
-    let found = seen.instances.known().and_then(|all| all.get(instance));
-    found.is_some_and(|instance| match instance.state {
+    state_of(seen, instance).is_some_and(|state| match state {
         InstanceState::ShuttingDown | InstanceState::Terminated | InstanceState::NotFound => true,
         InstanceState::Pending
         | InstanceState::Running
@@ -168,7 +182,7 @@ pub(super) fn instance_gone(
     course: &Course,
     instance: &InstanceId,
 ) -> Result<(), Option<Box<crate::model::Plan>>> {
-    match seen.instances.known().and_then(|all| all.get(instance)).map(|instance| instance.state) {
+    match state_of(seen, instance) {
         Some(InstanceState::Terminated) => Ok(()),
         Some(InstanceState::NotFound) => confirm_not_found(seen, course, instance.as_str()).map_err(Some),
         Some(

@@ -28,6 +28,7 @@ use super::member::{Site, require_listed};
 /// What is known of the cluster and of its machines and volumes.
 struct Look<'a> {
     seen: &'a Observation,
+    me: &'a Identity,
     charter: &'a Charter,
     view: &'a ClusterView,
     instances: &'a BTreeMap<InstanceId, Instance>,
@@ -55,7 +56,7 @@ pub(super) fn plan(
         return None;
     }
     let instances = seen.instances.known()?;
-    let look = Look { seen, charter, view, instances, volumes };
+    let look = Look { seen, me, charter, view, instances, volumes };
     let (slot, zone, holder) = Slot::all(settings.etcd.size.into()).find_map(|slot| {
         let (zone, holder) = look.abandoned(slot, &me.zone)?;
         Some((slot, zone, holder))
@@ -92,7 +93,9 @@ impl<'a> Look<'a> {
         let holder = record
             .map(|record| &record.instance)
             .or_else(|| self.charter.founder(slot).map(|founder| &founder.instance))?;
-        let gone = never_runs_again(self.seen, holder);
+        // A slot may have been given back to a zone that has lost its machine since, after this one had begun to join:
+        // it holds no volume, so no member runs on it.
+        let gone = never_runs_again(self.seen, holder) || *holder == self.me.instance;
         (gone && !self.lives(slot) && !self.is_held(slot) && !self.has_spare(zone)).then_some((zone, holder))
     }
 

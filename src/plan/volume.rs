@@ -113,10 +113,11 @@ fn held(
             Ok(slots) => charter_of(seen).is_some() && !slots.contains(&slot),
             Err(_) => false,
         };
-        // Where volumes are created, one that has lived was left behind when its slot was taken over: what it
-        // remembers decides.
-        let left_behind =
-            misplaced && settings.etcd.volume.source == VolumeSource::Created && volume.stamp.is_some();
+        // Where volumes are created, one was left behind when its slot was taken over: what it remembers decides. It
+        // remembers nothing yet where the slot moved on before it was formatted.
+        let left_behind = misplaced
+            && settings.etcd.volume.source == VolumeSource::Created
+            && (volume.stamp.is_some() || charter_of(seen).is_some_and(Charter::established));
         if left_behind && is_detaching(volume) {
             course.phase = Phase::Standby;
             return Err(course.wait(WaitingOn::Detached { volume: id.clone() }));
@@ -291,10 +292,15 @@ fn create(
             recorded.or_else(|| charter.founder(slot).map(|founder| &founder.volume))
         }
     };
+    let mut after = predecessor.map_or("first", VolumeId::as_str);
     if let Some(volume) = predecessor {
         let listed = volumes.get(volume);
         // The slot was taken over from the zone that this one is in.
         let elsewhere = listed.and_then(|volume| volume.zone.as_ref()).is_some_and(|zone| *zone != me.zone);
+        // Who began to join there may record its own volume yet: the move is what all machines of this zone know.
+        if let Some(charter) = charter.filter(|_| elsewhere) {
+            after = charter.nonce.as_str();
+        }
         match listed.map_or(Fate::Unsure, volume_fate) {
             Fate::Gone => {}
             Fate::Alive if elsewhere && charter.is_some_and(Charter::established) => {}
@@ -307,14 +313,14 @@ fn create(
             }
         }
     }
-    let token = token(settings.cluster.as_str(), slot, &me.zone, predecessor);
+    let token = token(settings.cluster.as_str(), slot, &me.zone, after);
     Ok(Some(Step::CreateVolume { slot, zone: me.zone.clone(), token }))
 }
 
 /// EC2's client token (64 characters at most): the same for the same slot in the same zone after the same
-/// predecessor, so that however often it is asked, one volume is made. FNV-1a, 128 bits.
-fn token(cluster: &str, slot: Slot, zone: &Zone, predecessor: Option<&VolumeId>) -> String {
-    let text = format!("{cluster}/{slot}/{zone}/{}", predecessor.map_or("first", VolumeId::as_str));
+/// predecessor, or after the same move, so that however often it is asked, one volume is made. FNV-1a, 128 bits.
+fn token(cluster: &str, slot: Slot, zone: &Zone, after: &str) -> String {
+    let text = format!("{cluster}/{slot}/{zone}/{after}");
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });

@@ -197,6 +197,13 @@ fn the_volume_is_created_here_although_the_old_one_lives() {
         panic!("{plan:#?}")
     };
     assert_eq!((*found, here), (slot(3), &zone(1)));
+    // The same, whoever has recorded a volume elsewhere since the slot was moved.
+    let recorded = standby().chartered(moved()).but(|seen| {
+        let volume_there = Volume { zone: Some(zone(2)), slot: Some(slot(3)), ..free(2) };
+        seen.volumes().insert(volume(5), volume_there);
+        seen.view().records.get_mut(&slot(3)).unwrap().volume = volume(5);
+    });
+    assert_eq!(super::takeover::plan(&recorded).steps, plan.steps);
     // Another zone's volume of the same slot is another volume.
     let there = quorate::plan::plan(
         &created(),
@@ -236,6 +243,73 @@ fn a_member_left_behind_stays_while_its_machine_may_run() {
     assert!(matches!(plan(&held).report.waiting.as_slice(), [WaitingOn::PredecessorGone { .. }]));
     let weak = took_over().quorate(&[1], None);
     assert!(matches!(plan(&weak).report.waiting.as_slice(), [WaitingOn::HealthyQuorum { .. }]));
+}
+
+#[test]
+fn not_found_is_said_twice_of_the_machine_of_a_member_left_behind() {
+    let missing = took_over()
+        .but(|seen| seen.instances().get_mut(&instance(3)).unwrap().state = InstanceState::NotFound);
+    let on = WaitingOn::ConfirmedGone { what: instance(3).to_string() };
+    let once = plan(&missing);
+    assert_eq!((names(&once), once.report.waiting), (vec![], vec![on.clone()]));
+    let twice = plan(&missing.waiting(on, MINUTE));
+    assert_eq!(names(&twice), ["takeMembershipLock", "removeMember"], "{:#?}", twice.report);
+}
+
+/// Instance 5, of zone 3, recorded itself and added a learner for slot 3, which has not run.
+fn begun_elsewhere(seen: Observation) -> Observation {
+    seen.but(|seen| {
+        seen.instances().insert(instance(5), running(3));
+        let record = SlotRecord { volume: volume(3), instance: instance(5), peer_url: url(5), member: None };
+        seen.view().records.insert(slot(3), record);
+        seen.view().members.remove(&MemberId(3));
+        let member = Member {
+            name: String::new(),
+            peer_urls: vec![url(5)],
+            learner: true,
+            healthy: Fact::unknown("no answer"),
+        };
+        seen.view().members.insert(MemberId(5), member);
+    })
+}
+
+#[test]
+fn a_learner_that_never_ran_is_removed_when_nobody_holds_its_volume() {
+    let held = begun_elsewhere(took_over())
+        .but(|seen| seen.volumes().get_mut(&volume(3)).unwrap().attachment = attached_to(instance(5)));
+    assert!(matches!(plan(&held).report.waiting.as_slice(), [WaitingOn::PredecessorGone { .. }]));
+    let free = held.but(|seen| {
+        let volume = seen.volumes().get_mut(&volume(3)).unwrap();
+        (volume.state, volume.attachment) = (VolumeState::Available, None);
+    });
+    let removed = plan(&free);
+    assert_eq!(names(&removed), ["takeMembershipLock", "removeMember"], "{:#?}", removed.report);
+    let ran = free.but(|seen| seen.view().members.get_mut(&MemberId(5)).unwrap().name = "etcd-3".to_owned());
+    assert!(matches!(plan(&ran).report.waiting.as_slice(), [WaitingOn::PredecessorGone { .. }]));
+}
+
+#[test]
+fn a_standby_takes_over_a_slot_that_is_recorded_as_its_own() {
+    let mine = |state: InstanceState| {
+        begun_elsewhere(patient(15)).but(|seen| {
+            let record = seen.view().records.get_mut(&slot(3)).unwrap();
+            (record.instance, record.peer_url) = (instance(4), url(4));
+            seen.instances().get_mut(&instance(5)).unwrap().state = state;
+        })
+    };
+    assert_eq!(names(&plan(&mine(InstanceState::Terminated))), ["amendCharter"]);
+    only_waits(&mine(InstanceState::Running), &WaitingOn::FreeSlot);
+}
+
+#[test]
+fn a_slot_that_was_recorded_for_another_since_the_look_is_not_recorded() {
+    let removed = plan(&took_over().but(|seen| drop(seen.view().members.remove(&MemberId(3)))));
+    let read =
+        SlotRecord { volume: volume(3), instance: instance(3), peer_url: url(3), member: Some(MemberId(3)) };
+    assert!(
+        matches!(&removed.steps[1], Step::RecordSlot { from: Some(from), .. } if *from == read),
+        "{removed:#?}"
+    );
 }
 
 #[test]
@@ -280,6 +354,14 @@ fn data_that_were_left_behind_are_set_aside_and_the_volume_is_let_go() {
         attachment.as_mut().unwrap().state = AttachmentState::Detaching;
     });
     only_waits(&going, &WaitingOn::Detached { volume: volume(1) });
+}
+
+#[test]
+fn a_volume_that_was_left_behind_before_it_was_ever_used_is_let_go_like_any() {
+    let blank = left_behind(StampState::Formatted, DataDir::Absent)
+        .but(|seen| seen.volumes().get_mut(&volume(1)).unwrap().stamp = None);
+    let plan = plan(&blank);
+    assert_eq!(names(&plan), ["tagStamp"], "{:#?}", plan.report);
 }
 
 #[test]
