@@ -25,6 +25,7 @@ mod checker;
 mod mutations;
 mod sight;
 mod tables;
+mod takeover;
 mod world;
 
 use std::time::Instant;
