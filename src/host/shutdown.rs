@@ -176,6 +176,5 @@ impl Shared {
 async fn inhibit(manager: &ManagerProxy<'_>) -> Result<OwnedFd, LogindError> {
     let words = ["shutdown", "quorate", "etcd's leadership goes to another machine first", "delay"];
     let [what, who, why, mode] = words.map(str::to_owned);
-    let lock = ask("delay shutdowns", manager.inhibit(what, who, why, mode)).await?;
-    Ok(lock)
+    ask("delay shutdowns", manager.inhibit(what, who, why, mode)).await
 }

@@ -341,8 +341,8 @@ impl<'a> Leaving<'a> {
         if voters == 1 && self.volume_dies() == Some(false) {
             return Ok(());
         }
-        survivors(view, own, member)
-            .map_err(|(healthy, needed)| course.wait(WaitingOn::QuorumWithout { healthy, needed }))
+        let others = survivors(view, own, member);
+        others.map_err(|(healthy, needed)| course.wait(WaitingOn::QuorumWithout { healthy, needed }))
     }
 
     fn step_out(&self, course: &mut Course) -> Next<()> {

@@ -64,14 +64,14 @@ impl Daemon {
     }
 }
 
-/// What a lock was asked for with, and the end by which it is known to be held.
-type Taken = ([String; 4], PipeReader);
+/// What a lock was asked for with, and its other end.
+type Given = ([String; 4], PipeReader);
 
 /// logind, as far as locks and announcements go.
 struct Logind {
     connection: Connection,
-    /// The other ends of the locks that it has given, with what was asked for.
-    locks: Arc<Mutex<Vec<Taken>>>,
+    /// The locks that it has given.
+    locks: Arc<Mutex<Vec<Given>>>,
 }
 
 impl Logind {
@@ -105,7 +105,7 @@ impl Logind {
     }
 
     /// Waits for the next lock to be asked for.
-    async fn lock(&self) -> ([String; 4], PipeReader) {
+    async fn lock(&self) -> Given {
         timeout(PATIENCE, async {
             loop {
                 if let Some(lock) = self.locks.lock().unwrap().pop() {
