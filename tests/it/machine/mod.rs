@@ -396,12 +396,13 @@ fn services_are_started_with_what_they_are_given(machine: &Machine) {
 
 /// By a lock that logind knows.
 fn it_delays_shutdowns(machine: &Machine) {
-    let locks = machine.say(&["systemd-inhibit", "--list", "--no-legend", "--no-pager"]);
+    let listed = machine.run(&["systemd-inhibit", "--list", "--no-legend", "--no-pager"]);
+    let locks = String::from_utf8_lossy(&listed.stdout);
     let is_ours = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         words.contains(&"quorate") && words.contains(&"shutdown") && words.last() == Some(&"delay")
     };
-    assert!(locks.lines().any(is_ours), "{locks}");
+    assert!(locks.lines().any(is_ours), "{listed:?} {:?}", machine.messages());
 }
 
 /// The agent heard of it first. etcd was asked to end, and its volume was unmounted when it had.

@@ -408,7 +408,14 @@ impl Machine {
     pub fn run(&self, program: &[&str]) -> Output {
         let init = self.init.to_string();
         let enter = ["-t", &init, "-m", "-u", "-i", "-p", "-n", "--", "timeout", "20"];
-        Command::new("nsenter").args(enter).args(program).stdin(Stdio::null()).output().unwrap()
+        // The way to its bus from here is none from in there.
+        Command::new("nsenter")
+            .args(enter)
+            .args(program)
+            .env_remove("DBUS_SYSTEM_BUS_ADDRESS")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// What a program of the machine says; its exit code is not looked at.
