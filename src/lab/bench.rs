@@ -1,5 +1,6 @@
 //! Measures: how soon a cluster takes writes, beside bare etcd; how soon its API does, beside the same
-//! programs started by hand; how long a node's files take, beside kubeadm; and what an idle agent costs.
+//! programs started by hand; how long a node's files take, beside kubeadm; a worker's, beside nodeadm; and what an
+//! idle agent costs.
 //!
 //! Forming is timed from the start of the third agent to the first linearizable write. Beside it, in
 //! the same run and on the same addresses, disks and certificates, three bare etcd processes are
@@ -8,6 +9,7 @@
 mod bare;
 mod control_plane;
 mod node_files;
+mod nodeadm;
 mod workers;
 
 use std::fs;
@@ -29,6 +31,7 @@ use super::kubelet::Programs;
 use super::laboratory::{Laboratory, Scratch};
 use super::machine::Machine;
 use super::settings::{Settings, Start};
+use workers::One;
 
 /// How long one forming may take.
 const FORM: Duration = Duration::from_mins(1);
@@ -81,8 +84,8 @@ pub struct Runs {
     pub idle: Duration,
 }
 
-/// Measures everything.
-pub async fn run(agent: &Path, runs: Runs) -> Result<Vec<Figure>, LabError> {
+/// Measures everything; a worker beside nodeadm, where that is.
+pub async fn run(agent: &Path, runs: Runs, nodeadm: Option<&Path>) -> Result<Vec<Figure>, LabError> {
     let mut figures = etcd(agent, runs.etcd).await?;
     match Programs::find() {
         Ok(programs) => {
@@ -91,7 +94,7 @@ pub async fn run(agent: &Path, runs: Runs) -> Result<Vec<Figure>, LabError> {
         }
         Err(why) => tell(&format!("SKIPPED the control plane, and a node's files beside kubeadm: {why}")),
     }
-    figures.extend(worker(agent, runs.worker).await?);
+    figures.extend(worker(agent, runs.worker, nodeadm).await?);
     figures.extend(many_workers(runs.workers).await?);
     let idle = runs.idle;
     if !idle.is_zero() {
@@ -131,25 +134,54 @@ async fn api(agent: &Path, programs: &Programs, runs: usize) -> Result<Vec<Figur
     Ok(figures)
 }
 
-/// How long a worker takes until its kubelet is told to start, and what it asks for.
-async fn worker(agent: &Path, runs: usize) -> Result<Vec<Figure>, LabError> {
-    let (mut times, mut memory) = (Vec::new(), Vec::new());
+/// One of the measures of a worker.
+type OfWorker = fn(&One) -> f64;
+
+/// How long a worker takes until its kubelet is told to start, and what it asks for; the same of nodeadm, where it is.
+async fn worker(agent: &Path, runs: usize, nodeadm: Option<&Path>) -> Result<Vec<Figure>, LabError> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    // In turns, so that what else the computer does at the time is in both.
     for run in 1..=runs {
-        let one = Box::pin(workers::one(agent, run as u64)).await?;
-        let (time, metadata, calls) = (millis(one.time), one.metadata, one.calls);
-        tell(&format!(
-            "worker, run {run} of {runs}: {time:.1} ms, {metadata} metadata requests, {calls} calls"
-        ));
-        times.push(time);
-        memory.push(one.memory);
+        let mut turns = vec![("worker", Box::pin(workers::one(agent, run as u64)).await?)];
+        ours.push(turns[0].1);
+        if let Some(nodeadm) = nodeadm {
+            let one = Box::pin(nodeadm::one(nodeadm, agent, run as u64)).await?;
+            turns.push(("nodeadm", one));
+            theirs.push(one);
+        }
+        for (who, One { time, memory, metadata, calls }) in turns {
+            let time = millis(time);
+            tell(&format!(
+                "{who}, run {run} of {runs}: {time:.1} ms, {memory:.1} MiB, {metadata} metadata requests, {calls} calls"
+            ));
+        }
     }
-    let figure = |name, of: &[f64], unit, target| {
-        quantile(of, 0.5)
-            .map(|value| Figure::new(name, value, unit, "target, of nodeadm on another computer", target))
-    };
-    let time = figure("a worker until its kubelet is told to start, median", &times, "ms", NODEADM_MS);
-    let memory = figure("its agent, most ever resident, median", &memory, "MiB", NODEADM_MIB);
-    Ok(time.into_iter().chain(memory).collect())
+    Ok(beside_nodeadm(&ours, &theirs))
+}
+
+/// Medians beside nodeadm's, or beside what it took on another computer.
+fn beside_nodeadm(ours: &[One], theirs: &[One]) -> Vec<Figure> {
+    let median = |of: &[One], what: OfWorker| quantile(&of.iter().map(what).collect::<Vec<_>>(), 0.5);
+    #[expect(clippy::cast_precision_loss, reason = "a few requests")]
+    let measures: [(&str, &'static str, OfWorker, Option<f64>); 3] = [
+        (
+            "a worker until its kubelet is told to start, median",
+            "ms",
+            |one| millis(one.time),
+            Some(NODEADM_MS),
+        ),
+        ("its agent, most ever resident, median", "MiB", |one| one.memory, Some(NODEADM_MIB)),
+        ("its metadata requests, median", "requests", |one| one.metadata as f64, None),
+    ];
+    let figures = measures.into_iter().filter_map(|(name, unit, what, target)| {
+        let value = median(ours, what)?;
+        let (against, other) = match median(theirs, what) {
+            Some(other) => ("nodeadm's configuration phase, median", other),
+            None => ("target, of nodeadm on another computer", target?),
+        };
+        Some(Figure::new(name, value, unit, against, other))
+    });
+    figures.collect()
 }
 
 /// What workers take that boot at once, beside as many one after the other.
@@ -377,6 +409,30 @@ mod tests {
         assert_eq!(beside("a", &[], "b", &[1.0]), []);
         let figures = beside("a", &[1.0, 3.0, 2.0], "b", &[4.0]);
         assert_eq!(figures, [Figure::new("a", 2.0, "ms", "b", 4.0)]);
+    }
+
+    #[test]
+    fn a_worker_stands_beside_nodeadm_or_beside_the_target() {
+        let one = |ms, memory, metadata| One { time: Duration::from_millis(ms), memory, metadata, calls: 1 };
+        let ours = [one(16, 11.0, 10)];
+        let beside = |theirs: &[One]| -> Vec<(String, f64)> {
+            beside_nodeadm(&ours, theirs).into_iter().map(|figure| (figure.against, figure.ratio)).collect()
+        };
+        let target = "target, of nodeadm on another computer";
+        assert_eq!(
+            beside(&[]),
+            [(format!("{target}: 32.00 ms"), 0.5), (format!("{target}: 27.50 MiB"), 0.4)]
+        );
+        let against = "nodeadm's configuration phase, median";
+        assert_eq!(
+            beside(&[one(64, 44.0, 20)]),
+            [
+                (format!("{against}: 64.00 ms"), 0.25),
+                (format!("{against}: 44.00 MiB"), 0.25),
+                (format!("{against}: 20.00 requests"), 0.5)
+            ]
+        );
+        assert_eq!(beside_nodeadm(&[], &ours), []);
     }
 
     #[test]

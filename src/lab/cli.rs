@@ -229,7 +229,7 @@ enum Verb {
         json: bool,
     },
     /// Measures forming against bare etcd, the control plane against its programs started by hand, a
-    /// node's files against kubeadm's, and the idle agent
+    /// node's files against kubeadm's, a worker's against nodeadm's, and the idle agent
     Bench {
         /// How often the cluster is formed
         #[arg(long, default_value_t = 20)]
@@ -243,6 +243,9 @@ enum Verb {
         /// How often a worker is booted
         #[arg(long, default_value_t = 10)]
         worker_runs: usize,
+        /// nodeadm's program, to measure a worker beside it
+        #[arg(long, value_name = "PATH")]
+        nodeadm: Option<PathBuf>,
         /// How many simulated workers boot at once; 0 for none
         #[arg(long, default_value_t = 1000)]
         workers: usize,
@@ -361,7 +364,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let on = running.then_some(dir.as_path());
             return drills::run(name, &options, seeds, jobs, on, json, out).await;
         }
-        Verb::Bench { runs, control_plane_runs, files_runs, worker_runs, workers, idle, json } => {
+        Verb::Bench { runs, control_plane_runs, files_runs, worker_runs, nodeadm, workers, idle, json } => {
             let runs = bench::Runs {
                 etcd: runs,
                 control_plane: control_plane_runs,
@@ -370,7 +373,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
                 workers,
                 idle: Duration::from_secs(idle),
             };
-            let figures = bench::run(&agent, runs).await?;
+            let figures = bench::run(&agent, runs, nodeadm.as_deref()).await?;
             bench::write(&figures, &json, out)?;
         }
         Verb::Down => {

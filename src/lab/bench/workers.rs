@@ -28,6 +28,7 @@ use crate::kubernetes::digest;
 use crate::kubernetes::join::{BootstrapToken, Join};
 use crate::lab::LabError;
 use crate::lab::laboratory::{Laboratory, Scratch};
+use crate::lab::machine::Machine;
 use crate::lab::region::{
     Caller, Condition, FaultKind, FaultSpec, InstanceSpec, InstanceState, Outcome, Put, Region, RegionConfig,
     Service,
@@ -47,7 +48,7 @@ use crate::telemetry::status::Status;
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How often S3 says that it is asked too often.
 const SLOW_DOWN: f64 = 0.1;
-const VERSION: &str = "1.36.2";
+pub(super) const VERSION: &str = "1.36.2";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
 type Failure = Box<dyn std::error::Error>;
@@ -105,19 +106,7 @@ pub(super) struct One {
 pub(super) async fn one(agent: &Path, seed: u64) -> Result<One, LabError> {
     const AGAIN: Duration = Duration::from_micros(500);
     let scratch = Scratch::new("bench-worker")?;
-    let settings = Settings {
-        seed,
-        zones: 1,
-        size: 1,
-        control_plane: 0,
-        workers: 1,
-        start: Start::Held,
-        kubernetes: Kubernetes::Rendered(VERSION.to_owned()),
-        ..Settings::new(scratch.path(), agent)?
-    };
-    let lab = Laboratory::start(settings).await?;
-    publish(lab.region())?;
-    let worker = lab.machines().pop().ok_or_else(|| LabError::NoNode("a worker".to_owned()))?;
+    let (lab, worker) = laboratory(scratch.path(), agent, seed).await?;
     // The kubelet's log is opened when it is started.
     let log = worker.root().join("var/log/quorate/kubelet.log");
     worker.start();
@@ -135,10 +124,38 @@ pub(super) async fn one(agent: &Path, seed: u64) -> Result<One, LabError> {
     let pid = worker.pid().ok_or_else(|| late("the agent"))?;
     let path = format!("/proc/{pid}/status");
     let memory = memory(pid, "VmHWM").map_err(LabError::file("reading", Path::new(&path)))?;
+    let (metadata, calls) = calls_of(&lab);
+    Ok(One { time, memory, metadata, calls })
+}
+
+/// A laboratory of one worker that is not started, with everything at hand.
+pub(super) async fn laboratory(
+    dir: &Path,
+    agent: &Path,
+    seed: u64,
+) -> Result<(Laboratory, Machine), LabError> {
+    let settings = Settings {
+        seed,
+        zones: 1,
+        size: 1,
+        control_plane: 0,
+        workers: 1,
+        start: Start::Held,
+        kubernetes: Kubernetes::Rendered(VERSION.to_owned()),
+        ..Settings::new(dir, agent)?
+    };
+    let lab = Laboratory::start(settings).await?;
+    publish(lab.region())?;
+    let worker = lab.machines().pop().ok_or_else(|| LabError::NoNode("a worker".to_owned()))?;
+    Ok((lab, worker))
+}
+
+/// How often machines asked their metadata services, and AWS.
+pub(super) fn calls_of(lab: &Laboratory) -> (usize, usize) {
     let calls = lab.region().with(|world| world.calls_after(0));
     let (metadata, calls): (Vec<_>, Vec<_>) =
         calls.iter().filter(|call| call.instance.is_some()).partition(|call| call.service == Service::Imds);
-    Ok(One { time, memory, metadata: metadata.len(), calls: calls.len() })
+    (metadata.len(), calls.len())
 }
 
 fn late(what: &str) -> LabError {
