@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -38,6 +39,8 @@ const JOIN: Duration = Duration::from_secs(90);
 const GONE: Duration = Duration::from_mins(3);
 /// For how long calls are counted at rest.
 const REST: Duration = Duration::from_mins(1);
+/// For how long nobody has asked for a certificate before.
+const QUIET: Duration = Duration::from_secs(20);
 /// How often a machine may read what is published to workers until it has joined, beyond the times at which there was
 /// nothing to read.
 const READS: usize = 2;
@@ -78,9 +81,10 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
     wait_healthy(&stage.lab, READY).await?;
     told.insert("workersReadyMs", json!(millis(began.elapsed())));
     let config = admin(&stage.lab).await?;
-    let api: Api<Node> = Api::all(Client::try_from(config).map_err(|error| Unmet::Broken(chain(&error)))?);
+    let client = Client::try_from(config).map_err(|error| Unmet::Broken(chain(&error)))?;
+    let api: Api<Node> = Api::all(client.clone());
     are_nodes(&stage.lab, &api).await?;
-    told.insert("callsPerMinuteWithThree", json!(calls_at_rest(stage).await?));
+    told.insert("callsPerMinuteWithThree", json!(calls_at_rest(stage, &client).await?));
 
     people_are_told(&stage.lab).await?;
 
@@ -105,7 +109,7 @@ async fn shake(stage: &mut Stage, told: &mut BTreeMap<&'static str, Value>) -> R
     told.insert("scaledOutMs", json!(millis(began.elapsed())));
     are_nodes(&stage.lab, &api).await?;
     asked_little(&stage.lab, &first)?;
-    told.insert("callsPerMinuteWithTwenty", json!(calls_at_rest(stage).await?));
+    told.insert("callsPerMinuteWithTwenty", json!(calls_at_rest(stage, &client).await?));
 
     let began = Instant::now();
     stage.lab.happen("fewer workers", |world| world.set_desired_capacity(WORKERS, FEW)).await?;
@@ -253,8 +257,34 @@ fn asked_little(lab: &Laboratory, early: &[Machine]) -> Result<(), Unmet> {
     }
 }
 
-/// How many calls the control plane makes a minute while nothing happens, by service.
-async fn calls_at_rest(stage: &Stage) -> Result<BTreeMap<String, u64>, Unmet> {
+/// Waits until no machine asks for a certificate, and none has for a while: EC2 and Auto Scaling are asked about those.
+async fn certificates_rest(client: &Client) -> Result<(), Unmet> {
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let (began, mut quiet, mut before) = (Instant::now(), Instant::now(), BTreeSet::new());
+    while quiet.elapsed() < QUIET {
+        let listed = requests.list(&ListParams::default()).await;
+        let listed = listed.map_err(|error| Unmet::Broken(chain(&error)))?.items;
+        let is_open = |request: &CertificateSigningRequest| {
+            request.status.as_ref().is_none_or(|status| status.conditions.iter().flatten().count() == 0)
+        };
+        let open = listed.iter().filter(|request| is_open(request)).count();
+        let all: BTreeSet<String> = listed.into_iter().filter_map(|request| request.metadata.name).collect();
+        if open > 0 || all != before {
+            (quiet, before) = (Instant::now(), all);
+        }
+        if began.elapsed() > READY {
+            return Err(Unmet::Broken(format!("{open} requests for certificates are still open")));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+/// How many calls the control plane makes a minute while nothing happens, by service. Of EC2 it asks no more than a look
+/// takes, however many workers there are: with each list of volumes one of machines.
+async fn calls_at_rest(stage: &Stage, client: &Client) -> Result<BTreeMap<String, u64>, Unmet> {
+    certificates_rest(client).await?;
+    let machines = stage.lab.control_plane().len();
     let count = |lab: &Laboratory| {
         let own: BTreeSet<String> =
             lab.control_plane().iter().map(|machine| machine.identity().instance.clone()).collect();
@@ -268,11 +298,19 @@ async fn calls_at_rest(stage: &Stage) -> Result<BTreeMap<String, u64>, Unmet> {
         counts
     };
     let before = count(&stage.lab);
+    let since = stage.lab.region().with(|world| world.calls_after(0).last().map_or(0, |call| call.sequence));
     // Not waited for anything: what is made in this time is what is counted.
     sleep(REST).await;
     let mut after = count(&stage.lab);
     for (service, count) in &mut after {
         *count = (*count - before.get(service).copied().unwrap_or(0)) * 60 / REST.as_secs();
+    }
+    let calls = stage.lab.region().with(|world| world.calls_after(since));
+    let of = |operation: &str| calls.iter().filter(|call| call.operation == operation).count();
+    let (lists, looks) = (of("DescribeInstances"), of("DescribeVolumes"));
+    // The first and the last look of each machine may be there by half.
+    if lists > looks + machines {
+        return Err(Unmet::Broken(format!("{lists} lists of machines in {looks} looks, at rest: {after:?}")));
     }
     Ok(after)
 }

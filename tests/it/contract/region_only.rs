@@ -318,3 +318,31 @@ async fn the_control_api_drives_the_region_and_tells_what_happens() {
     assert_eq!(http::ask("DELETE", &control, "/v1/faults/1", &[], "").await.unwrap().0, 200);
     assert_eq!(http::ask("DELETE", &control, "/v1/faults/1", &[], "").await.unwrap().0, 404);
 }
+
+#[tokio::test]
+async fn however_many_machines_become_nodes_ec2_and_auto_scaling_are_asked_as_often() {
+    let mut asked = Vec::new();
+    for count in [3, 60] {
+        let e = Endpoints::simulated().await;
+        let spec = |role: &str, desired| GroupSpec {
+            name: role.into(),
+            tags: tags(&[("quorate:cluster", "demo"), ("quorate:role", role)]),
+            zones: vec![ZONES[0].into()],
+            desired,
+            ..GroupSpec::default()
+        };
+        e.region().change(|w| w.create_group(spec("worker", count))).unwrap();
+        let many = |w: &quorate::lab::region::World| w.view().instances.len() == count;
+        assert!(e.region().wait_until(SOON, many).await);
+        let clients = e.agents().await;
+        let cluster = "demo".parse().unwrap();
+        let ids: Vec<InstanceId> =
+            e.region().with(|w| w.view().instances.keys().map(|id| id.as_str().parse().unwrap()).collect());
+        let before = e.region().with(|w| w.calls_after(0).len());
+        assert_eq!(clients.ec2.node_instances(&cluster, &ids, &[]).await.unwrap().len(), count);
+        let groups = clients.autoscaling.groups(&cluster, quorate::model::Role::Worker, &[]).await.unwrap();
+        assert_eq!(groups.iter().map(|group| group.instances.len()).sum::<usize>(), count);
+        asked.push(e.region().with(|w| w.calls_after(0).len()) - before);
+    }
+    assert_eq!(asked, [2, 2]);
+}
