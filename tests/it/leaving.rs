@@ -16,7 +16,8 @@ async fn one_of_three() -> (Node, Status) {
     for machine in node.lab.control_plane() {
         machine.start();
     }
-    let status = node.until("three healthy members", |status| healthy(status) == 3).await;
+    let is_whole = |status: &Status| healthy(status) == 3 && status.member.is_some();
+    let status = node.until("three healthy members, one of them its own", is_whole).await;
     (node, status)
 }
 
@@ -53,7 +54,8 @@ async fn a_machine_leaves_when_it_is_asked_to_and_comes_back_as_the_same_member(
     let told = text(&back.stdout);
     assert!(back.status.success(), "{}", text(&back.stderr));
     assert!(told.lines().last().is_some_and(|line| line.starts_with("running")), "{told}");
-    let after = node.until("three healthy members again", |status| healthy(status) == 3).await;
+    let is_whole = |status: &Status| healthy(status) == 3 && status.member.is_some();
+    let after = node.until("three healthy members again", is_whole).await;
     node.until("nothing that does not match any more", |status| status.noticed.is_empty()).await;
     assert_eq!((after.phase, after.member, after.slot), (Phase::Running, Some(own), before.slot));
     assert_eq!(attachment(&node), Some(AttachmentState::Attached));

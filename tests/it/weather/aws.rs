@@ -293,6 +293,9 @@ async fn lists_serve_again_while_aws_throttles_and_what_must_be_fresh_does_not()
 async fn a_look_is_made_whole_from_answers_that_never_come_together() {
     let sky = Sky::with_bucket().await;
     let volume = sky.volume(&[]);
+    let free =
+        |w: &World| w.view().volumes[volume.as_str()].state == quorate::lab::region::VolumeState::Available;
+    assert!(sky.region.wait_until(SOON, free).await);
     let reach = sky.reach().await;
     let mut memory = Memory::default();
     // EC2 answers one question a look.

@@ -20,8 +20,9 @@ async fn a_departure_that_can_not_be_written_down_has_begun_all_the_same() {
     let (_, plan) = look_again(&reach, &mut memory, Depth::Full).await;
     let [step @ Step::BeginDeparture { departure }] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
     execute(&reach, step).await.unwrap_err();
-    // Nothing keeps it here but that EC2 does not say what is attached.
-    sky.fault(Service::Ec2, FaultKind::Throttle);
+    // Nothing keeps it here but that EC2 does not say what is attached; what it said before does not serve when it
+    // refuses.
+    sky.fault(Service::Ec2, FaultKind::AccessDenied);
     let (seen, plan) = look_again(&reach, &mut memory, Depth::Full).await;
     assert_eq!(seen.departure.begun.known(), Some(&Some(departure.clone())), "and its time goes on");
     assert_eq!(plan.report.phase, Phase::Leaving, "{:#?}", plan.report);
