@@ -130,6 +130,7 @@ impl ApiClient {
 }
 
 #[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 

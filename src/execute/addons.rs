@@ -179,4 +179,5 @@ impl Failures {
 }
 
 #[cfg(test)]
+#[cfg(feature = "lab")]
 mod tests;
