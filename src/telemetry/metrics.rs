@@ -186,6 +186,8 @@ impl Page {
 
     fn etcd(&mut self, status: &Status) {
         let Some(own) = status.member else { return };
+        // Who leads is told by a quorum: where none answers, nobody does.
+        self.number("etcd_has_leader", "Whether etcd has a leader", yes(status.leader.is_some()));
         if status.members.is_empty() {
             return;
         }
@@ -201,7 +203,6 @@ impl Page {
             }
         }
         self.add("etcd_members", "The members that etcd lists", family);
-        self.number("etcd_has_leader", "Whether etcd has a leader", yes(status.leader.is_some()));
         self.number("etcd_is_leader", "Whether this machine's member leads", yes(status.leader == Some(own)));
         if let Some(member) = status.members.iter().find(|member| member.id == own) {
             self.bytes("etcd_database_size", "The file of this machine's database", member.size);

@@ -116,6 +116,10 @@ fn metrics_say_what_the_status_says() {
     ] {
         assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");
     }
+    // A lost quorum is told, and is no gap among the numbers.
+    let lost = page(Some(&Status { leader: None, members: Vec::new(), ..full() }));
+    assert!(lost.contains("\nquorate_etcd_has_leader 0.0\n"), "{lost}");
+    assert!(told.contains("\nquorate_etcd_has_leader 1.0\n") && !lost.contains("quorate_etcd_members"));
     // What is not known is not there.
     let unknown = page(Some(&Status::starting(Vec::new(), None)));
     for name in ["etcd", "workers", "waiting_seconds{", "certificates_end", "component"] {
