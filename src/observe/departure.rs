@@ -30,9 +30,11 @@ use super::kubernetes;
 
 /// What may be known some seconds late is asked again so often.
 const SELDOM: Duration = Duration::from_secs(10);
-/// Auto Scaling is asked again so often. That it knows nothing of this machine is believed when it was said for long:
-/// its answers are late for machines that have just come.
+/// Auto Scaling is asked again so often.
 const GROUP_FOR: Duration = Duration::from_secs(5);
+/// The same while it knows nothing of this machine: its answers are late for machines that have just come, and there are
+/// machines in no group.
+const NO_GROUP_FOR: Duration = Duration::from_mins(1);
 /// How long this machine's node and its pods may take to be told.
 const ASK: Duration = Duration::from_secs(20);
 /// How long a component is waited for to take a connection.
@@ -149,7 +151,7 @@ fn begun(reach: &Reach) -> Fact<Option<Departure>> {
 async fn group(reach: &Reach, memory: &mut Remembered, name: &str, leaves: bool) -> InGroup {
     if let Some((at, found)) = &memory.group {
         let keep = match found.membership {
-            Fact::Known(None) if !leaves => SELDOM,
+            Fact::Known(None) if !leaves => NO_GROUP_FOR,
             Fact::Known(_) | Fact::Unknown(_) => GROUP_FOR,
         };
         // What a hook was told changes where the machine stands.

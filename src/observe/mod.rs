@@ -95,10 +95,9 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
         (Depth::Light, Some((at, last))) if at.elapsed() < RECENT => Some(last.clone()),
         (Depth::Light | Depth::Full, _) => None,
     };
-    if reach.shutdown.seen().known().is_some_and(Option::is_some)
-        && let Some((_, last)) = &memory.full
-    {
-        let last = last.clone();
+    if let (shutdown @ Fact::Known(Some(_)), Some((_, last))) = (reach.shutdown.seen(), &memory.full) {
+        let mut last = last.clone();
+        last.departure.shutdown = shutdown;
         return at_shutdown(reach, memory, last, waiting).await;
     }
     let identity = Fact::Known(reach.identity.clone());
@@ -130,7 +129,8 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     seen
 }
 
-/// Looks at what matters in the seconds before the machine shuts down, and at nothing else: its etcd.
+/// Looks at what matters in the seconds before the machine shuts down, and at nothing else: its etcd. All else is as in
+/// the last look, which tells of the shutdown: nothing else is decided from it.
 async fn at_shutdown(
     reach: &Reach,
     memory: &mut Memory,
@@ -138,7 +138,6 @@ async fn at_shutdown(
     waiting: Vec<Waiting>,
 ) -> Observation {
     let mut seen = last;
-    seen.departure.shutdown = reach.shutdown.seen();
     seen.etcd.service = reach.service.state().await.into();
     let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
     cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
