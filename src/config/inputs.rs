@@ -5,6 +5,7 @@
 use super::errors::{ConfigError, Origin, Position, Problem, Source};
 use super::fragments::Fragment;
 use super::keys::{self, Key, Kind, TextRule};
+use super::lookup;
 use super::units::{ByteSize, TimeSpan};
 use super::values::Chance;
 use super::yaml::{self, Node, Yaml};
@@ -53,7 +54,7 @@ pub(super) fn read_tag(
     text: &str,
     errors: &mut Vec<ConfigError>,
 ) -> Option<Input> {
-    let key = keys::find(path)?;
+    let key = lookup::find(path)?;
     let mut reader = Reader { source, inputs: Vec::new(), errors };
     let node = Node::new(
         Yaml::Text(text.to_owned()),
@@ -81,18 +82,18 @@ impl Reader<'_> {
 
     fn section(&mut self, path: &str, entries: &[(serde_saphyr::Spanned<String>, Node)]) {
         for (index, (name, node)) in entries.iter().enumerate() {
-            let full = keys::join(path, &name.value);
+            let full = lookup::join(path, &name.value);
             let shown = yaml::shorten(&full);
             if let Some((first, _)) = entries[..index].iter().find(|(earlier, _)| earlier.value == name.value)
             {
                 let problem = Problem::DuplicateKey { key: shown, first_line: first.referenced.line() };
                 let error = self.error(name, problem).hint("keep one of them");
                 self.errors.push(error);
-            } else if name.value.contains('.') || !keys::children(path).contains(&name.value.as_str()) {
-                let hint = keys::suggest(path, &name.value);
+            } else if name.value.contains('.') || !lookup::children(path).contains(&name.value.as_str()) {
+                let hint = lookup::suggest(path, &name.value);
                 let error = self.error(name, Problem::UnknownKey { key: shown }).hint(hint);
                 self.errors.push(error);
-            } else if let Some(key) = keys::find(&full) {
+            } else if let Some(key) = lookup::find(&full) {
                 self.leaf(key, node);
             } else {
                 self.subsection(&full, node);
@@ -110,7 +111,7 @@ impl Reader<'_> {
                     found: other.describe(),
                     expected: "a section".to_owned(),
                 };
-                let hint = format!("keys of `{path}`: {}", keys::list(&keys::children(path)));
+                let hint = format!("keys of `{path}`: {}", lookup::list(&lookup::children(path)));
                 let error = self.error(node, problem).hint(hint);
                 self.errors.push(error);
             }
@@ -186,7 +187,7 @@ fn scalar(key: &Key, kind: &Kind, value: &Yaml) -> Result<String, Refusal> {
                 return Ok(text.clone());
             }
             let hint =
-                keys::closest(text, words.iter().copied()).map(|word| format!("did you mean `{word}`?"));
+                lookup::closest(text, words.iter().copied()).map(|word| format!("did you mean `{word}`?"));
             Err(invalid(path, text, kind.expected(), hint))
         }
         (Kind::Count(numbers), Yaml::Integer(number)) => {

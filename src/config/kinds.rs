@@ -4,7 +4,8 @@
 
 use std::str::FromStr;
 
-use super::keys::{RETENTION_REVISIONS, RETENTION_SPAN, list};
+use super::keys::{RETENTION_REVISIONS, RETENTION_SPAN};
+use super::lookup::list;
 use super::units::{ByteSize, TimeSpan};
 use super::values::{Chance, InvalidValue};
 

@@ -23,6 +23,7 @@ mod inputs;
 mod keys;
 mod kinds;
 mod kubernetes;
+mod lookup;
 mod node;
 mod resolve;
 mod schema;

@@ -6,7 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Default, Key, Kind, RETENTION_REVISIONS, RETENTION_SPAN};
+use super::keys::{Default, Key, Kind, RETENTION_REVISIONS, RETENTION_SPAN};
+use super::lookup;
 use super::values::Chance;
 
 const DURATION_PATTERN: &str =
@@ -24,11 +25,11 @@ pub fn schema() -> Value {
 }
 
 fn section(path: &str) -> Value {
-    let properties: Map<String, Value> = keys::children(path)
+    let properties: Map<String, Value> = lookup::children(path)
         .into_iter()
         .map(|name| {
-            let full = keys::join(path, name);
-            let schema = keys::find(&full).map_or_else(|| section(&full), leaf);
+            let full = lookup::join(path, name);
+            let schema = lookup::find(&full).map_or_else(|| section(&full), leaf);
             (name.to_owned(), schema)
         })
         .collect();

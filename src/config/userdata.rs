@@ -24,7 +24,7 @@ use mailparse::{MailHeaderMap, ParsedMail};
 
 use super::errors::{ConfigError, Problem, Source};
 use super::fragments::{Fragment, MAX_BYTES};
-use super::keys;
+use super::lookup;
 
 /// The type of quorate's parts in a MIME message.
 pub const PART_TYPE: &str = "application/vnd.quorate.config+yaml";
@@ -147,7 +147,7 @@ fn is_marked(first: &str) -> bool {
 }
 
 fn has_our_key(text: &str) -> bool {
-    let ours = keys::children("");
+    let ours = lookup::children("");
     text.lines().filter_map(|line| line.split_once(':')).any(|(word, rest)| {
         let word = word.trim_end().trim_matches(['"', '\'']);
         ours.contains(&word) && (rest.is_empty() || rest.starts_with([' ', '\t', '\r']))
@@ -241,7 +241,8 @@ fn leaf(source: &Source, mail: &ParsedMail<'_>) -> Result<Option<Fragment>, Conf
     }
     // Without the blank line, configuration is taken for headers, and the body is empty.
     let swallowed = mail.headers.iter().map(mailparse::MailHeader::get_key);
-    if let Some(key) = swallowed.into_iter().find(|key| ours && keys::children("").contains(&key.as_str())) {
+    if let Some(key) = swallowed.into_iter().find(|key| ours && lookup::children("").contains(&key.as_str()))
+    {
         return Err(bad_mime(
             source.clone(),
             format!("`{key}` among the headers"),

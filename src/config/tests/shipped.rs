@@ -126,7 +126,7 @@ fn leaves(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
     };
     assert_eq!(schema["additionalProperties"], false, "{path}");
     for (name, schema) in properties {
-        leaves(&keys::join(path, name), schema, found);
+        leaves(&crate::config::lookup::join(path, name), schema, found);
     }
 }
 
