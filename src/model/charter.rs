@@ -56,6 +56,20 @@ pub struct Founder {
     pub started: Option<u8>,
 }
 
+/// What an amendment of the charter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CharterChange {
+    /// A founder is about to start.
+    MarkStarted,
+    /// A founder's mark is taken back.
+    Withdraw,
+    /// A new generation is founded.
+    Refound,
+    /// A slot has another zone.
+    MoveSlot,
+}
+
 /// A transition that the charter does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CharterRefusal {

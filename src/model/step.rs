@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addons::AddonPlace;
 use super::care::{Alarm, ComparisonPlace, WedgeNote};
-use super::charter::Charter;
+use super::charter::{Charter, CharterChange};
 use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
 use super::departure::{Departure, HookResult, NodePod};
@@ -501,20 +501,6 @@ pub struct GoneNode {
     pub uid: String,
     /// Its instance.
     pub instance: InstanceId,
-}
-
-/// What an amendment of the charter changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum CharterChange {
-    /// A founder is about to start.
-    MarkStarted,
-    /// A founder's mark is taken back.
-    Withdraw,
-    /// A new generation is founded.
-    Refound,
-    /// A slot has another zone.
-    MoveSlot,
 }
 
 /// How much depends on a step.

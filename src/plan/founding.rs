@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use crate::config::settings::ControlPlaneKind;
+use crate::model::charter::CharterChange;
 use crate::model::charter::{Founder, majority};
 use crate::model::machine::peer_url;
 use crate::model::plan::Subject;
 use crate::model::stamp::FORMATTED;
-use crate::model::step::CharterChange;
 use crate::model::{
     Charter, ClusterUuid, DataDir, Fact, Generation, Halt, Instance, InstanceId, InstanceState, Phase, Plan,
     Role, Slot, Step, Versioned, Volume, VolumeId, WaitingOn, Warning, Zone,

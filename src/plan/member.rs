@@ -18,9 +18,9 @@
 //! for it.
 
 use crate::config::Settings;
+use crate::model::charter::CharterChange;
 use crate::model::machine::peer_url;
 use crate::model::plan::Subject;
-use crate::model::step::CharterChange;
 use crate::model::{
     Charter, ClusterUuid, ClusterView, DataDir, EtcdLaunch, EtcdVersion, Fact, Generation, Halt, Identity,
     LaunchState, MemberId, Observation, Phase, Plan, ServiceState, SlotRecord, StampState, Step, Versioned,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Settings;
 use crate::config::settings::VolumeSource;
-use crate::model::step::CharterChange;
+use crate::model::charter::CharterChange;
 use crate::model::{
     Charter, ClusterView, Fact, Halt, Identity, Instance, InstanceId, InstanceState, Member, Observation,
     Phase, Plan, Role, Slot, SlotRecord, Step, Volume, VolumeId, WaitingOn, Zone,

@@ -327,7 +327,7 @@ fn token(cluster: &str, slot: Slot, zone: &Zone, after: &str) -> String {
     format!("quorate-{hash:032x}")
 }
 
-pub(super) fn charter_of(seen: &Observation) -> Option<&Charter> {
+fn charter_of(seen: &Observation) -> Option<&Charter> {
     match &seen.charter {
         Fact::Known(Some(charter)) => Some(&charter.value),
         Fact::Known(None) | Fact::Unknown(_) => None,

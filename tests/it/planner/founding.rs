@@ -1,7 +1,7 @@
 //! Who founds the cluster, when, and when not.
 
+use quorate::model::charter::CharterChange;
 use quorate::model::plan::Subject;
-use quorate::model::step::CharterChange;
 use quorate::model::*;
 
 use super::scene::*;

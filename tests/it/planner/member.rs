@@ -1,7 +1,7 @@
 //! Each row of the table by which a member starts, joins or is replaced.
 
+use quorate::model::charter::CharterChange;
 use quorate::model::plan::Subject;
-use quorate::model::step::CharterChange;
 use quorate::model::*;
 
 use super::scene::*;

@@ -1,7 +1,7 @@
 //! A standby takes over the slot of a zone that is gone, and what was left behind there is let go.
 
 use quorate::config::Settings;
-use quorate::model::step::CharterChange;
+use quorate::model::charter::CharterChange;
 use quorate::model::*;
 
 use super::scene::*;

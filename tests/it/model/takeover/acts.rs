@@ -2,7 +2,7 @@
 //!
 //! A step that returns `false` failed and ends its plan.
 
-use quorate::model::step::CharterChange;
+use quorate::model::charter::CharterChange;
 use quorate::model::*;
 
 use super::super::tables::Id;
