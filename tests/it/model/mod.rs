@@ -28,8 +28,11 @@ mod tables;
 mod takeover;
 mod world;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
+use quorate::model::{Observation, Plan, Waiting, WaitingOn};
 use stateright::{Checker, HasDiscoveries, Model};
 
 use checker::Exploration;
@@ -136,6 +139,17 @@ fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: boo
     exploration.must_heal = heal;
     exploration.prompt_upkeep = !late;
     exploration.heal_sample = 1;
+    caught_by(mutation, exploration, "the cluster is whole");
+}
+
+/// Explores until a rule is broken, and expects that. `sometimes` is the property that is none.
+#[track_caller]
+fn caught_by<M>(mutation: impl Debug, exploration: M, sometimes: &str)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + PartialEq + Hash + Debug + Send + Sync + 'static,
+    M::Action: Clone + PartialEq + Debug + Send + Sync + 'static,
+{
     let began = Instant::now();
     let checker = exploration
         .checker()
@@ -147,7 +161,7 @@ fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: boo
     let broken: Vec<(&str, usize)> = checker
         .discoveries()
         .into_iter()
-        .filter(|(rule, _)| *rule != "the cluster is whole")
+        .filter(|(rule, _)| *rule != sometimes)
         .map(|(rule, path)| (rule, path.into_actions().len()))
         .collect();
     let (unique, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f32());
@@ -156,6 +170,24 @@ fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: boo
         eprintln!("{mutation:?}: {unique} states, {seconds:.1} s, caught by {broken:?}");
     }
     assert!(!broken.is_empty(), "{mutation:?} was not caught");
+}
+
+/// What is planned when one thing after the other has been waited for, as far as that `counts`.
+fn patiently(
+    observation: &mut Observation,
+    answer: impl Fn(&Observation) -> Plan,
+    counts: impl Fn(&WaitingOn) -> bool,
+) -> Plan {
+    loop {
+        let plan = answer(observation);
+        let is_new = |on: &&WaitingOn| observation.waiting.iter().all(|known| known.on != **on);
+        let waits = plan.report.waiting.iter().filter(|on| counts(on)).filter(is_new);
+        let fresh: Vec<Waiting> = waits.map(|on| Waiting { on: on.clone(), since: 0 }).collect();
+        if fresh.is_empty() {
+            return plan;
+        }
+        observation.waiting.extend(fresh);
+    }
 }
 
 macro_rules! mutations {

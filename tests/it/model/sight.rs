@@ -14,6 +14,7 @@ use quorate::model::*;
 use quorate::plan::plan;
 
 use super::mutations::Mutation;
+use super::patiently;
 use super::tables::{Id, Table};
 use super::world::{Lineage, Listing, Process, Record, SLOTS, World};
 
@@ -193,23 +194,12 @@ impl Planner {
             return *id;
         }
         let mut observation = self.observation(seen);
-        let mut plan = self.answer(&observation, seen);
-        // Something waited for, then the next thing, and so on.
-        while seen.patient {
-            let fresh: Vec<Waiting> = plan
-                .report
-                .waiting
-                .iter()
-                .filter(|on| seen.fed || **on != WaitingOn::InSync)
-                .filter(|on| observation.waiting.iter().all(|known| known.on != **on))
-                .map(|on| Waiting { on: on.clone(), since: 0 })
-                .collect();
-            if fresh.is_empty() {
-                break;
-            }
-            observation.waiting.extend(fresh);
-            plan = self.answer(&observation, seen);
-        }
+        let answer = |observation: &Observation| self.answer(observation, seen);
+        let mut plan = if seen.patient {
+            patiently(&mut observation, answer, |on| seen.fed || *on != WaitingOn::InSync)
+        } else {
+            answer(&observation)
+        };
         // Only the steps and the reason count here.
         plan.report.warnings.clear();
         let id = self.tables.plans.put(plan);

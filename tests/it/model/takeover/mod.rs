@@ -13,9 +13,9 @@ mod world;
 
 use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, Model};
 
-use super::DEEP;
+use super::caught_by;
 use checker::Exploration;
 use mutations::Mutation;
 use world::{BACK, Budget, FIRST, NEXT, SECOND};
@@ -57,26 +57,7 @@ fn explore(name: &str, exploration: Exploration) {
 #[track_caller]
 fn caught(mutation: Mutation, mut exploration: Exploration) {
     exploration.heal_sample = 1;
-    let began = Instant::now();
-    let checker = exploration
-        .checker()
-        .threads(2)
-        .target_state_count(limit().max(DEEP))
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
-    let broken: Vec<(&str, usize)> = checker
-        .discoveries()
-        .into_iter()
-        .filter(|(rule, _)| *rule != SOMETIMES)
-        .map(|(rule, path)| (rule, path.into_actions().len()))
-        .collect();
-    let (unique, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f32());
-    #[expect(clippy::print_stderr, reason = "what caught the bug is part of the test's result")]
-    {
-        eprintln!("{mutation:?}: {unique} states, {seconds:.1} s, caught by {broken:?}");
-    }
-    assert!(!broken.is_empty(), "{mutation:?} was not caught");
+    caught_by(mutation, exploration, SOMETIMES);
 }
 
 macro_rules! explorations {

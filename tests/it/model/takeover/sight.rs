@@ -10,6 +10,7 @@ use quorate::model::observation::Versioned;
 use quorate::model::*;
 use quorate::plan::plan;
 
+use super::super::patiently;
 use super::super::tables::{Id, Table};
 use super::mutations::Mutation;
 use super::world::{Life, Listing, MACHINES, OTHER, Process, Record, VOTER, Voter, World, zone_of};
@@ -177,22 +178,13 @@ impl Planner {
             return *id;
         }
         let mut observation = self.observation(seen);
-        let mut plan = self.answer(&observation, seen);
-        // Something waited for, then the next thing, and so on. A learner that runs is in sync at once here.
-        while seen.patient {
-            let fresh: Vec<Waiting> = plan
-                .report
-                .waiting
-                .iter()
-                .filter(|on| observation.waiting.iter().all(|known| known.on != **on))
-                .map(|on| Waiting { on: on.clone(), since: 0 })
-                .collect();
-            if fresh.is_empty() {
-                break;
-            }
-            observation.waiting.extend(fresh);
-            plan = self.answer(&observation, seen);
-        }
+        let answer = |observation: &Observation| self.answer(observation, seen);
+        let mut plan = if seen.patient {
+            // A learner that runs is in sync at once here.
+            patiently(&mut observation, answer, |_| true)
+        } else {
+            answer(&observation)
+        };
         plan.report.warnings.clear();
         let id = self.tables.plans.put(plan);
         self.answers.write().unwrap().insert(seen.clone(), id);
