@@ -134,6 +134,7 @@ impl<W: World> Agent<W> {
         notify::ready();
         let mut depth = Depth::Full;
         loop {
+            let waited = self.waiting.clone();
             let (seen, plan) = match self.look(depth, events).await {
                 Looked::Planned(seen, plan) => (seen, plan),
                 Looked::Ended(ended) => return ended,
@@ -155,6 +156,7 @@ impl<W: World> Agent<W> {
                 // What is done is decided from a full look; but what only goes on is kept going from any, and a machine
                 // that shuts down has no time for one.
                 depth = Depth::Full;
+                self.keep_what_ran_out(waited, &seen);
                 continue;
             } else {
                 match self.act(&plan, events).await {
@@ -162,6 +164,12 @@ impl<W: World> Agent<W> {
                     Err(ended) => return ended,
                 }
             };
+            match outcome {
+                pace::Outcome::Nothing | pace::Outcome::Done => {}
+                pace::Outcome::Failed | pace::Outcome::Overtaken => {
+                    self.keep_what_ran_out(waited, &seen);
+                }
+            }
             let next = self.pace.next(&plan, outcome, &self.waiting, seen.at);
             depth = next.depth;
             self.board.is_alive_for(next.after);
@@ -200,6 +208,15 @@ impl<W: World> Agent<W> {
         self.board.tell(&status);
         self.world.tell(&status, &seen, &plan);
         Looked::Planned(Box::new(seen), plan)
+    }
+
+    /// What a patience that has run out leads to was not done: it stays run out, or it would begin anew. It is what was
+    /// waited for before the look, and would be waited for if it had not been.
+    fn keep_what_ran_out(&mut self, before: Vec<Waiting>, seen: &Observation) {
+        let anew = Observation { waiting: self.waiting.clone(), ..seen.clone() };
+        let would_wait = plan(&self.settings, &anew).report.waiting;
+        let ran_out = |waiting: &Waiting| would_wait.iter().any(|on| on.is_same_wait(&waiting.on));
+        self.waiting = with_forgotten(&self.waiting, before.into_iter().filter(ran_out));
     }
 
     /// Says what changed, once.
@@ -292,7 +309,7 @@ fn ended_by(event: Option<Event>) -> Option<Ended> {
 /// A round in which an answer was missing tells nothing new: what was waited for before it is
 /// kept, so that bad weather does not make a patience begin anew.
 pub fn remember(before: &[Waiting], now: &[WaitingOn], at: i64) -> Vec<Waiting> {
-    let mut waiting: Vec<Waiting> = now
+    let waiting: Vec<Waiting> = now
         .iter()
         .map(|on| {
             let since = before.iter().find(|w| w.on.is_same_wait(on)).map_or(at, |w| w.since);
@@ -300,8 +317,13 @@ pub fn remember(before: &[Waiting], now: &[WaitingOn], at: i64) -> Vec<Waiting> 
         })
         .collect();
     if now.iter().any(|on| matches!(on, WaitingOn::Answer { .. })) {
-        let kept = before.iter().filter(|w| !now.iter().any(|on| on.is_same_wait(&w.on))).cloned();
-        waiting.extend(kept.collect::<Vec<_>>());
+        return with_forgotten(&waiting, before.iter().cloned());
     }
     waiting
+}
+
+/// What is waited for now, with what was waited for before and is not any more.
+fn with_forgotten(now: &[Waiting], before: impl IntoIterator<Item = Waiting>) -> Vec<Waiting> {
+    let is_forgotten = |waiting: &Waiting| !now.iter().any(|still| still.on.is_same_wait(&waiting.on));
+    now.iter().cloned().chain(before.into_iter().filter(is_forgotten)).collect()
 }

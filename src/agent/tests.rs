@@ -16,8 +16,8 @@ use crate::model::observation::EtcdObservation;
 use crate::model::plan::Subject;
 use crate::model::{
     Attachment, AttachmentState, Authority, Content, DataDir, Disk, EtcdVersion, Fact, Identity, Instance,
-    InstanceState, Leaves, Mount, Role, ServiceState, Slot, Stamp, StampState, Volume, VolumeContents,
-    VolumeId, VolumeState,
+    InstanceId, InstanceState, Leaves, Mount, Role, ServiceState, Slot, Stamp, StampState, Volume,
+    VolumeContents, VolumeId, VolumeState, Zone,
 };
 
 const START: i64 = 1_700_000_000_000;
@@ -454,6 +454,64 @@ async fn a_wait_that_ended_begins_anew_when_it_comes_back() {
     assert_eq!(rig.waited(3, &claims()), Some(0));
     assert_eq!(rig.waited(4, &claims()), None);
     assert!(rig.waited(5, &claims()).unwrap() > 0);
+}
+
+/// The same, where another machine holds a second of the three slots: patience decides.
+fn majority() -> Observation {
+    let mut seen = claimed();
+    seen.entropy = "00000000-0000-0000-0000-0000000000e1".parse().unwrap();
+    let other: InstanceId = "i-0fedcba9876543210".parse().unwrap();
+    let zone: Zone = "eu-west-1b".parse().unwrap();
+    if let (Fact::Known(instances), Fact::Known(volumes)) = (&mut seen.instances, &mut seen.volumes) {
+        let (mine, volume) = (instances[&me().instance].clone(), volumes.values().next().unwrap().clone());
+        let address = Some("10.0.2.1".parse().unwrap());
+        instances.insert(other.clone(), Instance { zone: Some(zone.clone()), address, ..mine });
+        let attachment = volume.attachment.map(|held| Attachment { instance: other, ..held });
+        let slot = Some(Slot::try_from(2).unwrap());
+        let theirs = Volume { zone: Some(zone), slot, attachment, ..volume };
+        volumes.insert("vol-0fedcba9876543210".parse().unwrap(), theirs);
+    }
+    seen
+}
+
+/// How long after the beginning each step was done or tried.
+fn tried(acts: &[Act]) -> Vec<Duration> {
+    let mut now = Duration::ZERO;
+    let mut tried = Vec::new();
+    for act in acts {
+        match act {
+            Act::Rested(after) => now += *after,
+            Act::Did(_) => tried.push(now),
+            Act::Looked(_) | Act::Told(_) => {}
+        }
+    }
+    tried
+}
+
+/// A rig in which patience decides, after ten seconds.
+fn patient(act: impl FnMut(&Step) -> Result<(), Refused> + 'static) -> Rig {
+    let mut rig = Rig::doing(80, |_, _| Some(majority()), act);
+    rig.agent.settings.founding.patience = "10s".parse().unwrap();
+    rig
+}
+
+#[tokio::test]
+async fn a_patience_that_runs_out_in_a_light_look_is_out_in_the_full_one_that_follows() {
+    // Which look it runs out in is chance: every second one is light.
+    for _ in 0..20 {
+        let mut rig = patient(|_| Ok(()));
+        rig.run().await;
+        let first = tried(&rig.acts.borrow())[0];
+        assert!(first >= Duration::from_secs(10) && first < Duration::from_secs(14), "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_patience_that_ran_out_does_not_begin_anew_because_a_step_failed() {
+    let mut rig = patient(|_| Err(Refused));
+    rig.run().await;
+    let tried = tried(&rig.acts.borrow());
+    assert!(tried.len() > 5 && tried[5] - tried[0] < Duration::from_secs(10), "{tried:?}");
 }
 
 #[tokio::test]
