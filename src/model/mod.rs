@@ -8,6 +8,7 @@
 //! machine of founding, and belong to the value they change.
 
 pub mod addons;
+pub mod backup;
 pub mod care;
 pub mod charter;
 pub mod cluster;
@@ -37,6 +38,7 @@ pub use addons::{
     AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,
     ObjectKey,
 };
+pub use backup::{ChainName, Manifest, RestorePoint};
 pub use care::{
     Alarm, AlarmKind, CareNotes, Comparison, ComparisonPlace, Comparisons, EtcdCare, MemberCare, Silence,
     Storage, StoreHash, WedgeNote,

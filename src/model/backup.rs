@@ -1,0 +1,199 @@
+//! Backups: what they are called, what they say of themselves, and which of them make a chain.
+//!
+//! A **chain** is one snapshot of etcd and the changes since, in **segments**. In S3, below the cluster's own place:
+//!
+//! | key | what |
+//! |---|---|
+//! | `backups/GENERATION/CHAIN/snapshot.zst` | etcd's snapshot, as etcd sends it with its SHA-256 at the end, compressed |
+//! | `backups/GENERATION/CHAIN/manifest.json` | the [`Manifest`]; a chain without one was never finished, and is none |
+//! | `backups/GENERATION/CHAIN/changes/NUMBER` | the segments, from 1, without a gap (see `crate::backup::segment`) |
+//!
+//! `CHAIN` is the revision at which the snapshot was begun, in 19 digits, a dash, and eight characters that tell apart
+//! what two machines began at the same revision. So names sort by age within a generation.
+//!
+//! A segment is created only where there is none, and names the SHA-256 of what came before it: the manifest, or the
+//! segment before. So two machines never write one chain, and what is missing or exchanged is noticed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ClusterName, ClusterUuid, Generation, MemberId, ParseIdError};
+
+/// What the keys of all backups begin with.
+pub const BACKUPS: &str = "backups/";
+
+/// The name of a chain: its place, and its age.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ChainName {
+    /// The generation of the cluster that it is of.
+    pub generation: Generation,
+    /// The revision at which the snapshot was begun: it holds that one, and maybe later ones.
+    pub revision: i64,
+    /// What tells it from another of the same revision: eight lower-case letters or digits.
+    mark: String,
+}
+
+const CHAIN: &str = "GENERATION/REVISION-MARK, such as 1/0000000000000004711-0a1b2c3d";
+
+impl ChainName {
+    /// A new name; of `mark` its first eight letters and digits are taken.
+    ///
+    /// # Errors
+    /// The revision is not above zero, or the mark is too short.
+    pub fn new(generation: Generation, revision: i64, mark: &str) -> Result<Self, ParseIdError> {
+        let mark: String = mark.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        format!("{generation}/{revision:019}-{}", mark.to_ascii_lowercase()).parse()
+    }
+
+    /// Where everything of it is: `backups/GENERATION/CHAIN/`.
+    pub fn prefix(&self) -> String {
+        format!("{BACKUPS}{self}/")
+    }
+
+    /// The key of its snapshot.
+    pub fn snapshot(&self) -> String {
+        format!("{BACKUPS}{self}/snapshot.zst")
+    }
+
+    /// The key of its manifest.
+    pub fn manifest(&self) -> String {
+        format!("{BACKUPS}{self}/manifest.json")
+    }
+
+    /// What the keys of its segments begin with.
+    pub fn changes(&self) -> String {
+        format!("{BACKUPS}{self}/changes/")
+    }
+
+    /// The key of its `number`th segment, from 1.
+    pub fn segment(&self, number: u32) -> String {
+        format!("{BACKUPS}{self}/changes/{number:010}")
+    }
+}
+
+impl fmt::Display for ChainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:019}-{}", self.generation, self.revision, self.mark)
+    }
+}
+
+impl FromStr for ChainName {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let unfit = || ParseIdError { found: text.to_owned(), expected: CHAIN };
+        let (generation, rest) = text.split_once('/').ok_or_else(unfit)?;
+        let (revision, mark) = rest.split_once('-').ok_or_else(unfit)?;
+        let fits = revision.len() == 19
+            && mark.len() == 8
+            && mark.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+        let name = Self {
+            generation: Generation(generation.parse().map_err(|_| unfit())?),
+            revision: revision.parse().map_err(|_| unfit())?,
+            mark: mark.to_owned(),
+        };
+        if fits && name.revision > 0 && name.to_string() == text { Ok(name) } else { Err(unfit()) }
+    }
+}
+
+impl TryFrom<String> for ChainName {
+    type Error = ParseIdError;
+
+    fn try_from(text: String) -> Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
+impl From<ChainName> for String {
+    fn from(name: ChainName) -> Self {
+        name.to_string()
+    }
+}
+
+/// What a snapshot says of itself, as `manifest.json`. It is written when the snapshot in S3 was read back and found
+/// to be what etcd sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its UUID.
+    pub uuid: ClusterUuid,
+    /// The chain, which names the generation and the revision.
+    pub chain: ChainName,
+    /// When the snapshot was begun, in milliseconds since 1970.
+    pub taken: i64,
+    /// The member that it was taken from.
+    pub member: MemberId,
+    /// That member's version of etcd.
+    pub etcd_version: String,
+    /// How many keys there were at the chain's revision.
+    pub keys: u64,
+    /// The database's size in bytes, without the hash that etcd sends after it.
+    pub size: u64,
+    /// The database's SHA-256, in hexadecimal: the hash that etcd sends after it.
+    pub sha256: String,
+    /// The size in bytes of what lies in S3.
+    pub stored_size: u64,
+    /// The SHA-256 of what lies in S3, in hexadecimal.
+    pub stored_sha256: String,
+}
+
+/// A backup that was read from S3 from its beginning to the end that is named here, and is whole so far.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePoint {
+    /// The chain.
+    pub chain: ChainName,
+    /// How many of its segments count; 0 is the snapshot alone.
+    pub segments: u32,
+    /// The last revision: everything up to it is restored, nothing after it. With no segments the snapshot may hold some
+    /// later ones.
+    pub revision: i64,
+    /// The moment that it shows, in milliseconds since 1970.
+    pub at: i64,
+    /// Newer backups that are not used, each with the reason: what is in them is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_by_age_and_are_read_as_they_are_written() {
+        let name = |generation, revision| {
+            ChainName::new(Generation(generation), revision, "0A1B2C3D-and-more").unwrap()
+        };
+        let (old, new, next) = (name(1, 9), name(1, 10), name(2, 11));
+        assert!(old < new && new < next);
+        assert!(old.to_string() < new.to_string());
+        assert_eq!(new.to_string(), "1/0000000000000000010-0a1b2c3d");
+        assert_eq!(new.to_string().parse(), Ok(new.clone()));
+        assert_eq!(new.segment(7), "backups/1/0000000000000000010-0a1b2c3d/changes/0000000007");
+        assert!(new.snapshot().starts_with(&new.prefix()) && new.manifest().starts_with(&new.prefix()));
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in [
+            "",
+            "1/10-0a1b2c3d",
+            "1/0000000000000000010-0a1b2c3",
+            "1/0000000000000000010-0A1B2C3D",
+            "1/0000000000000000000-0a1b2c3d",
+            "1/+000000000000000010-0a1b2c3d",
+            "01/0000000000000000010-0a1b2c3d",
+            "x/0000000000000000010-0a1b2c3d",
+            "1/0000000000000000010-0a1b2c3d/",
+        ] {
+            assert!(text.parse::<ChainName>().is_err(), "{text}");
+        }
+        assert!(ChainName::new(Generation(1), 0, "0a1b2c3d").is_err());
+        assert!(ChainName::new(Generation(1), 1, "0a-1b").is_err());
+    }
+}
