@@ -36,6 +36,7 @@ pub struct ChainName {
     mark: String,
 }
 
+const KEY: &str = "the key of a backup's snapshot, manifest or segment";
 const CHAIN: &str = "GENERATION/REVISION-MARK, such as 1/0000000000000004711-0a1b2c3d";
 
 impl ChainName {
@@ -110,6 +111,58 @@ impl TryFrom<String> for ChainName {
 impl From<ChainName> for String {
     fn from(name: ChainName) -> Self {
         name.to_string()
+    }
+}
+
+/// One of the objects that a chain is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackupPart {
+    /// The snapshot.
+    Snapshot,
+    /// The manifest.
+    Manifest,
+    /// The segment of this number, from 1.
+    Segment(u32),
+}
+
+/// The key of one object of a backup: of nothing else in the bucket can one be made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackupKey {
+    /// The chain.
+    pub chain: ChainName,
+    /// Which of its objects.
+    pub part: BackupPart,
+}
+
+impl fmt::Display for BackupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&match self.part {
+            BackupPart::Snapshot => self.chain.snapshot(),
+            BackupPart::Manifest => self.chain.manifest(),
+            BackupPart::Segment(number) => self.chain.segment(number),
+        })
+    }
+}
+
+impl FromStr for BackupKey {
+    type Err = ParseIdError;
+
+    /// Reads a key as it is listed, and only as it would be written.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let unfit = || ParseIdError { found: text.to_owned(), expected: KEY };
+        let rest = text.strip_prefix(BACKUPS).ok_or_else(unfit)?;
+        let end = rest.match_indices('/').nth(1).ok_or_else(unfit)?.0;
+        let chain = rest[..end].parse()?;
+        let part = match &rest[end + 1..] {
+            "snapshot.zst" => BackupPart::Snapshot,
+            "manifest.json" => BackupPart::Manifest,
+            other => {
+                let number = other.strip_prefix("changes/").and_then(|number| number.parse().ok());
+                BackupPart::Segment(number.filter(|number| *number > 0).ok_or_else(unfit)?)
+            }
+        };
+        let key = Self { chain, part };
+        if key.to_string() == text { Ok(key) } else { Err(unfit()) }
     }
 }
 
@@ -195,5 +248,37 @@ mod tests {
         }
         assert!(ChainName::new(Generation(1), 0, "0a1b2c3d").is_err());
         assert!(ChainName::new(Generation(1), 1, "0a-1b").is_err());
+    }
+
+    #[test]
+    fn the_key_of_a_backup_is_one_of_its_objects_and_nothing_else() {
+        let chain = ChainName::new(Generation(1), 10, "0a1b2c3d").unwrap();
+        for part in [
+            BackupPart::Snapshot,
+            BackupPart::Manifest,
+            BackupPart::Segment(1),
+            BackupPart::Segment(u32::MAX),
+        ] {
+            let key = BackupKey { chain: chain.clone(), part };
+            assert!(key.to_string().starts_with(&chain.prefix()), "{key}");
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+        let prefix = chain.prefix();
+        for text in [
+            "charter.json".to_owned(),
+            "pki/etcd.json".to_owned(),
+            "backups/".to_owned(),
+            format!("x{prefix}manifest.json"),
+            prefix.clone(),
+            format!("{prefix}changes/"),
+            format!("{prefix}changes/1"),
+            format!("{prefix}changes/+000000001"),
+            format!("{prefix}changes/0000000000"),
+            format!("{prefix}changes/../manifest.json"),
+            format!("{prefix}snapshot.zst/"),
+            prefix.replace("/0000", "/../0000") + "manifest.json",
+        ] {
+            assert!(text.parse::<BackupKey>().is_err(), "{text}");
+        }
     }
 }

@@ -38,7 +38,7 @@ pub use addons::{
     AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,
     ObjectKey,
 };
-pub use backup::{ChainName, Manifest, RestorePoint};
+pub use backup::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
 pub use care::{
     Alarm, AlarmKind, CareNotes, Comparison, ComparisonPlace, Comparisons, EtcdCare, MemberCare, Silence,
     Storage, StoreHash, WedgeNote,
