@@ -116,7 +116,11 @@ async fn answer(
         Outcome::Throttled => Some(429),
         Outcome::ServerError => Some(500),
         Outcome::Denied => Some(403),
-        Outcome::LostRequest | Outcome::LostAnswer | Outcome::Conflict | Outcome::Answered => None,
+        Outcome::LostRequest
+        | Outcome::LostAnswer
+        | Outcome::BrokenAnswer
+        | Outcome::Conflict
+        | Outcome::Answered => None,
     });
     let result = match injected {
         Some(status) => Err(Refusal::new(status, "Injected", "injected")),
@@ -126,7 +130,11 @@ async fn answer(
     if decision.outcome == Outcome::LostAnswer {
         return peer.abort();
     }
-    result.unwrap_or_else(|refusal| plain(refusal.status, refusal.message)).into_response(shared.now())
+    let answer = result.unwrap_or_else(|refusal| plain(refusal.status, refusal.message));
+    if decision.outcome == Outcome::BrokenAnswer {
+        return answer.broken_off(shared.now());
+    }
+    answer.into_response(shared.now())
 }
 
 fn respond(

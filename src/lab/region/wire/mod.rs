@@ -24,6 +24,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use futures_util::StreamExt as _;
 
 use self::auth::Signature;
 use self::connection::Peer;
@@ -60,6 +61,21 @@ impl Answer {
     fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// The first half of its body, after which the connection is closed.
+    fn broken_off(self, now_ms: u64) -> Response {
+        let half = self.body.slice(..self.body.len() / 2);
+        let length = self.body.len();
+        let (mut parts, _) = self.into_response(now_ms).into_parts();
+        parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+        // The pause has the half sent before the connection is closed.
+        let broken = async {
+            tokio::task::yield_now().await;
+            Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+        };
+        let pieces = futures_util::stream::iter([Ok(half)]).chain(futures_util::stream::once(broken));
+        Response::from_parts(parts, Body::from_stream(pieces))
     }
 
     /// `Date` is the region's own: SDKs learn the server's clock from it.
@@ -163,7 +179,9 @@ impl Asked {
     fn injected(&self, outcome: Outcome) -> Option<Refusal> {
         let (service, fault) = (self.service(), outcome);
         let refusal = match (service, fault) {
-            (_, Outcome::LostRequest | Outcome::LostAnswer | Outcome::Answered) => return None,
+            (_, Outcome::LostRequest | Outcome::LostAnswer | Outcome::BrokenAnswer | Outcome::Answered) => {
+                return None;
+            }
             (Service::S3, Outcome::Throttled) => {
                 Refusal::new(503, "SlowDown", "Please reduce your request rate.")
             }
@@ -182,7 +200,7 @@ impl Asked {
             ),
             (_, Outcome::Denied) => Refusal::new(403, "AccessDenied", "Access Denied"),
             (_, Outcome::Conflict) => match self {
-                Self::S3(request) if request.is_conditional_put() => Refusal::new(
+                Self::S3(request) if request.is_conditional_write() => Refusal::new(
                     409,
                     "ConditionalRequestConflict",
                     "The conditional request cannot succeed due to a conflicting operation",
@@ -243,6 +261,9 @@ async fn process(shared: Shared, peer: Peer, parts: Parts, body: Bytes) -> Respo
     pause(delay_after_ms).await;
     if outcome == Outcome::LostAnswer {
         return peer.abort();
+    }
+    if outcome == Outcome::BrokenAnswer {
+        return answer.broken_off(shared.now());
     }
     answer.into_response(shared.now())
 }

@@ -1,6 +1,10 @@
-//! S3's REST API for single objects and listings, path style or virtual-host style.
+//! S3's REST API for single objects, uploads in parts and listings, path style or virtual-host style.
 //!
-//! What the agent does not use (multipart, ranges, versions, ACLs) is refused, not ignored.
+//! What the agent does not use (copies, versions, ACLs) is refused, not ignored.
+
+mod encoding;
+mod multipart;
+mod range;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +13,7 @@ use axum::extract::Query;
 use axum::http::Method;
 use axum::http::request::Parts;
 
+use self::encoding::{decode_token, encode_token, percent_decode, percent_encode, unchunk};
 use super::Answer;
 use super::xml::Xml;
 use crate::lab::region::clock;
@@ -30,6 +35,42 @@ enum Operation {
     Head,
     Delete,
     List,
+    CreateMultipart,
+    UploadPart,
+    CompleteMultipart,
+    AbortMultipart,
+    ListMultiparts,
+}
+
+impl Operation {
+    /// The operation of a request, by its method, whether it has a key, and its query.
+    fn of(method: &Method, key: bool, query: &BTreeMap<String, String>) -> Option<Self> {
+        let has = |name: &str| query.contains_key(name);
+        Some(match (method, key) {
+            (&Method::PUT, true) if has("uploadId") => Self::UploadPart,
+            (&Method::DELETE, true) if has("uploadId") => Self::AbortMultipart,
+            (&Method::POST, true) if has("uploadId") => Self::CompleteMultipart,
+            (&Method::POST, true) if has("uploads") => Self::CreateMultipart,
+            (&Method::PUT, true) => Self::Put,
+            (&Method::GET, true) => Self::Get,
+            (&Method::HEAD, true) => Self::Head,
+            (&Method::DELETE, true) => Self::Delete,
+            (&Method::GET, false) if query.get("list-type").is_some_and(|t| t == "2") => Self::List,
+            (&Method::GET, false) if has("uploads") => Self::ListMultiparts,
+            _ => return None,
+        })
+    }
+
+    /// What its query may say; listings look at theirs themselves.
+    fn knows(self, name: &str) -> bool {
+        match self {
+            Self::List | Self::ListMultiparts => true,
+            Self::CreateMultipart => matches!(name, "uploads" | "x-id"),
+            Self::UploadPart => matches!(name, "uploadId" | "partNumber" | "x-id"),
+            Self::CompleteMultipart | Self::AbortMultipart => matches!(name, "uploadId" | "x-id"),
+            Self::Put | Self::Get | Self::Head | Self::Delete => name == "x-id",
+        }
+    }
 }
 
 /// A request for an object or a listing.
@@ -54,21 +95,14 @@ impl ObjectRequest {
             .map_err(|e| Refusal::bad("InvalidURI", e.to_string()))?;
         let query: BTreeMap<String, String> = pairs.into_iter().collect();
         let (bucket, key) = address(parts.uri.path(), headers.get("host").map(String::as_str), host)?;
-        let operation = match (&parts.method, key.is_empty()) {
-            (&Method::PUT, false) => Operation::Put,
-            (&Method::GET, false) => Operation::Get,
-            (&Method::HEAD, false) => Operation::Head,
-            (&Method::DELETE, false) => Operation::Delete,
-            (&Method::GET, true) if query.get("list-type").is_some_and(|t| t == "2") => Operation::List,
-            _ => return Err(not_implemented("this request")),
-        };
-        // Sub-resources (`?uploads`, `?acl`, …) would otherwise be taken for plain objects.
-        let plain = |name: &String| operation == Operation::List || name == "x-id";
-        if let Some(name) = query.keys().find(|name| !plain(name)) {
+        let operation = Operation::of(&parts.method, !key.is_empty(), &query)
+            .ok_or_else(|| not_implemented("this request"))?;
+        // Sub-resources (`?acl`, `?tagging`, …) would otherwise be taken for plain objects.
+        if let Some(name) = query.keys().find(|name| !operation.knows(name)) {
             return Err(not_implemented(name));
         }
-        if let Some(name) = ["range", "x-amz-copy-source"].iter().find(|n| headers.contains_key(**n)) {
-            return Err(not_implemented(name));
+        if headers.contains_key("x-amz-copy-source") {
+            return Err(not_implemented("x-amz-copy-source"));
         }
         let mut request = Self { operation, bucket, key, query, headers, body };
         request.decode_body()?;
@@ -82,6 +116,11 @@ impl ObjectRequest {
             Operation::Head => "HeadObject",
             Operation::Delete => "DeleteObject",
             Operation::List => "ListObjectsV2",
+            Operation::CreateMultipart => "CreateMultipartUpload",
+            Operation::UploadPart => "UploadPart",
+            Operation::CompleteMultipart => "CompleteMultipartUpload",
+            Operation::AbortMultipart => "AbortMultipartUpload",
+            Operation::ListMultiparts => "ListMultipartUploads",
         }
     }
 
@@ -94,8 +133,8 @@ impl ObjectRequest {
         self.operation == Operation::Head
     }
 
-    pub(super) fn is_conditional_put(&self) -> bool {
-        self.operation == Operation::Put
+    pub(super) fn is_conditional_write(&self) -> bool {
+        matches!(self.operation, Operation::Put | Operation::CompleteMultipart)
             && (self.headers.contains_key("if-none-match") || self.headers.contains_key("if-match"))
     }
 
@@ -105,7 +144,8 @@ impl ObjectRequest {
 
     /// Unpacks `aws-chunked` bodies and verifies every checksum that came along.
     fn decode_body(&mut self) -> Result<(), Refusal> {
-        if self.operation != Operation::Put {
+        // The checksum that comes with a list of parts is that of the whole.
+        if !matches!(self.operation, Operation::Put | Operation::UploadPart) {
             return Ok(());
         }
         let chunked = self.header("content-encoding").is_some_and(|e| e.contains("aws-chunked"));
@@ -165,17 +205,27 @@ impl ObjectRequest {
                 Answer::empty(204)
             }
             Operation::List => self.list(world, caller)?,
+            Operation::CreateMultipart => self.create_multipart(world, caller)?,
+            Operation::UploadPart => self.upload_part(world, caller)?,
+            Operation::CompleteMultipart => self.complete_multipart(world, caller)?,
+            Operation::AbortMultipart => self.abort_multipart(world, caller)?,
+            Operation::ListMultiparts => self.list_multiparts(world, caller)?,
         };
         Ok(answer.with("x-amz-request-id", request_id))
     }
 
-    fn put(&self, world: &mut World, caller: &Caller) -> Result<Answer, Refusal> {
-        let condition = match (self.header("if-none-match"), self.header("if-match")) {
+    /// On what a write depends.
+    fn condition(&self) -> Result<Condition, Refusal> {
+        Ok(match (self.header("if-none-match"), self.header("if-match")) {
             (None, None) => Condition::None,
             (Some("*"), None) => Condition::Absent,
             (None, Some(etag)) => Condition::Matches(etag.trim_matches('"').to_owned()),
             _ => return Err(not_implemented("this combination of conditions")),
-        };
+        })
+    }
+
+    /// What a write brings.
+    fn contents(&self) -> Result<Put, Refusal> {
         let key_id = self.header("x-amz-server-side-encryption-aws-kms-key-id").map(str::to_owned);
         let encryption = match self.header("x-amz-server-side-encryption") {
             None if key_id.is_some() => {
@@ -199,13 +249,17 @@ impl ObjectRequest {
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix("x-amz-meta-")?.to_owned(), value.clone())))
             .collect();
-        let put = Put {
+        Ok(Put {
             body: self.body.clone(),
             content_type: self.header("content-type").unwrap_or_default().to_owned(),
             metadata,
             encryption,
-        };
-        let object = world.put_object(caller, &self.bucket, &self.key, put, &condition)?;
+        })
+    }
+
+    fn put(&self, world: &mut World, caller: &Caller) -> Result<Answer, Refusal> {
+        let condition = self.condition()?;
+        let object = world.put_object(caller, &self.bucket, &self.key, self.contents()?, &condition)?;
         let mut answer = encryption_headers(Answer::empty(200), &object);
         answer = answer.with("etag", format!("\"{}\"", object.etag));
         if self.header("x-amz-checksum-crc32").is_some() {
@@ -226,7 +280,10 @@ impl ObjectRequest {
         if self.header("if-none-match").is_some_and(fits) {
             return Ok(Answer::empty(304).with("etag", etag));
         }
-        let mut answer = encryption_headers(Answer::empty(200), object)
+        let size = object.body.len();
+        let part = self.header("range").map(|range| range::bytes(range, size)).transpose()?;
+        let status = if part.is_some() { 206 } else { 200 };
+        let mut answer = encryption_headers(Answer::empty(status), object)
             .with("etag", etag)
             .with("last-modified", clock::http_date(object.modified_ms))
             .with("accept-ranges", "bytes")
@@ -234,13 +291,19 @@ impl ObjectRequest {
         for (name, value) in &object.metadata {
             answer = answer.with(&format!("x-amz-meta-{name}"), value);
         }
-        if self.header("x-amz-checksum-mode").is_some_and(|m| m.eq_ignore_ascii_case("enabled")) {
+        // The checksum is that of the whole.
+        let wanted = self.header("x-amz-checksum-mode").is_some_and(|m| m.eq_ignore_ascii_case("enabled"));
+        if wanted && part.is_none() {
             answer = checksum_headers(answer, object);
         }
+        if let Some(part) = &part {
+            answer = answer.with("content-range", format!("bytes {}-{}/{size}", part.start, part.end - 1));
+        }
+        let body = object.body.slice(part.unwrap_or(0..size));
         if self.is_head() {
-            answer = answer.with("content-length", object.body.len().to_string());
+            answer = answer.with("content-length", body.len().to_string());
         } else {
-            answer.body = object.body.clone();
+            answer.body = body;
         }
         Ok(answer)
     }
@@ -354,97 +417,9 @@ fn address(path: &str, asked: Option<&str>, own: &str) -> Result<(String, String
     })
 }
 
-/// Unpacks an `aws-chunked` body: `SIZE[;EXTENSION]\r\nDATA\r\n … 0\r\nTRAILER: VALUE\r\n\r\n`. Signed
-/// chunks have their signature as an extension, which is not verified, as no signature is.
-fn unchunk(raw: &[u8]) -> Result<(Bytes, BTreeMap<String, String>), Refusal> {
-    let broken = || Refusal::bad("IncompleteBody", "the aws-chunked body is cut off or malformed");
-    let mut body = Vec::new();
-    let mut at = 0;
-    let read_line = |at: &mut usize| -> Result<String, Refusal> {
-        let tail = raw.get(*at..).ok_or_else(broken)?;
-        let end = tail.windows(2).position(|w| w == b"\r\n").ok_or_else(broken)?;
-        *at += end + 2;
-        String::from_utf8(tail[..end].to_vec()).map_err(|_| broken())
-    };
-    loop {
-        let head = read_line(&mut at)?;
-        let size = head.split(';').next().unwrap_or_default();
-        let size = usize::from_str_radix(size, 16).map_err(|_| broken())?;
-        if size == 0 {
-            break;
-        }
-        let end = at.checked_add(size).ok_or_else(broken)?;
-        body.extend_from_slice(raw.get(at..end).ok_or_else(broken)?);
-        if raw.get(end..end + 2) != Some(b"\r\n") {
-            return Err(broken());
-        }
-        at = end + 2;
-    }
-    let mut trailers = BTreeMap::new();
-    while at < raw.len() {
-        let trailer = read_line(&mut at)?;
-        if trailer.is_empty() {
-            break;
-        }
-        let (name, value) = trailer.split_once(':').ok_or_else(broken)?;
-        trailers.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-    }
-    Ok((body.into(), trailers))
-}
-
-fn encode_token(key: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key)
-}
-
-fn decode_token(token: &str) -> Result<String, Refusal> {
-    use base64::Engine as _;
-    let wrong = || Refusal::bad("InvalidArgument", "The continuation token provided is incorrect");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
-    String::from_utf8(bytes).map_err(|_| wrong())
-}
-
-fn percent_decode(text: &str) -> Result<String, Refusal> {
-    let broken = || Refusal::bad("InvalidURI", "Couldn't parse the specified URI.");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok()).ok_or_else(broken)?;
-            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| broken())?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| broken())
-}
-
-fn percent_encode(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chunked_bodies_are_unpacked_with_their_trailers() {
-        let raw = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nx-amz-checksum-crc32:DUoRhQ==\r\n\r\n";
-        let (body, trailers) = unchunk(raw).unwrap();
-        assert_eq!(body, "hello world");
-        assert_eq!(trailers["x-amz-checksum-crc32"], crc32(b"hello world"));
-    }
-
-    #[test]
-    fn a_chunked_body_that_is_cut_off_anywhere_is_refused() {
-        let raw = b"5\r\nhello\r\n0\r\n";
-        for length in 0..raw.len() {
-            assert!(unchunk(&raw[..length]).is_err(), "{length}");
-        }
-    }
 
     #[test]
     fn buckets_are_found_in_the_host_name_and_in_the_path() {

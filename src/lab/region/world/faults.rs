@@ -33,6 +33,8 @@ pub enum FaultKind {
     ServerError,
     /// The effect happens, then the connection is closed without an answer.
     LostAnswer,
+    /// The effect happens, then the connection is closed amid the answer's body.
+    BrokenAnswer,
     /// The connection is closed before any effect.
     LostRequest,
     /// Describe calls are answered with what was true some time ago, up to this. Never S3.
@@ -52,7 +54,8 @@ pub enum FaultKind {
     },
     /// Not permitted.
     AccessDenied,
-    /// S3 only, PutObject with a condition only: `ConditionalRequestConflict` (409), without effect.
+    /// S3 only, PutObject and CompleteMultipartUpload with a condition only: `ConditionalRequestConflict` (409), without
+    /// effect.
     Conflict,
 }
 
@@ -110,7 +113,7 @@ pub struct Decision {
     /// The age of what describe calls see, in milliseconds.
     pub age_ms: u64,
     /// Everything else that goes wrong; the first in this order happens: a lost request, a
-    /// throttle, a server error, a denial, a conflict, a lost answer.
+    /// throttle, a server error, a denial, a conflict, a lost answer, a broken one.
     pub outcome: Outcome,
 }
 
@@ -130,6 +133,8 @@ pub enum Outcome {
     Conflict,
     /// Closed after the effect.
     LostAnswer,
+    /// Closed amid the answer.
+    BrokenAnswer,
     /// Answered, be it with a refusal.
     #[default]
     Answered,
@@ -238,6 +243,7 @@ impl World {
                 FaultKind::ServerError => Outcome::ServerError,
                 FaultKind::LostAnswer => Outcome::LostAnswer,
                 FaultKind::LostRequest => Outcome::LostRequest,
+                FaultKind::BrokenAnswer => Outcome::BrokenAnswer,
                 FaultKind::AccessDenied => Outcome::Denied,
                 FaultKind::Conflict => Outcome::Conflict,
             };

@@ -15,6 +15,7 @@ mod faults;
 mod groups;
 mod lifecycle;
 mod metadata;
+mod multipart;
 mod notices;
 mod objects;
 mod refresh;
@@ -38,6 +39,7 @@ pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
 pub use lifecycle::{Ending, Hold, HookResult, HookSpec, Lifecycle, LifecycleState, Transition};
 pub use metadata::{Credentials, ImdsFaults, ImdsGate};
+pub use multipart::{CompletedPart, Multipart, Whole};
 pub use notices::{
     Interruption, Maintenance, MaintenanceCode, MaintenanceSpec, MaintenanceState, Notices, SpotAction,
 };
@@ -273,6 +275,8 @@ pub struct World {
     history: VecDeque<(u64, Arc<View>)>,
     zones: Vec<Zone>,
     buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    /// Uploads in parts that are neither finished nor ended, by id.
+    multiparts: BTreeMap<String, Multipart>,
     rules: Vec<AccessRule>,
     keys: BTreeMap<String, (InstanceId, String)>,
     client_tokens: BTreeMap<String, (VolumeSpec, VolumeId)>,
@@ -332,6 +336,7 @@ impl World {
             view,
             zones,
             buckets: BTreeMap::new(),
+            multiparts: BTreeMap::new(),
             rules: Vec::new(),
             keys: BTreeMap::new(),
             client_tokens: BTreeMap::new(),

@@ -104,15 +104,31 @@ impl World {
         if let Condition::Matches(_) = condition {
             self.check(caller, Action::Read, bucket, key)?;
         }
+        self.check_condition(bucket, key, condition)?;
+        let tag = etag(&put.body);
+        Ok(self.store(bucket, key, put, tag))
+    }
+
+    /// Whether the condition of a write holds.
+    pub(super) fn check_condition(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: &Condition,
+    ) -> Result<(), Refusal> {
         let present = self.buckets.get(bucket).and_then(|b| b.get(key));
         match (condition, present) {
-            (Condition::None, _) | (Condition::Absent, None) => {}
-            (Condition::Matches(_), None) => return Err(no_key()),
-            (Condition::Matches(etag), Some(o)) if o.etag == *etag => {}
-            (Condition::Absent | Condition::Matches(_), Some(_)) => return Err(failed_condition()),
+            (Condition::None, _) | (Condition::Absent, None) => Ok(()),
+            (Condition::Matches(_), None) => Err(no_key()),
+            (Condition::Matches(etag), Some(o)) if o.etag == *etag => Ok(()),
+            (Condition::Absent | Condition::Matches(_), Some(_)) => Err(failed_condition()),
         }
+    }
+
+    /// Puts an object in its place.
+    pub(super) fn store(&mut self, bucket: &str, key: &str, put: Put, etag: String) -> Object {
         let object = Object {
-            etag: etag(&put.body),
+            etag,
             crc32: crc32(&put.body),
             modified_ms: self.now,
             content_type: match put.content_type {
@@ -127,7 +143,7 @@ impl World {
             objects.insert(key.to_owned(), object.clone());
             self.writes += 1;
         }
-        Ok(object)
+        object
     }
 
     /// Reads an object.
@@ -194,7 +210,7 @@ impl World {
         Ok(listing)
     }
 
-    fn bucket(&self, name: &str) -> Result<&BTreeMap<String, Object>, Refusal> {
+    pub(super) fn bucket(&self, name: &str) -> Result<&BTreeMap<String, Object>, Refusal> {
         self.buckets
             .get(name)
             .ok_or_else(|| Refusal::new(404, "NoSuchBucket", "The specified bucket does not exist"))
@@ -220,7 +236,7 @@ pub(crate) fn crc32(body: &[u8]) -> String {
 
 /// A tag of 32 hex digits made of the content: FNV-1a from both ends. Clients must take tags for
 /// opaque, since those of encrypted objects are no MD5 either.
-fn etag(body: &[u8]) -> String {
+pub(super) fn etag(body: &[u8]) -> String {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let forward = body.iter().fold(0xcbf2_9ce4_8422_2325, mix);
     let backward = body.iter().rev().fold(0x8422_2325_cbf2_9ce4, mix);
