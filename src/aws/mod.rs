@@ -42,7 +42,10 @@ pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, NewVolume};
 pub use self::http::HttpError;
 pub use self::load_balancers::{LoadBalancerError, LoadBalancers};
 pub use self::metadata::{MetadataError, MetadataService, PublishedTag};
-pub use self::objects::{Changed, ObjectError, ObjectStore, StoreLocation, Stored, Written};
+pub use self::objects::{
+    Changed, Download, Listed, ObjectError, ObjectStore, StoreLocation, Stored, UnfinishedUpload, Upload,
+    Uploaded, Written,
+};
 
 use crate::model::{Region, Role};
 

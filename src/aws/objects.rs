@@ -7,29 +7,53 @@
 //! lost answer, is settled by reading the object back and comparing the bytes, which carry their
 //! writer's nonce.
 //!
+//! What is too large to hold in memory goes up by [`Upload`] and comes down by [`Download`], whose bytes are never
+//! fewer than S3 holds: a body that breaks off is continued, or is an error. Only objects of backups can be removed:
+//! [`ObjectStore::remove_backup`] takes a key of nothing else.
+//!
 //! What must not live here: what the objects mean, and who may write them when.
 //!
 //! Source: "How to prevent object overwrites with conditional writes" and "Error responses", Amazon
 //! S3 user guide and API reference.
 
+mod download;
 mod error;
+mod listing;
+mod parts;
+mod removal;
+mod upload;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::ServerSideEncryption;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
+use bytes::Bytes;
 
+pub use self::download::Download;
 pub use self::error::ObjectError;
+pub use self::listing::Listed;
+pub use self::parts::UnfinishedUpload;
+pub use self::upload::{Upload, Uploaded};
 use super::whole::WholeXml;
-use super::{Cause, OPERATION, retries};
+use super::{ATTEMPT, Cause, OPERATION, http, retries};
 use crate::model::{ClusterName, ETag, Role};
 
 /// How often a conditional write is tried that another one was in the way of (409), and how long is
 /// waited in between: a random time up to this, in milliseconds, doubled each time.
 const CONFLICT_TRIES: u32 = 4;
 const CONFLICT_WAIT_MS: u64 = 100;
+
+/// How many times longer an attempt may take that carries up to a part of an upload, and how many such attempts the
+/// call may take: a minute, five times over. A part of 8 MiB needs little more than 1 Mbit/s.
+const LONG_ATTEMPT: u32 = 12;
+const LONG_ATTEMPTS: u32 = 5;
+
+/// How many times longer than an attempt's time a body may be silent: 20 seconds.
+const SILENCE: u32 = 4;
 
 /// Where a cluster's objects are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +105,39 @@ pub struct ObjectStore {
     bucket: String,
     root: String,
     kms_key: Option<String>,
+    /// How long an attempt of a small call may take.
+    attempt: Duration,
+}
+
+/// What is written.
+#[derive(Debug, Clone)]
+struct Content {
+    bytes: Bytes,
+    metadata: Option<HashMap<String, String>>,
+    /// What in the metadata tells this write from every other; without it, the bytes do.
+    nonce: Option<String>,
+}
+
+impl Content {
+    /// A small object, whose bytes carry their writer's nonce.
+    fn small(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), metadata: None, nonce: None }
+    }
+}
+
+/// How a write of ours is known again.
+#[derive(Debug, Clone, Copy)]
+enum Mark<'a> {
+    Bytes(&'a [u8]),
+    Nonce(&'a str),
+}
+
+/// What is there instead of what was to be written.
+#[derive(Debug)]
+enum Found {
+    Ours(ETag),
+    Another(ETag),
+    Nothing,
 }
 
 /// The condition of a write.
@@ -106,7 +163,30 @@ impl ObjectStore {
         } else {
             format!("{prefix}/{}/", location.cluster)
         };
-        Self { client: Client::from_conf(config), bucket: location.bucket, root, kms_key: location.kms_key }
+        let attempt = sdk.timeout_config().and_then(TimeoutConfig::operation_attempt_timeout);
+        Self {
+            client: Client::from_conf(config),
+            bucket: location.bucket,
+            root,
+            kms_key: location.kms_key,
+            attempt: attempt.unwrap_or(ATTEMPT),
+        }
+    }
+
+    /// The time-outs of calls that carry much, or have S3 put together what was sent.
+    fn long(&self) -> aws_sdk_s3::config::Builder {
+        let attempt = self.attempt * LONG_ATTEMPT;
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(http::CONNECT)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(attempt * LONG_ATTEMPTS)
+            .build();
+        aws_sdk_s3::Config::builder().timeout_config(timeouts)
+    }
+
+    /// How long a body may be silent.
+    fn silence(&self) -> Duration {
+        self.attempt * SILENCE
     }
 
     /// Where an object is, for people: `s3://BUCKET/PREFIX/CLUSTER/KEY`.
@@ -130,70 +210,20 @@ impl ObjectStore {
 
     /// Writes an object if there is none.
     pub async fn create(&self, key: &str, bytes: Vec<u8>) -> Result<Written, ObjectError> {
-        self.write_if(key, bytes, Condition::Absent).await
+        self.write_if(key, Content::small(bytes), Condition::Absent).await
     }
 
     /// Writes an object if it is still the version given.
     pub async fn replace(&self, key: &str, bytes: Vec<u8>, etag: &ETag) -> Result<Written, ObjectError> {
-        self.write_if(key, bytes, Condition::Is(etag)).await
+        self.write_if(key, Content::small(bytes), Condition::Is(etag)).await
     }
 
     /// Writes an object, whatever is there.
     pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<ETag, ObjectError> {
-        match self.write(key, bytes, Condition::None).await {
+        match self.write(key, Content::small(bytes), Condition::None).await {
             Ok(Some(etag)) => Ok(etag),
             Ok(None) => Err(self.malformed("PutObject", key, "no ETag")),
             Err(cause) => Err(self.failed("PutObject", key, cause)),
-        }
-    }
-
-    /// Whether there is any object whose key starts so.
-    pub async fn any(&self, prefix: &str) -> Result<bool, ObjectError> {
-        let page = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(format!("{}{prefix}", self.root))
-            .max_keys(1)
-            .send()
-            .await
-            .map_err(|error| self.failed("ListObjectsV2", prefix, Cause::new(&error)))?;
-        match (page.contents().is_empty(), page.is_truncated()) {
-            (false, _) => Ok(true),
-            (true, Some(true)) => {
-                Err(self.malformed("ListObjectsV2", prefix, "an empty page that is not the last"))
-            }
-            (true, _) => Ok(false),
-        }
-    }
-
-    /// The keys that start so, in order.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        let malformed = |why: &str| self.malformed("ListObjectsV2", prefix, why);
-        let mut keys = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .client
-                .list_objects_v2()
-                .bucket(&self.bucket)
-                .prefix(format!("{}{prefix}", self.root))
-                .set_continuation_token(token.clone())
-                .send()
-                .await
-                .map_err(|error| self.failed("ListObjectsV2", prefix, Cause::new(&error)))?;
-            for object in page.contents() {
-                let key = object.key().and_then(|key| key.strip_prefix(&self.root));
-                keys.push(key.ok_or_else(|| malformed("a key from elsewhere"))?.to_owned());
-            }
-            if !page.is_truncated().ok_or_else(|| malformed("it does not say whether more is to come"))? {
-                return Ok(keys);
-            }
-            match page.next_continuation_token().map(str::to_owned) {
-                None => return Err(malformed("a page that is not the last, and no next one")),
-                next if next == token => return Err(malformed("the same page twice")),
-                next => token = next,
-            }
         }
     }
 
@@ -230,21 +260,22 @@ impl ObjectStore {
     async fn write_if(
         &self,
         key: &str,
-        bytes: Vec<u8>,
+        content: Content,
         condition: Condition<'_>,
     ) -> Result<Written, ObjectError> {
+        let mark = content.nonce.as_deref().map_or(Mark::Bytes(&content.bytes), Mark::Nonce);
         let mut wait = CONFLICT_WAIT_MS;
         let mut tries = 1;
         loop {
-            let cause = match self.write(key, bytes.clone(), condition).await {
+            let cause = match self.write(key, content.clone(), condition).await {
                 Ok(Some(etag)) => return Ok(Written::Yes(etag)),
                 // Written, and the version is not told: reading back tells it.
-                Ok(None) => return self.settle(key, &bytes, condition, None).await,
+                Ok(None) => return self.settle(key, mark, condition, None).await,
                 Err(cause) => cause,
             };
             match cause.status() {
                 // The condition does not hold, maybe because an earlier attempt of ours was written.
-                Some(412) => return self.settle(key, &bytes, condition, None).await,
+                Some(412) => return self.settle(key, mark, condition, None).await,
                 // What was to be replaced is gone.
                 Some(404) if cause.code() == Some("NoSuchKey") => return Ok(Written::No),
                 // Another conditional write is under way.
@@ -253,7 +284,7 @@ impl ObjectStore {
                     wait *= 2;
                     tries += 1;
                 }
-                _ if cause.is_lost() => return self.settle(key, &bytes, condition, Some(cause)).await,
+                _ if cause.is_lost() => return self.settle(key, mark, condition, Some(cause)).await,
                 _ => return Err(self.failed("PutObject", key, cause)),
             }
         }
@@ -266,21 +297,20 @@ impl ObjectStore {
     async fn settle(
         &self,
         key: &str,
-        bytes: &[u8],
+        mark: Mark<'_>,
         condition: Condition<'_>,
         lost: Option<Cause>,
     ) -> Result<Written, ObjectError> {
         let found = self
-            .get(key)
+            .find(key, mark)
             .await
             .map_err(|source| ObjectError::ReadBack { object: self.url(key), source: Box::new(source) })?;
-        let unchanged = match (&found, condition) {
-            (Some(stored), _) if stored.bytes == bytes => return Ok(Written::Yes(stored.etag.clone())),
-            (Some(stored), Condition::Is(etag)) => stored.etag == *etag,
-            (None, Condition::Absent) => true,
-            (Some(_), Condition::Absent | Condition::None) | (None, Condition::Is(_) | Condition::None) => {
-                false
-            }
+        let unchanged = match (found, condition) {
+            (Found::Ours(etag), _) => return Ok(Written::Yes(etag)),
+            (Found::Another(found), Condition::Is(etag)) => found == *etag,
+            (Found::Nothing, Condition::Absent) => true,
+            (Found::Another(_), Condition::Absent | Condition::None)
+            | (Found::Nothing, Condition::Is(_) | Condition::None) => false,
         };
         match lost {
             Some(source) if unchanged => Err(ObjectError::Unsettled { object: self.url(key), source }),
@@ -288,12 +318,30 @@ impl ObjectStore {
         }
     }
 
+    /// What is there, and whether it is what carries our mark.
+    async fn find(&self, key: &str, mark: Mark<'_>) -> Result<Found, ObjectError> {
+        let (ours, etag) = match mark {
+            Mark::Bytes(bytes) => match self.get(key).await? {
+                Some(stored) => (stored.bytes == bytes, stored.etag),
+                None => return Ok(Found::Nothing),
+            },
+            Mark::Nonce(nonce) => match self.download(key).await? {
+                Some(there) => {
+                    (there.metadata().get(upload::NONCE).is_some_and(|n| n == nonce), there.etag().clone())
+                }
+                None => return Ok(Found::Nothing),
+            },
+        };
+        Ok(if ours { Found::Ours(etag) } else { Found::Another(etag) })
+    }
+
     async fn write(
         &self,
         key: &str,
-        bytes: Vec<u8>,
+        content: Content,
         condition: Condition<'_>,
     ) -> Result<Option<ETag>, Cause> {
+        let uploaded = content.nonce.is_some();
         let put = self
             .client
             .put_object()
@@ -301,13 +349,20 @@ impl ObjectStore {
             .key(self.key(key))
             .set_server_side_encryption(self.kms_key.as_ref().map(|_| ServerSideEncryption::AwsKms))
             .set_ssekms_key_id(self.kms_key.clone())
-            .body(ByteStream::from(bytes));
+            .set_checksum_algorithm(uploaded.then_some(ChecksumAlgorithm::Crc32))
+            .set_metadata(content.metadata)
+            .body(ByteStream::from(content.bytes));
         let put = match condition {
             Condition::None => put,
             Condition::Absent => put.if_none_match("*"),
             Condition::Is(etag) => put.if_match(etag.as_str()),
         };
-        let written = put.send().await.map_err(|error| Cause::new(&error))?;
+        let sent = if uploaded {
+            put.customize().config_override(self.long()).send().await
+        } else {
+            put.send().await
+        };
+        let written = sent.map_err(|error| Cause::new(&error))?;
         // A version that can't be read is as good as none: the caller reads back, or says so.
         Ok(written.e_tag().and_then(|etag| etag.parse().ok()))
     }

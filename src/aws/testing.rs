@@ -57,6 +57,10 @@ pub(crate) enum Reply {
     Cut,
     /// The head of an answer and a part of its body; then the connection is closed.
     Half,
+    /// A status, headers and the first bytes of a body of the length given; then the connection is closed.
+    Short(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
+    /// The same, and then nothing, for ever.
+    Stalled(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
     /// Nothing, for ever.
     Silence,
 }
@@ -188,6 +192,7 @@ pub(crate) fn cluster() -> ClusterName {
 async fn serve(mut stream: TcpStream, handle: impl FnOnce(Request) -> Reply) {
     let Some(request) = read(&mut stream).await else { return };
     let bodiless = request.method == "HEAD";
+    let mut stalls = false;
     let (status, headers, body, length) = match handle(request) {
         Reply::Answer(status, headers, body) => {
             let length = body.len();
@@ -195,6 +200,11 @@ async fn serve(mut stream: TcpStream, handle: impl FnOnce(Request) -> Reply) {
         }
         Reply::Cut => return,
         Reply::Half => (200, vec![("etag", "\"e1\"".to_owned())], b"half".to_vec(), 1000),
+        Reply::Short(status, headers, body, length) => (status, headers, body, length),
+        Reply::Stalled(status, headers, body, length) => {
+            stalls = true;
+            (status, headers, body, length)
+        }
         Reply::Silence => return std::future::pending().await,
     };
     let mut head = vec![format!("HTTP/1.1 {status} X"), "connection: close".to_owned()];
@@ -208,13 +218,19 @@ async fn serve(mut stream: TcpStream, handle: impl FnOnce(Request) -> Reply) {
     if !bodiless {
         bytes.extend(body);
     }
-    stream.write_all(&bytes).await.unwrap();
+    // Whoever asked may have gone.
+    if stream.write_all(&bytes).await.is_err() {
+        return;
+    }
+    if stalls {
+        return std::future::pending().await;
+    }
     stream.shutdown().await.ok();
 }
 
 async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut bytes = Vec::new();
-    let mut part = [0; 4096];
+    let mut part = vec![0; 1 << 16];
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break end;

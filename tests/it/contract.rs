@@ -13,3 +13,4 @@ mod http;
 mod metadata;
 mod region_only;
 mod suite;
+pub mod transfers;

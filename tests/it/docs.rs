@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use quorate::exit::Exit;
 use quorate::lab::drill::Drill;
+use quorate::model::backup::BACKUPS;
 use quorate::model::plan::Subject;
 use quorate::model::{Halt, WaitingOn, Warning};
 use quorate::reach::JOIN;
@@ -171,20 +172,50 @@ fn permissions_name_every_call_to_auto_scaling_and_s3_and_no_other() {
     let page = read("docs/permissions.md");
     let documented = names(section(&page, "## Control plane"));
     let groups = ["src/aws/autoscaling.rs", "src/aws/autoscaling/lifecycle.rs"];
-    for (service, files) in [("autoscaling:", &groups[..]), ("s3:", &["src/aws/objects.rs"])] {
+    let objects = sources("src/aws/objects");
+    let objects: Vec<&str> = objects.iter().map(String::as_str).chain(["src/aws/objects.rs"]).collect();
+    for (service, files) in [("autoscaling:", &groups[..]), ("s3:", &objects)] {
         let source: String = files.iter().map(read).collect();
         let source: String = source.split_whitespace().collect();
         let calls: BTreeSet<String> = source
             .split("self.client.")
             .skip(1)
             .filter_map(|rest| rest.split('(').next())
-            // S3 has one permission for both of its ways to list.
-            .map(|method| if method == "list_objects_v2" { "list_bucket" } else { method })
+            .map(permission)
             .map(|method| method.split('_').map(capitalized).collect())
             .collect();
         let named = documented.iter().filter_map(|name| name.strip_prefix(service)).map(str::to_owned);
         assert_eq!(named.collect::<BTreeSet<String>>(), calls, "{files:?}");
     }
+}
+
+/// The permission that a call needs, where it has not the call's own name.
+/// Source: "Required permissions for Amazon S3 API operations", Amazon S3 user guide.
+fn permission(method: &str) -> &str {
+    match method {
+        "list_objects_v2" => "list_bucket",
+        "list_multipart_uploads" => "list_bucket_multipart_uploads",
+        "create_multipart_upload" | "upload_part" | "complete_multipart_upload" => "put_object",
+        other => other,
+    }
+}
+
+/// The source files of a folder, without its tests.
+fn sources(folder: &str) -> Vec<String> {
+    let files = std::fs::read_dir(repository().join(folder)).unwrap().map(|file| file.unwrap().path());
+    let sources = files.filter(|path| path.is_file() && !path.ends_with("tests.rs"));
+    sources.map(|path| path.to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn only_backups_are_deleted() {
+    let page = read("docs/permissions.md");
+    let statements = statements(policy(&page, 1));
+    let deletes = |statement: &&serde_json::Value| statement["Action"].to_string().contains("Delete");
+    let [only] = statements.iter().filter(deletes).collect::<Vec<_>>()[..] else {
+        panic!("one statement: {statements:#?}")
+    };
+    assert_eq!(only["Resource"], format!("arn:aws:s3:::demo-quorate/demo/{BACKUPS}*"));
 }
 
 #[test]

@@ -87,6 +87,29 @@ const COVERED: &[Covered] = &[
     ),
     ("S3 denies access", &[("tests/it/weather/aws.rs", "access_denied_by_s3_says_what_to_allow")]),
     (
+        "S3 fails amid an upload in parts, or gives no answer to its end",
+        &[
+            ("src/aws/objects/tests/uploads.rs", "a_part_that_fails_is_sent_again"),
+            ("src/aws/objects/tests/uploads.rs", "a_lost_answer_to_an_end_that_took_effect_is_an_upload"),
+            (
+                "src/aws/objects/tests/uploads.rs",
+                "an_upload_that_can_not_be_ended_says_that_its_parts_are_left",
+            ),
+            ("tests/it/contract/transfers.rs", "bad_weather_reaches_every_call_of_a_transfer"),
+        ],
+    ),
+    (
+        "S3 breaks off a body, or the object changes meanwhile",
+        &[
+            ("src/aws/objects/tests/downloads.rs", "a_body_that_breaks_off_is_continued_where_it_ended"),
+            ("src/aws/objects/tests/downloads.rs", "a_body_is_never_continued_by_another_version"),
+            (
+                "tests/it/contract/transfers.rs",
+                "an_upload_whose_end_was_not_answered_is_one_and_a_broken_download_goes_on",
+            ),
+        ],
+    ),
+    (
         "S3 rejects the clock",
         &[
             ("tests/it/weather/aws.rs", "a_clock_that_s3_refuses_is_said_to_be_wrong"),

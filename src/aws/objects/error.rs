@@ -29,8 +29,9 @@ pub enum ObjectError {
     },
     /// The instance's role does not allow it.
     #[error(
-        "S3 {operation} of {object}: access denied; allow s3:GetObject, s3:PutObject and s3:ListBucket there \
-         to the instance's role, and the use of the KMS key if there is one"
+        "S3 {operation} of {object}: access denied; allow {} there to the instance's role, and the use of the KMS \
+         key if there is one",
+        needed(operation)
     )]
     AccessDenied {
         /// S3's name of the operation.
@@ -98,6 +99,56 @@ pub enum ObjectError {
         #[source]
         source: Cause,
     },
+    /// There is such an object already, and it is another's.
+    #[error("S3 write of {object}: there is such an object already, and it is left as it is")]
+    Exists {
+        /// The object, as a URL.
+        object: String,
+    },
+    /// The object is not any more what it was when its reading began.
+    #[error("S3 {operation} of {object}: it was changed or removed while it was read; it is to be read anew")]
+    ChangedMeanwhile {
+        /// S3's name of the operation.
+        operation: &'static str,
+        /// The object, as a URL.
+        object: String,
+        /// What S3 said.
+        #[source]
+        source: Cause,
+    },
+    /// The object is not removed: the role may not, or the bucket keeps it (Object Lock, a policy).
+    #[error(
+        "S3 {operation} of {object}: refused, so it stays; allow s3:DeleteObject on the cluster's backups/ to the \
+         instance's role, unless the bucket is to keep it"
+    )]
+    Kept {
+        /// S3's name of the operation.
+        operation: &'static str,
+        /// The object, as a URL.
+        object: String,
+        /// What S3 said.
+        #[source]
+        source: Cause,
+    },
+    /// An upload failed, and so did ending it: the parts that were sent are still there.
+    #[error(
+        "S3 upload of {object} failed, and its parts are still in the bucket, since AbortMultipartUpload failed too ({why})"
+    )]
+    PartsLeft {
+        /// The object, as a URL.
+        object: String,
+        /// Why the parts are still there.
+        why: String,
+        /// Why the upload failed.
+        #[source]
+        source: Box<ObjectError>,
+    },
+    /// The upload had failed before.
+    #[error("S3 upload of {object}: it failed before, and takes no more")]
+    UploadOver {
+        /// The object, as a URL.
+        object: String,
+    },
     /// No answer, or one that says nothing about the request.
     #[error("S3 {operation} of {object}: no answer; it is tried again later")]
     NoAnswer {
@@ -112,7 +163,7 @@ pub enum ObjectError {
     /// The answer to a conditional write was lost, and the object is still as it was before: the
     /// write may yet arrive.
     #[error(
-        "S3 PutObject of {object}: no answer, and the object is as it was: whether it was written is not known"
+        "S3 write of {object}: no answer, and the object is as it was: whether it was written is not known"
     )]
     Unsettled {
         /// The object, as a URL.
@@ -122,7 +173,7 @@ pub enum ObjectError {
         source: Cause,
     },
     /// The answer to a conditional write was lost or ambiguous, and so was the object when read back.
-    #[error("S3 PutObject of {object}: whether it was written is not known, since it can't be read back")]
+    #[error("S3 write of {object}: whether it was written is not known, since it can't be read back")]
     ReadBack {
         /// The object, as a URL.
         object: String,
@@ -151,6 +202,15 @@ pub enum ObjectError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// What an operation needs. Without `s3:ListBucket`, what is missing is denied as well.
+fn needed(operation: &str) -> &'static str {
+    match operation {
+        "AbortMultipartUpload" => "s3:AbortMultipartUpload",
+        "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
+        _ => "s3:GetObject, s3:PutObject and s3:ListBucket",
+    }
 }
 
 impl ObjectError {
@@ -191,6 +251,15 @@ impl ObjectError {
         }
     }
 
+    /// Whether the object was not written because there is another's already.
+    pub fn is_exists(&self) -> bool {
+        match self {
+            Self::Exists { .. } => true,
+            Self::PartsLeft { source, .. } => source.is_exists(),
+            _ => false,
+        }
+    }
+
     /// Whether the same call may well succeed later, without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -198,13 +267,17 @@ impl ObjectError {
             | Self::Throttled { .. }
             | Self::Conflict { .. }
             | Self::NoAnswer { .. }
+            | Self::ChangedMeanwhile { .. }
             | Self::Unsettled { .. } => true,
             // Old credentials are replaced by themselves, others only by somebody.
             Self::BadCredentials { source, .. } => {
                 matches!(source.code(), Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"))
             }
-            Self::ReadBack { source, .. } => source.is_retryable(),
-            Self::NoSuchBucket { .. }
+            Self::ReadBack { source, .. } | Self::PartsLeft { source, .. } => source.is_retryable(),
+            Self::Exists { .. }
+            | Self::Kept { .. }
+            | Self::UploadOver { .. }
+            | Self::NoSuchBucket { .. }
             | Self::OtherRegion { .. }
             | Self::AccessDenied { .. }
             | Self::Key { .. }

@@ -1,5 +1,9 @@
 //! The object store in good and bad weather.
 
+mod downloads;
+mod listings;
+mod uploads;
+
 use std::sync::{Arc, Mutex};
 
 use super::super::testing::{Reply, Request, Server, answer, s3_error};
@@ -306,62 +310,5 @@ async fn objects_are_encrypted_with_the_key_that_is_named() {
         assert_eq!(request.header("x-amz-server-side-encryption"), "aws:kms");
         assert_eq!(request.header("x-amz-server-side-encryption-aws-kms-key-id"), "alias/quorate");
         assert!(request.path.starts_with("/bucket/prod/k"), "{}", request.path);
-    }
-}
-
-fn listing(keys: &[&str], truncated: &str, next: &str) -> Reply {
-    let contents: Vec<_> =
-        keys.iter().map(|key| format!("<Contents><Key>some/prefix/prod/{key}</Key></Contents>")).collect();
-    let contents = contents.concat();
-    answer(
-        200,
-        format!(
-            "<ListBucketResult><Name>bucket</Name>{truncated}{contents}\
-             <NextContinuationToken>{next}</NextContinuationToken></ListBucketResult>"
-        ),
-    )
-}
-
-const LAST: &str = "<IsTruncated>false</IsTruncated>";
-const MORE: &str = "<IsTruncated>true</IsTruncated>";
-
-#[tokio::test]
-async fn keys_of_all_pages_are_listed_relative_to_the_cluster() {
-    let server = Server::start(|request| {
-        if request.path.contains("continuation-token=t2") {
-            listing(&["backups/1/b"], LAST, "")
-        } else {
-            listing(&["backups/1/a"], MORE, "t2")
-        }
-    })
-    .await;
-    let store = server.clients(1).await.objects;
-    assert_eq!(store.list("backups/").await.unwrap(), ["backups/1/a", "backups/1/b"]);
-    assert!(store.any("backups/").await.unwrap());
-    assert!(server.seen()[0].path.contains("prefix=some%2Fprefix%2Fprod%2Fbackups%2F"));
-}
-
-#[tokio::test]
-async fn an_empty_listing_is_empty() {
-    let (_server, store) = store_that_says(listing(&[], LAST, "")).await;
-    assert!(store.list("backups/").await.unwrap().is_empty());
-    assert!(!store.any("backups/").await.unwrap());
-}
-
-#[tokio::test]
-async fn what_is_no_listing_is_not_taken_for_an_empty_one() {
-    for reply in [
-        answer(200, ""),
-        answer(200, "<html>sign in</html>"),
-        answer(200, "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated>"),
-        listing(&[], MORE, ""),
-        s3_error(403, "AccessDenied"),
-        s3_error(404, "NoSuchBucket"),
-        s3_error(503, "SlowDown"),
-        Reply::Cut,
-    ] {
-        let (_server, store) = store_that_says(reply.clone()).await;
-        assert!(store.any("backups/").await.is_err(), "{reply:?}");
-        assert!(store.list("backups/").await.is_err(), "{reply:?}");
     }
 }

@@ -94,6 +94,16 @@ impl Endpoints {
 
     /// The agent's own clients.
     pub async fn agents(&self) -> quorate::aws::Clients {
+        self.agents_of("b").await
+    }
+
+    /// The agent's own object store, in a new bucket.
+    pub async fn store(&self, bucket: &str) -> quorate::aws::ObjectStore {
+        self.bucket(bucket).await;
+        self.agents_of(bucket).await.objects
+    }
+
+    async fn agents_of(&self, bucket: &str) -> quorate::aws::Clients {
         let access = quorate::aws::Access::to(quorate::aws::Endpoints {
             apis: self.url.clone(),
             metadata: self.url.clone(),
@@ -102,7 +112,7 @@ impl Endpoints {
             attempt: SOON,
         });
         let store = quorate::aws::StoreLocation {
-            bucket: "b".into(),
+            bucket: bucket.into(),
             prefix: String::new(),
             cluster: "c1".parse().unwrap(),
             kms_key: None,

@@ -21,6 +21,11 @@ use quorate::model::{
 };
 
 use super::endpoints::{Endpoints, ZONES, tags};
+use super::transfers::{
+    a_range_of_an_object_is_read_on_condition, an_object_of_a_backup_is_removed,
+    an_unfinished_upload_is_listed_and_ended, an_upload_in_parts_comes_to_be_whole_and_once,
+    objects_are_listed_with_their_sizes_and_by_folders, parts_that_are_not_there_or_too_small_are_refused,
+};
 
 type Check = for<'a> fn(&'a Endpoints) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -52,6 +57,12 @@ checks![
     an_object_is_deleted_and_deleting_it_twice_is_no_error,
     keys_are_listed_by_prefix_in_order_and_in_pages,
     awkward_keys_come_back_as_they_went,
+    an_upload_in_parts_comes_to_be_whole_and_once,
+    an_unfinished_upload_is_listed_and_ended,
+    parts_that_are_not_there_or_too_small_are_refused,
+    a_range_of_an_object_is_read_on_condition,
+    objects_are_listed_with_their_sizes_and_by_folders,
+    an_object_of_a_backup_is_removed,
     groups_are_described_with_their_instances,
     groups_are_found_by_name_and_by_tag,
     groups_come_in_pages,
