@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod aws;
+pub mod backup;
 pub mod cli;
 pub mod cluster_api;
 pub mod config;

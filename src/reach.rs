@@ -41,6 +41,9 @@ pub const JOIN: &str = "workers/join.json";
 /// What all backups' keys in S3 begin with.
 pub const BACKUPS: &str = "backups/";
 
+/// What this machine found when it read the backups through.
+pub const RESTORE_POINT: &str = "/var/lib/quorate/restore-point.json";
+
 /// How long etcd may take to end: it hands over leadership, and syncs what it has.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
 

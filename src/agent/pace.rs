@@ -146,6 +146,7 @@ fn is_told_quickly(on: &WaitingOn) -> bool {
         | WaitingOn::Device { .. }
         | WaitingOn::FreeSlot
         | WaitingOn::Takeover { .. }
+        | WaitingOn::Recovery { .. }
         | WaitingOn::EtcdRestart { .. }
         | WaitingOn::PredecessorGone { .. }
         | WaitingOn::ConfirmedGone { .. }

@@ -18,7 +18,7 @@ use super::units::{ByteSize, TimeSpan};
 use super::values::{
     BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
     HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
-    RebalancePolicy, VolumeSource, VolumeType,
+    RebalancePolicy, RecoveryPolicy, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
@@ -559,6 +559,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: duration(S, 24 * H),
         default: Default::Value("5m"),
         doc: "How long founders wait for all slots before a majority is enough.",
+    },
+    Key {
+        path: "recovery",
+        kind: Kind::Choice(RecoveryPolicy::CHOICES),
+        default: Default::Value("automatic"),
+        doc: "Who restores the newest backup when not one volume of the cluster is left.",
     },
     Key {
         path: "launch.hook",

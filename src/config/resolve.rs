@@ -338,6 +338,7 @@ impl Effective {
             },
             kubernetes: self.kubernetes()?,
             founding: FoundingSettings { patience: self.need("founding.patience")? },
+            recovery: self.need("recovery")?,
             launch: LaunchSettings {
                 hook: self.optional("launch.hook")?,
                 patience: self.need("launch.patience")?,

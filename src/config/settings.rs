@@ -16,8 +16,8 @@ pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect}
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
     BucketName, Chance, ClusterSize, DeviceName, EtcdLogLevel, Filesystem, GroupName, HookName, KmsKeyId,
-    LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath, RebalancePolicy, VolumeSource,
-    VolumeType,
+    LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath, RebalancePolicy, RecoveryPolicy,
+    VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
@@ -46,6 +46,8 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// Founding the cluster.
     pub founding: FoundingSettings,
+    /// Who brings a cluster back of which no volume is left.
+    pub recovery: RecoveryPolicy,
     /// The node's way into service.
     pub launch: LaunchSettings,
     /// The node's way out of service.

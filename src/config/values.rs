@@ -252,6 +252,16 @@ choice!(
 );
 
 choice!(
+    /// Who brings a cluster back of which no volume is left.
+    RecoveryPolicy {
+        /// The agents, from the newest backup that is whole.
+        Automatic = "automatic",
+        /// An operator, by a command.
+        Manual = "manual",
+    }
+);
+
+choice!(
     /// What follows from EC2's recommendation to replace a worker's spot instance.
     RebalancePolicy {
         /// A warning.

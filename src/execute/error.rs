@@ -32,6 +32,9 @@ pub enum StepError {
         /// What it holds.
         found: String,
     },
+    /// This program was built without what restores backups.
+    #[error("the restore engine is not merged yet")]
+    NoRestoreEngine,
     /// etcd runs, and its data are not moved under it.
     #[error("etcd runs: its data can't be set aside")]
     EtcdRuns,

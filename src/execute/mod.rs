@@ -25,6 +25,7 @@ use tokio::time::{Duration, sleep};
 
 use crate::aws::NewVolume;
 use crate::aws::Written;
+use crate::backup;
 use crate::etcd::{LockName, config, launch};
 use crate::host::manifests::Manifests;
 use crate::host::{clock, files, filesystem, logind, volume};
@@ -94,6 +95,14 @@ pub async fn execute(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::AmendCharter { from, charter, .. } => {
             let written = reach.aws.objects.replace(CHARTER, json(charter)?, from).await?;
             must_be_written(&written)
+        }
+        Step::ChooseBackup { uuid, generation } => backup::choose(reach, uuid, *generation).await,
+        Step::RestoreData { slot, recovery, launch } => {
+            must_be_mounted(reach).await?;
+            if reach.service.state().await? == ServiceState::Running {
+                return Err(StepError::EtcdRuns);
+            }
+            backup::restore(reach, *slot, recovery, launch).await
         }
         Step::ConfigureEtcd { launch } => configure(reach, launch).await,
         Step::StartEtcd { after } => start(reach, *after).await,

@@ -9,6 +9,7 @@
 //! the one thing that is checked again is that a device is still blank before it is formatted.
 
 pub mod capacity;
+pub mod chosen;
 pub mod clock;
 pub mod command;
 pub mod containerd;

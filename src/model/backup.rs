@@ -213,6 +213,23 @@ pub struct RestorePoint {
     pub passed_over: Vec<String>,
 }
 
+/// What came of reading the backups through, as it is kept on the machine that did.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChosenBackup {
+    /// The cluster.
+    pub uuid: ClusterUuid,
+    /// The generation that was in force, and is to be recovered from.
+    pub generation: Generation,
+    /// When all of it had been read, in milliseconds since 1970.
+    pub at: i64,
+    /// The newest backup that is whole; `None` when none is.
+    pub point: Option<RestorePoint>,
+    /// Where none is: what was found, each with what is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,17 @@
 //!                     └─refound, only while no majority has started──▶ Founding(2) …
 //!
 //! established ──move_slot──▶ established: the slot has another zone
+//!     │
+//!     └─recover──▶ Recovering(g+1) ──mark_started, of its one founder──▶ established
+//!                     │      ▲
+//!                     └──────┴─ recover or refound: another founder, generation g+2 …
 //! ```
+//!
+//! **Recovering** is a founding that begins with what there was: it has one founder, whose etcd data are made from a
+//! backup or from a surviving member's ([`Recovery`]) before it is marked as started. There is no way back from it, or
+//! from an established generation, to a founding that begins with nothing: `refound` is refused to the one and keeps
+//! the other's [`Recovery`], `recover` always names one, and a founder's mark in a recovery is never withdrawn. So once a
+//! generation was established, no later one starts etcd as `new`.
 //!
 //! Each transition here takes the charter that was read and gives the one to write, or says why
 //! not. Writing it under the condition that nobody else did is the executor's work. These very
@@ -18,6 +28,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::backup::RestorePoint;
 use super::ids::{ClusterName, ClusterUuid, Generation, InstanceId, Nonce, Region, Slot, VolumeId, Zone};
 
 /// The charter, as `charter.json`.
@@ -36,6 +47,9 @@ pub struct Charter {
     pub zones: Vec<Zone>,
     /// The slots that form this generation.
     pub founders: Vec<Founder>,
+    /// What this generation begins with; nothing, in a founding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// The last writer's mark, by which a write whose answer was lost is recognised.
     pub nonce: Nonce,
 }
@@ -56,6 +70,24 @@ pub struct Founder {
     pub started: Option<u8>,
 }
 
+/// What a generation begins with that follows an established one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "from", deny_unknown_fields)]
+pub enum Recovery {
+    /// A backup.
+    Backup {
+        /// How much of which.
+        point: RestorePoint,
+    },
+    /// The data of a member of an earlier generation.
+    Survivor {
+        /// The volume that they are on, which is the founder's.
+        volume: VolumeId,
+        /// Their generation.
+        generation: Generation,
+    },
+}
+
 /// What an amendment of the charter changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,6 +100,8 @@ pub enum CharterChange {
     Refound,
     /// A slot has another zone.
     MoveSlot,
+    /// A new generation begins with a backup, or with a survivor's data.
+    Recover,
 }
 
 /// A transition that the charter does not allow.
@@ -119,6 +153,36 @@ pub enum CharterRefusal {
         /// The generation.
         generation: Generation,
     },
+    /// In a recovery a founder's mark stays: it had its data before it was marked.
+    #[error("slot {slot} had its data restored before it was marked in generation {generation}")]
+    Restored {
+        /// The slot.
+        slot: Slot,
+        /// The generation.
+        generation: Generation,
+    },
+    /// There is nothing to recover: no generation of this cluster ever had a quorum.
+    #[error(
+        "{started} of {founders} founders of generation {generation} have started: there is nothing to recover, \
+         and it may yet be founded"
+    )]
+    NeverEstablished {
+        /// How many have started.
+        started: usize,
+        /// How many there are.
+        founders: usize,
+        /// The generation.
+        generation: Generation,
+    },
+    /// A recovery has one founder that has not started, in a slot of the cluster, and on the survivor's volume where
+    /// there is one.
+    #[error("{found} can't found a recovery{}", on_volume(.expected.as_ref()))]
+    NotTheFounder {
+        /// Whoever was given.
+        found: String,
+        /// The volume that it must hold, in a recovery from a survivor.
+        expected: Option<VolumeId>,
+    },
     /// Only an established cluster moves its slots.
     #[error(
         "slot {slot} stays in its zone: {started} of {founders} founders of generation {generation} have started"
@@ -157,6 +221,10 @@ fn zones_of(zones: &[Zone]) -> String {
     zones.iter().map(Zone::as_str).collect::<Vec<_>>().join(", ")
 }
 
+fn on_volume(volume: Option<&VolumeId>) -> String {
+    volume.map_or_else(String::new, |volume| format!(" from volume {volume}"))
+}
+
 /// The majority of `n` voters.
 pub fn majority(n: usize) -> usize {
     n / 2 + 1
@@ -176,7 +244,7 @@ impl Charter {
         nonce: Nonce,
     ) -> Result<Self, CharterRefusal> {
         check_founders(&founders, zones.len())?;
-        Ok(Self { cluster, uuid, region, generation: Generation(1), zones, founders, nonce })
+        Ok(Self { cluster, uuid, region, generation: Generation(1), zones, founders, recovery: None, nonce })
     }
 
     /// How many slots the cluster has.
@@ -242,7 +310,8 @@ impl Charter {
     /// address and without etcd data, never took part.
     ///
     /// # Errors
-    /// The slot is no founder with that volume, is still at that address, or has no mark.
+    /// The slot is no founder with that volume, is still at that address, or has no mark; or this is a recovery, where
+    /// the data were there before the mark.
     pub fn withdraw(
         &self,
         slot: Slot,
@@ -250,6 +319,9 @@ impl Charter {
         peer_url: &str,
         nonce: Nonce,
     ) -> Result<Self, CharterRefusal> {
+        if self.recovery.is_some() {
+            return Err(CharterRefusal::Restored { slot, generation: self.generation });
+        }
         self.change(slot, volume, peer_url, nonce, |founder, generation| {
             if founder.peer_url == peer_url {
                 return Err(CharterRefusal::SameAddress { slot, peer_url: peer_url.to_owned() });
@@ -261,10 +333,12 @@ impl Charter {
         })
     }
 
-    /// The next generation, with other founders, in place of one that never had a quorum.
+    /// The next generation, with other founders, in place of one that never had a quorum. It begins with what that one
+    /// was to begin with.
     ///
     /// # Errors
-    /// A majority has started, or the new founders are fewer than a majority of the slots.
+    /// A majority has started, or the new founders are fewer than a majority of the slots; in a recovery, they are not
+    /// the one that it needs.
     pub fn refound(&self, founders: Vec<Founder>, nonce: Nonce) -> Result<Self, CharterRefusal> {
         if self.established() {
             return Err(CharterRefusal::Established {
@@ -273,8 +347,37 @@ impl Charter {
                 generation: self.generation,
             });
         }
-        check_founders(&founders, self.size())?;
+        match &self.recovery {
+            None => check_founders(&founders, self.size())?,
+            Some(recovery) => check_recoverer(&founders, recovery, self.size())?,
+        }
         Ok(Self { generation: self.generation.next(), founders, nonce, ..self.clone() })
+    }
+
+    /// The next generation, which begins with a backup or with a survivor's data, in place of an established one or of
+    /// a recovery that has not begun.
+    ///
+    /// It says nothing about whether the present generation still lives: that is for whoever makes the move to know.
+    ///
+    /// # Errors
+    /// No generation ever had a quorum, or the founder is not one that can begin.
+    pub fn recover(
+        &self,
+        founder: Founder,
+        recovery: Recovery,
+        nonce: Nonce,
+    ) -> Result<Self, CharterRefusal> {
+        if !self.established() && self.recovery.is_none() {
+            return Err(CharterRefusal::NeverEstablished {
+                started: self.started(),
+                founders: self.founders.len(),
+                generation: self.generation,
+            });
+        }
+        let founders = vec![founder];
+        check_recoverer(&founders, &recovery, self.size())?;
+        let generation = self.generation.next();
+        Ok(Self { generation, founders, recovery: Some(recovery), nonce, ..self.clone() })
     }
 
     /// The charter in which a slot has another zone. It says where the slot's next volume is to be, and nothing
@@ -329,6 +432,28 @@ impl Charter {
     }
 }
 
+fn check_recoverer(founders: &[Founder], recovery: &Recovery, size: usize) -> Result<(), CharterRefusal> {
+    let expected = match recovery {
+        Recovery::Backup { .. } => None,
+        Recovery::Survivor { volume, .. } => Some(volume),
+    };
+    match founders {
+        [one]
+            if one.started.is_none()
+                && usize::from(one.slot.number()) <= size
+                && expected.is_none_or(|volume| *volume == one.volume) =>
+        {
+            Ok(())
+        }
+        other => {
+            let found: Vec<String> =
+                other.iter().map(|one| format!("slot {} with volume {}", one.slot, one.volume)).collect();
+            let found = if found.is_empty() { "nobody".to_owned() } else { found.join(", ") };
+            Err(CharterRefusal::NotTheFounder { found, expected: expected.cloned() })
+        }
+    }
+}
+
 fn check_founders(founders: &[Founder], size: usize) -> Result<(), CharterRefusal> {
     let mut slots: Vec<_> = founders
         .iter()
@@ -344,157 +469,4 @@ fn check_founders(founders: &[Founder], size: usize) -> Result<(), CharterRefusa
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot(n: u8) -> Slot {
-        Slot::try_from(n).unwrap()
-    }
-
-    fn volume(n: u8) -> VolumeId {
-        format!("vol-0000000{n}").parse().unwrap()
-    }
-
-    fn url(n: u8) -> String {
-        format!("https://10.0.0.{n}:2380")
-    }
-
-    fn nonce() -> Nonce {
-        "again".parse().unwrap()
-    }
-
-    fn founder(n: u8) -> Founder {
-        let instance = format!("i-0000000{n}").parse().unwrap();
-        Founder { slot: slot(n), volume: volume(n), instance, peer_url: url(n), started: None }
-    }
-
-    fn found(size: u8, founders: &[u8]) -> Result<Charter, CharterRefusal> {
-        Charter::found(
-            "demo".parse().unwrap(),
-            "00000000-0000-0000-0000-000000000001".parse().unwrap(),
-            "eu-west-1".parse().unwrap(),
-            (0..size).map(|_| "eu-west-1a".parse().unwrap()).collect(),
-            founders.iter().map(|n| founder(*n)).collect(),
-            "first".parse().unwrap(),
-        )
-    }
-
-    fn marked(mut charter: Charter, slots: &[u8]) -> Charter {
-        for n in slots {
-            charter = charter.mark_started(slot(*n), &volume(*n), &url(*n), nonce()).unwrap();
-        }
-        charter
-    }
-
-    #[test]
-    fn a_founding_needs_a_majority_of_the_slots_each_once() {
-        for (size, founders) in [(1, &[1][..]), (3, &[1, 2]), (3, &[1, 2, 3]), (5, &[1, 3, 5])] {
-            assert!(found(size, founders).is_ok(), "{founders:?} of {size}");
-        }
-        for (size, founders) in
-            [(1, &[][..]), (3, &[1]), (3, &[1, 1]), (3, &[1, 2, 2]), (3, &[1, 4]), (5, &[1, 2])]
-        {
-            assert!(found(size, founders).is_err(), "{founders:?} of {size}");
-        }
-    }
-
-    #[test]
-    fn marks_are_numbered_in_the_order_of_starting() {
-        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[2, 1]);
-        let places: Vec<_> = charter.founders.iter().map(|founder| founder.started).collect();
-        assert_eq!(places, [Some(2), Some(1), None]);
-        assert_eq!(charter.nonce, nonce());
-    }
-
-    #[test]
-    fn a_majority_of_the_founders_establishes_the_cluster() {
-        let charter = found(3, &[1, 2, 3]).unwrap();
-        assert!(!marked(charter.clone(), &[1]).established());
-        assert!(marked(charter, &[1, 2]).established());
-        // Of two founders both are needed: they are the whole of the first members.
-        let charter = found(3, &[1, 2]).unwrap();
-        assert!(!marked(charter, &[1]).established());
-    }
-
-    #[test]
-    fn only_the_volume_and_address_that_were_named_start_and_only_once() {
-        let charter = found(3, &[1, 2]).unwrap();
-        let refused =
-            |n: u8, v: u8, u: u8| charter.mark_started(slot(n), &volume(v), &url(u), nonce()).unwrap_err();
-        for refusal in [refused(1, 2, 1), refused(1, 1, 2), refused(3, 3, 3)] {
-            assert!(matches!(refusal, CharterRefusal::NotAFounder { .. }), "{refusal}");
-        }
-        let again = marked(charter, &[1]).mark_started(slot(1), &volume(1), &url(1), nonce());
-        assert!(matches!(again, Err(CharterRefusal::AlreadyStarted { .. })));
-    }
-
-    #[test]
-    fn a_mark_is_withdrawn_only_from_another_address_and_only_when_it_is_set() {
-        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1, 2]);
-        let withdrawn = charter.withdraw(slot(1), &volume(1), &url(9), nonce()).unwrap();
-        assert_eq!((withdrawn.started(), withdrawn.established()), (1, false));
-        let here = charter.withdraw(slot(1), &volume(1), &url(1), nonce());
-        assert!(matches!(here, Err(CharterRefusal::SameAddress { .. })));
-        let other = charter.withdraw(slot(1), &volume(9), &url(9), nonce());
-        assert!(matches!(other, Err(CharterRefusal::NotAFounder { .. })));
-        let unmarked = charter.withdraw(slot(3), &volume(3), &url(9), nonce());
-        assert!(matches!(unmarked, Err(CharterRefusal::NotStarted { .. })));
-    }
-
-    #[test]
-    fn a_new_generation_is_founded_only_while_no_majority_has_started() {
-        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1]);
-        let next = charter.refound(vec![founder(2), founder(3)], nonce()).unwrap();
-        assert_eq!((next.generation, next.started(), &next.uuid), (Generation(2), 0, &charter.uuid));
-        let few = charter.refound(vec![founder(2)], nonce());
-        assert!(matches!(few, Err(CharterRefusal::TooFewFounders { .. })));
-        let started = vec![founder(2), Founder { started: Some(1), ..founder(3) }];
-        assert!(charter.refound(started, nonce()).is_err());
-        let established = marked(charter, &[2]).refound(vec![founder(2), founder(3)], nonce());
-        assert!(matches!(established, Err(CharterRefusal::Established { started: 2, founders: 3, .. })));
-    }
-
-    #[test]
-    fn a_slot_is_moved_only_in_an_established_cluster_and_only_elsewhere() {
-        let (here, there): (Zone, Zone) = ("eu-west-1a".parse().unwrap(), "eu-west-1b".parse().unwrap());
-        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[1]);
-        let early = charter.move_slot(slot(3), &there, nonce());
-        assert!(matches!(early, Err(CharterRefusal::NotEstablished { started: 1, founders: 3, .. })));
-        let charter = marked(charter, &[2]);
-        let moved = charter.move_slot(slot(3), &there, nonce()).unwrap();
-        assert_eq!(moved.zones, [here.clone(), here.clone(), there.clone()]);
-        assert_eq!(moved.zone_of(slot(3)), Some(&there));
-        assert_eq!(
-            Charter { zones: charter.zones.clone(), ..moved.clone() },
-            Charter { nonce: nonce(), ..charter.clone() }
-        );
-        for (n, zone) in [(3, &there), (4, &here)] {
-            let refused = moved.move_slot(slot(n), zone, nonce()).unwrap_err();
-            assert!(matches!(refused, CharterRefusal::NoMove { .. }), "{refused}");
-        }
-        let told = moved.move_slot(slot(4), &here, nonce()).unwrap_err().to_string();
-        assert_eq!(
-            told,
-            "slot 4 can't be moved to eu-west-1a: the slots are in eu-west-1a, eu-west-1a, eu-west-1b"
-        );
-    }
-
-    #[test]
-    fn a_refusal_changes_nothing_and_says_what_was_found() {
-        let charter = found(3, &[1, 2]).unwrap();
-        let refusal = charter.mark_started(slot(1), &volume(1), &url(7), nonce()).unwrap_err();
-        let told =
-            "slot 1 with volume vol-00000001 at https://10.0.0.7:2380 is not a founder of generation 1";
-        assert_eq!(refusal.to_string(), told);
-        assert_eq!(charter, found(3, &[1, 2]).unwrap());
-    }
-
-    #[test]
-    fn prints_and_parses_back_and_refuses_what_it_does_not_know() {
-        let charter = marked(found(3, &[1, 2, 3]).unwrap(), &[3]);
-        let mut text = serde_json::to_value(&charter).unwrap();
-        assert_eq!(serde_json::from_value::<Charter>(text.clone()).unwrap(), charter);
-        text["later"] = serde_json::Value::Bool(true);
-        assert!(serde_json::from_value::<Charter>(text).is_err());
-    }
-}
+mod tests;

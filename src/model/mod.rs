@@ -38,12 +38,12 @@ pub use addons::{
     AddonDirectory, AddonFailure, AddonFile, AddonPlace, AddonsObservation, AppliedAddon, LabelledObject,
     ObjectKey,
 };
-pub use backup::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
+pub use backup::{BackupKey, BackupPart, ChainName, ChosenBackup, Manifest, RestorePoint};
 pub use care::{
     Alarm, AlarmKind, CareNotes, Comparison, ComparisonPlace, Comparisons, EtcdCare, MemberCare, Silence,
     Storage, StoreHash, WedgeNote,
 };
-pub use charter::{Charter, Founder};
+pub use charter::{Charter, Founder, Recovery};
 pub use cluster::{
     ClusterView, EtcdLaunch, EtcdVersion, LaunchState, Member, OwnMember, ServiceState, SlotRecord,
 };
@@ -66,7 +66,7 @@ pub use node::{
 };
 pub use observation::{Authority, Leaves, Observation, Versioned};
 pub use phase::Phase;
-pub use plan::{Halt, Plan, Report, Waiting, WaitingOn, Warning};
+pub use plan::{Halt, Plan, Report, SlotVolume, Waiting, WaitingOn, Warning};
 pub use service::{ServiceLaunch, ServiceName, ServiceObservation};
 pub use stamp::{Stamp, StampState};
 pub use step::Step;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::backup::ChosenBackup;
 use super::care::{CareNotes, EtcdCare, Silence};
 use super::charter::Charter;
 use super::cluster::{ClusterView, EtcdLaunch, EtcdVersion, OwnMember, ServiceState};
@@ -85,10 +86,10 @@ pub struct Observation {
     /// Whether the clock is synchronised.
     pub clock_synchronised: Fact<bool>,
     /// Control-plane instances of this cluster, this machine among them, and every instance that
-    /// the charter or a slot's record names. One that is not here is not known about.
+    /// the charter, a slot's record or the last-known members name. One that is not here is not known about.
     pub instances: Fact<BTreeMap<InstanceId, Instance>>,
-    /// Volumes of this cluster, volumes attached here, and every volume that the charter or a
-    /// slot's record names. One that is not here is not known about.
+    /// Volumes of this cluster, volumes attached here, and every volume that the charter, a slot's record or the
+    /// last-known members name. One that is not here is not known about.
     pub volumes: Fact<BTreeMap<VolumeId, Volume>>,
     /// The zones of the control plane's Auto Scaling groups, in order.
     pub zones: Fact<Vec<Zone>>,
@@ -96,6 +97,8 @@ pub struct Observation {
     pub charter: Fact<Option<Versioned<Charter>>>,
     /// Whether any backup of this cluster is in S3.
     pub backups: Fact<bool>,
+    /// What this machine found when it read the backups through; `None` when it has not.
+    pub chosen: Fact<Option<ChosenBackup>>,
     /// The etcd authority in S3.
     pub authority: Fact<Option<Authority>>,
     /// The leaf certificates on this machine; `Known(None)` when one is missing, or they can't be used.
@@ -106,7 +109,7 @@ pub struct Observation {
     pub etcd: EtcdObservation,
     /// Kubernetes.
     pub kubernetes: KubernetesObservation,
-    /// The last-known members in S3.
+    /// The last-known members in S3: known where this machine leads, and where no quorum answers.
     pub published: Fact<Option<PublishedMembers>>,
     /// The machine's way into its group and out of it.
     pub departure: DepartureObservation,

@@ -14,6 +14,8 @@ pub enum Phase {
     Preparing,
     /// The cluster is being founded.
     Founding,
+    /// The cluster is being brought back from a backup, or from a survivor's data.
+    Recovering,
     /// It becomes a member of a running cluster; or, a worker, a node.
     Joining,
     /// Its member is being started on the data that it has; or, a worker, its node gets ready.
@@ -32,10 +34,11 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order of a machine's life.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Identifying,
         Self::Preparing,
         Self::Founding,
+        Self::Recovering,
         Self::Joining,
         Self::Returning,
         Self::Running,
@@ -52,6 +55,7 @@ impl fmt::Display for Phase {
             Self::Identifying => "identifying",
             Self::Preparing => "preparing",
             Self::Founding => "founding",
+            Self::Recovering => "recovering",
             Self::Joining => "joining",
             Self::Returning => "returning",
             Self::Running => "running",

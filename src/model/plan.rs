@@ -112,6 +112,13 @@ pub enum WaitingOn {
         /// The founders that have not started.
         missing: Vec<Slot>,
     },
+    /// A second word, a minute later, that a generation can't come back, before another is made of a backup.
+    Recovery {
+        /// The generation.
+        generation: Generation,
+        /// What was found.
+        why: String,
+    },
     /// A quorum of etcd's members to answer.
     Quorum,
     /// This machine's etcd to answer.
@@ -245,7 +252,8 @@ impl WaitingOn {
         match (self, other) {
             (Self::Answer { about, .. }, Self::Answer { about: others, .. }) => about == others,
             (Self::Claims { majority, .. }, Self::Claims { majority: others, .. }) => majority == others,
-            (Self::Founders { generation, .. }, Self::Founders { generation: others, .. }) => {
+            (Self::Founders { generation, .. }, Self::Founders { generation: others, .. })
+            | (Self::Recovery { generation, .. }, Self::Recovery { generation: others, .. }) => {
                 generation == others
             }
             (Self::PredecessorGone { member, .. }, Self::PredecessorGone { member: others, .. }) => {
@@ -287,6 +295,10 @@ pub enum Subject {
     Charter,
     /// The backups.
     Backups,
+    /// What this machine found when it read the backups through.
+    Chosen,
+    /// The last-known members.
+    Members,
     /// The authority.
     Authority,
     /// The leaf certificates.
@@ -349,6 +361,8 @@ impl fmt::Display for Subject {
             Self::Zones => "the group's zones",
             Self::Charter => "the charter",
             Self::Backups => "the backups",
+            Self::Chosen => "the backup that this machine chose",
+            Self::Members => "the last-known members",
             Self::Authority => "the etcd authority",
             Self::Leaves => "the leaf certificates",
             Self::Clock => "the clock",
@@ -477,6 +491,22 @@ pub enum Halt {
         /// The volume's generation.
         volume: Generation,
     },
+    /// A quorum's volumes are gone for good, and an operator has to say what the cluster goes on with.
+    QuorumLost {
+        /// The generation.
+        generation: Generation,
+        /// The volumes that are gone.
+        gone: Vec<SlotVolume>,
+        /// The volumes that are left, or may be.
+        left: Vec<SlotVolume>,
+    },
+    /// Nothing is left of the cluster, and there is no backup that could be restored.
+    NoBackup {
+        /// The generation.
+        generation: Generation,
+        /// The backups that there are, each with what is wrong with it.
+        damaged: Vec<String>,
+    },
     /// There is no etcd authority although the cluster has been founded.
     AuthorityLost,
     /// The authority's certificate has ended.
@@ -504,6 +534,16 @@ pub enum Halt {
     ClusterAuthoritiesLost,
     /// One of Kubernetes' authorities has ended.
     ClusterAuthoritiesExpired,
+}
+
+/// A volume, and the slot that it is of, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotVolume {
+    /// The slot.
+    pub slot: Option<Slot>,
+    /// The volume.
+    pub volume: VolumeId,
 }
 
 /// What does not stop the machine, and should be seen to.

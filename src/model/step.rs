@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::addons::AddonPlace;
 use super::care::{Alarm, ComparisonPlace, WedgeNote};
-use super::charter::{Charter, CharterChange};
+use super::charter::{Charter, CharterChange, Recovery};
 use super::cluster::{EtcdLaunch, LaunchState, SlotRecord};
 use super::containerd::ContainerdVersion;
 use super::departure::{Departure, HookResult, NodePod};
 use super::enrolment::JoinTerms;
-use super::ids::{ETag, InstanceId, MemberId, Slot, VolumeId, Zone};
+use super::ids::{ClusterUuid, ETag, Generation, InstanceId, MemberId, Slot, VolumeId, Zone};
 use super::load_balancer::{LoadBalancer, TargetId};
 use super::names::{ClusterLeafRequest, ServerUrl};
 use super::observation::PublishedMembers;
@@ -111,6 +111,24 @@ pub enum Step {
         charter: Charter,
         /// What changes, in a word, for people.
         change: CharterChange,
+    },
+    /// Read the newest backups through, and note on this machine the newest one that is whole, or that none is.
+    ChooseBackup {
+        /// The cluster.
+        uuid: ClusterUuid,
+        /// The generation that is in force.
+        generation: Generation,
+    },
+    /// Make etcd's data directory, where there is none, from a backup or from a survivor's data that were set aside:
+    /// those of a cluster of one member, of which only the cluster's own keys of earlier generations are left out. It
+    /// is made beside its place, and renamed when it is whole.
+    RestoreData {
+        /// The slot.
+        slot: Slot,
+        /// From what.
+        recovery: Recovery,
+        /// What it is to take part in: the member's name, its peer URL, and the token of the new generation.
+        launch: EtcdLaunch,
     },
     /// Write etcd's configuration.
     ConfigureEtcd {
@@ -528,6 +546,8 @@ impl Step {
             Self::IssueLeaves { .. } => "issueLeaves",
             Self::CreateCharter { .. } => "createCharter",
             Self::AmendCharter { .. } => "amendCharter",
+            Self::ChooseBackup { .. } => "chooseBackup",
+            Self::RestoreData { .. } => "restoreData",
             Self::ConfigureEtcd { .. } => "configureEtcd",
             Self::StartEtcd { .. } => "startEtcd",
             Self::StopEtcd => "stopEtcd",
@@ -616,6 +636,7 @@ impl Step {
             | Self::CreateAuthority
             | Self::CreateCharter { .. }
             | Self::AmendCharter { .. }
+            | Self::RestoreData { .. }
             | Self::StopEtcd
             | Self::RemoveMember { .. }
             | Self::CreateClusterAuthorities
@@ -639,6 +660,7 @@ impl Step {
             | Self::GiveUpInstance { .. } => Weight::Grave,
             Self::ConfigureEtcd { launch } if launch.state == LaunchState::New => Weight::Grave,
             Self::ConfigureEtcd { .. }
+            | Self::ChooseBackup { .. }
             | Self::CreateVolume { .. }
             | Self::AttachVolume { .. }
             | Self::TagSlot { .. }

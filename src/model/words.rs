@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::addons::ADDON_LABEL;
 use super::ids::{Slot, VolumeId};
-use super::plan::{Halt, WaitingOn, Warning};
+use super::plan::{Halt, SlotVolume, WaitingOn, Warning};
 
 fn list<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -30,6 +30,34 @@ fn times(count: u32) -> String {
 
 fn volumes(volumes: &[VolumeId]) -> String {
     list(volumes)
+}
+
+fn slot_volumes(volumes: &[SlotVolume]) -> String {
+    let one = |one: &SlotVolume| match one.slot {
+        Some(slot) => format!("{} (slot {slot})", one.volume),
+        None => one.volume.to_string(),
+    };
+    volumes.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// What an operator can do about a quorum that is lost for good.
+fn ways_out(left: &[SlotVolume], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if left.is_empty() {
+        return f.write_str(
+            "no volume of it is left: bring the newest backup back with `quorate etcd restore`, which first shows \
+             what will be lost",
+        );
+    }
+    write!(f, "what may be left is {}: ", slot_volumes(left))?;
+    let slots: Vec<String> = left
+        .iter()
+        .filter_map(|one| one.slot)
+        .map(|slot| format!("`quorate etcd recover --from {slot}`"))
+        .collect();
+    if !slots.is_empty() {
+        write!(f, "go on with a survivor's data with {}, or ", slots.join(" or "))?;
+    }
+    f.write_str("bring the newest backup back with `quorate etcd restore`; both first show what will be lost")
 }
 
 impl fmt::Display for WaitingOn {
@@ -60,6 +88,11 @@ impl fmt::Display for WaitingOn {
             Self::Founders { generation, missing } => {
                 write!(f, "the founders of generation {generation} to start: {}", slots(missing))
             }
+            Self::Recovery { generation, why } => write!(
+                f,
+                "a second word, a minute later, that generation {generation} can't come back, before a backup is \
+                 restored: {why}"
+            ),
             Self::Quorum => f.write_str("a quorum of etcd's members to answer"),
             Self::OwnEtcd => f.write_str("etcd on this machine to answer"),
             Self::EtcdRestart { how } => write!(f, "etcd, started again after it ended: {how}"),
@@ -130,6 +163,7 @@ impl fmt::Display for WaitingOn {
 }
 
 impl fmt::Display for Halt {
+    #[expect(clippy::too_many_lines, reason = "one arm a halt, each a sentence")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration { errors } => {
@@ -198,6 +232,26 @@ impl fmt::Display for Halt {
                 f,
                 "the volume took part in generation {volume}, and the charter in S3 tells of {charter}; bring \
                  back the later charter.json"
+            ),
+            Self::QuorumLost { generation, gone, left } => {
+                write!(f, "etcd's generation {generation} has lost its quorum: for good gone ")?;
+                match gone.as_slice() {
+                    [one] => write!(f, "is volume {}; ", slot_volumes(std::slice::from_ref(one)))?,
+                    several => write!(f, "are the volumes {}; ", slot_volumes(several))?,
+                }
+                ways_out(left, f)
+            }
+            Self::NoBackup { generation, damaged } if damaged.is_empty() => write!(
+                f,
+                "no volume of etcd's generation {generation} is left, and there is no backup in S3; bring back the \
+                 objects below backups/ (the bucket's versions may have them)"
+            ),
+            Self::NoBackup { generation, damaged } => write!(
+                f,
+                "no volume of etcd's generation {generation} is left, and no backup in S3 is whole: {}; bring back \
+                 what is damaged or missing below backups/ (the bucket's versions may have it); the backups are read \
+                 again every ten minutes",
+                damaged.join("; ")
             ),
             Self::AuthorityLost => f.write_str(
                 "pki/etcd.json is missing in S3 although the cluster has been founded; bring back the object \

@@ -81,10 +81,15 @@ pub(super) async fn with_named(reach: &Reach, look: Ec2Look, named: Vec<SlotReco
     else {
         return look;
     };
-    let missing_instances: Vec<InstanceId> =
+    let mut missing_instances: Vec<InstanceId> =
         named.iter().map(|who| who.instance.clone()).filter(|id| !instances.contains_key(id)).collect();
-    let missing_volumes: Vec<VolumeId> =
+    let mut missing_volumes: Vec<VolumeId> =
         named.iter().map(|who| who.volume.clone()).filter(|id| !volumes.contains_key(id)).collect();
+    // Most are named more than once.
+    missing_instances.sort_unstable();
+    missing_instances.dedup();
+    missing_volumes.sort_unstable();
+    missing_volumes.dedup();
     let (cluster, ec2) = (&reach.settings.cluster, &reach.aws.ec2);
     if !missing_instances.is_empty() {
         match ec2.instances_by_id(cluster, &missing_instances).await {

@@ -33,6 +33,8 @@ pub(super) fn may_change(step: &Step) -> bool {
             | Step::IssueLeaves { .. }
             | Step::CreateCharter { .. }
             | Step::AmendCharter { .. }
+            | Step::ChooseBackup { .. }
+            | Step::RestoreData { .. }
             | Step::CopyCharterToVolume { .. }
             | Step::ConfigureEtcd { .. }
             | Step::StartEtcd { .. }

@@ -169,7 +169,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
     // that the mark came after.
     let charter = objects::charter(reach, memory).await;
     let founded = matches!(charter, Fact::Known(Some(_)));
-    let (backups, zones) = if founded {
+    let (mut backups, zones) = if founded {
         (Fact::unknown("not asked for: there is a charter"), Fact::unknown("not asked for: the charter says"))
     } else {
         tokio::join!(objects::backups(reach), memory.zones.ask(zones(reach), AutoScalingError::is_retryable))
@@ -188,9 +188,16 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         silence: None,
     };
     cluster::look(reach, memory, &ec2, &charter, &disk, &leaves, &mut etcd).await;
-    let named = named_in(&charter, &etcd);
+    let mut chosen = Fact::unknown("not asked for: nothing is to be recovered");
+    let published = if is_headless(&charter, &etcd) {
+        let (found, members) = tokio::join!(objects::backups(reach), objects::last_known(reach));
+        (backups, chosen) = (found, crate::host::chosen::read(&reach.root).into());
+        members
+    } else {
+        objects::published(reach, memory, &etcd, Depth::Full).await
+    };
+    let named = named_in(&charter, &etcd, &published);
     let ec2 = ec2::with_named(reach, ec2, named).await;
-    let published = objects::published(reach, memory, &etcd, Depth::Full).await;
     let kubernetes = kubernetes::look(reach, memory, etcd.cluster.is_known()).await;
     Observation {
         at: 0,
@@ -202,6 +209,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         zones,
         charter,
         backups,
+        chosen,
         authority,
         leaves,
         disk,
@@ -229,6 +237,7 @@ async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -
         zones: Fact::unknown(WHY),
         charter: Fact::unknown(WHY),
         backups: Fact::unknown(WHY),
+        chosen: Fact::unknown(WHY),
         authority: Fact::unknown(WHY),
         leaves: Fact::unknown(WHY),
         disk: Fact::unknown(WHY),
@@ -257,7 +266,10 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     seen.etcd.service = reach.service.state().await.into();
     let ec2 = Ec2Look { instances: seen.instances.clone(), volumes: seen.volumes.clone() };
     cluster::look(reach, memory, &ec2, &seen.charter, &seen.disk, &seen.leaves, &mut seen.etcd).await;
-    seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
+    // While no quorum answers, what a full look found in S3 serves until the next.
+    if !is_headless(&seen.charter, &seen.etcd) {
+        seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
+    }
     seen.kubernetes = kubernetes::again(reach, memory, seen.kubernetes).await;
     seen
 }
@@ -275,8 +287,18 @@ fn zones(reach: &Reach) -> BoxFuture<'_, Result<Vec<Zone>, AutoScalingError>> {
     .boxed()
 }
 
-/// The machines and volumes that the charter and the slots' records name.
-fn named_in(charter: &Fact<Option<Versioned<Charter>>>, etcd: &EtcdObservation) -> Vec<SlotRecord> {
+/// Whether there is a cluster by the charter, and no quorum of it answers.
+fn is_headless(charter: &Fact<Option<Versioned<Charter>>>, etcd: &EtcdObservation) -> bool {
+    let has_lived = |charter: &Charter| charter.established() || charter.recovery.is_some();
+    matches!(charter, Fact::Known(Some(charter)) if has_lived(&charter.value)) && !etcd.cluster.is_known()
+}
+
+/// The machines and volumes that the charter, the slots' records and the last-known members name.
+fn named_in(
+    charter: &Fact<Option<Versioned<Charter>>>,
+    etcd: &EtcdObservation,
+    published: &Fact<Option<PublishedMembers>>,
+) -> Vec<SlotRecord> {
     let mut named: Vec<SlotRecord> = Vec::new();
     if let Fact::Known(Some(charter)) = charter {
         named.extend(charter.value.founders.iter().map(|founder| SlotRecord {
@@ -288,6 +310,9 @@ fn named_in(charter: &Fact<Option<Versioned<Charter>>>, etcd: &EtcdObservation) 
     }
     if let Fact::Known(view) = &etcd.cluster {
         named.extend(view.records.values().cloned());
+    }
+    if let Fact::Known(Some(members)) = published {
+        named.extend(members.slots.values().cloned());
     }
     named
 }

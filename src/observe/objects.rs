@@ -94,6 +94,16 @@ pub(super) async fn authority(
     }
 }
 
+/// The last-known members, where there is nobody else to ask: what can't be understood is no answer.
+pub(super) async fn last_known(reach: &Reach) -> Fact<Option<PublishedMembers>> {
+    let objects = &reach.aws.objects;
+    match objects.get(MEMBERS).await {
+        Ok(None) => Fact::Known(None),
+        Ok(Some(stored)) => parse(&stored, &objects.url(MEMBERS)).map(|members| Some(members.value)),
+        Err(error) => Err(error).into(),
+    }
+}
+
 /// The last-known members; only the leader's machine looks after them.
 pub(super) async fn published(
     reach: &Reach,

@@ -69,6 +69,7 @@ fn readiness(settings: &Settings, seen: &Observation, plan: &Plan) -> Result<(),
         Phase::Identifying
         | Phase::Preparing
         | Phase::Founding
+        | Phase::Recovering
         | Phase::Joining
         | Phase::Returning
         | Phase::Leaving

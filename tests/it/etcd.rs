@@ -224,6 +224,7 @@ fn charter(generation: u64) -> Charter {
         generation: Generation(generation),
         zones: vec!["eu-west-1a".parse().expect("a zone")],
         founders: vec![founder],
+        recovery: None,
         nonce: "n".parse::<Nonce>().expect("a nonce"),
     }
 }

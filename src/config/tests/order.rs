@@ -82,6 +82,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       nodeName: instance-id             # default
     founding:
       patience: 1m30s                   # /etc/quorate/config.d/10-site.yaml:6
+    recovery: automatic                 # default
     launch:
       patience: 30m                     # default
     leaving:
@@ -161,6 +162,7 @@ fn without_origins_only_yaml_is_shown() {
       nodeName: instance-id
     founding:
       patience: 5m
+    recovery: automatic
     launch:
       patience: 30m
     leaving:
@@ -282,6 +284,7 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
       "founding": {
         "patience": "5m"
       },
+      "recovery": "automatic",
       "launch": {
         "hook": null,
         "patience": "30m"

@@ -74,6 +74,10 @@ fn waits() -> Vec<(WaitingOn, Vec<String>)> {
             WaitingOn::Founders { generation: Generation(3), missing: vec![two()] },
             vec![text("generation 3"), text("slot 2")],
         ),
+        (
+            WaitingOn::Recovery { generation: Generation(3), why: text("no volume of it is left") },
+            vec![text("generation 3"), text("no volume of it is left"), text("a minute")],
+        ),
         (WaitingOn::Quorum, vec![text("quorum")]),
         (WaitingOn::OwnEtcd, vec![text("etcd on this machine")]),
         (WaitingOn::EtcdRestart { how: text("ended by SIGKILL") }, vec![text("ended by SIGKILL")]),
@@ -130,6 +134,7 @@ fn waits() -> Vec<(WaitingOn, Vec<String>)> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "one of each, and what it must name")]
 fn halts() -> Vec<(Halt, Vec<String>)> {
     let region = |name: &str| name.parse::<Region>().unwrap();
     let cluster = |name: &str| name.parse::<ClusterName>().unwrap();
@@ -184,6 +189,46 @@ fn halts() -> Vec<(Halt, Vec<String>)> {
         (
             Halt::CharterBehind { charter: Generation(4), volume: Generation(5) },
             vec![text("generation 5"), text("4"), text("charter.json")],
+        ),
+        (
+            Halt::QuorumLost {
+                generation: Generation(4),
+                gone: vec![SlotVolume { slot: Some(one()), volume: volume() }],
+                left: vec![SlotVolume { slot: Some(two()), volume: other_volume() }],
+            },
+            vec![
+                text("generation 4"),
+                format!("gone is volume {VOLUME} (slot 1)"),
+                format!("left is {OTHER_VOLUME} (slot 2)"),
+                text("`quorate etcd recover --from 2`"),
+                text("`quorate etcd restore`"),
+            ],
+        ),
+        (
+            Halt::QuorumLost {
+                generation: Generation(4),
+                gone: vec![
+                    SlotVolume { slot: Some(one()), volume: volume() },
+                    SlotVolume { slot: None, volume: other_volume() },
+                ],
+                left: Vec::new(),
+            },
+            vec![
+                format!("{VOLUME} (slot 1), {OTHER_VOLUME}"),
+                text("no volume"),
+                text("`quorate etcd restore`"),
+            ],
+        ),
+        (
+            Halt::NoBackup { generation: Generation(4), damaged: Vec::new() },
+            vec![text("generation 4"), text("there is no backup"), text("backups/")],
+        ),
+        (
+            Halt::NoBackup {
+                generation: Generation(4),
+                damaged: vec![text("1/7: truncated"), text("1/3: gone")],
+            },
+            vec![text("1/7: truncated; 1/3: gone"), text("backups/"), text("every ten minutes")],
         ),
         (Halt::AuthorityLost, vec![text("pki/etcd.json")]),
         (Halt::AuthorityExpired, vec![text("authority")]),
@@ -298,6 +343,7 @@ fn kind_of_wait(on: &WaitingOn) -> usize {
         WaitingOn::FreeSlot => 7,
         WaitingOn::Claims { .. } => 8,
         WaitingOn::Founders { .. } => 9,
+        WaitingOn::Recovery { .. } => 37,
         WaitingOn::Quorum => 10,
         WaitingOn::OwnEtcd => 11,
         WaitingOn::EtcdRestart { .. } => 12,
@@ -352,6 +398,8 @@ fn kind_of_halt(halt: &Halt) -> usize {
         Halt::AmbiguousLoadBalancers { .. } => 19,
         Halt::ClusterAuthoritiesLost => 20,
         Halt::ClusterAuthoritiesExpired => 21,
+        Halt::QuorumLost { .. } => 22,
+        Halt::NoBackup { .. } => 23,
     }
 }
 
@@ -406,12 +454,12 @@ where
 
 #[test]
 fn every_wait_names_what_would_end_it() {
-    check(&waits(), 37, kind_of_wait);
+    check(&waits(), 38, kind_of_wait);
 }
 
 #[test]
 fn every_halt_names_what_was_found_and_expected() {
-    check(&halts(), 22, kind_of_halt);
+    check(&halts(), 24, kind_of_halt);
 }
 
 #[test]

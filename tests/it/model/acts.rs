@@ -87,6 +87,7 @@ impl Planner {
                 world.places[slot].etcd = Process::Off;
                 true
             }
+            Step::ChooseBackup { .. } | Step::RestoreData { .. } => unreachable!("nothing is recovered yet"),
             Step::CopyCharterToVolume { charter } => {
                 world.places[slot].copy = Some(self.tables.charters.put(charter.clone()));
                 true

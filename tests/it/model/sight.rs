@@ -245,6 +245,7 @@ impl Planner {
                 })),
             },
             backups: Fact::Known(false),
+            chosen: Fact::Known(None),
             authority: Fact::Known(Some(Authority { fingerprint: "a".to_owned(), not_after: NOW * 2 })),
             leaves: Fact::Known(Some(Leaves {
                 authority: "a".to_owned(),

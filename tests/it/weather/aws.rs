@@ -220,6 +220,7 @@ async fn a_cluster_of_another_region_is_refused_with_both_regions() {
         generation: quorate::model::Generation(1),
         zones,
         founders,
+        recovery: None,
         nonce: "n".parse().unwrap(),
     };
     reach.aws.objects.put(CHARTER, serde_json::to_vec(&charter).unwrap()).await.unwrap();
