@@ -22,6 +22,11 @@ impl Course {
         Self { phase, slot: None, steps: Vec::new(), warnings: Vec::new(), noticed: None }
     }
 
+    /// The same course, on the way to bring the cluster back.
+    pub fn in_recovery(&self) -> Self {
+        Self { phase: Phase::Recovering, ..self.clone() }
+    }
+
     /// The answer, or a plan that waits for it.
     pub fn need<'a, T>(&self, fact: &'a Fact<T>, about: Subject) -> Next<&'a T> {
         match fact {

@@ -20,6 +20,7 @@ use crate::model::{
 use super::course::{Course, Next};
 use super::evidence::{had_quorum, life_by_tag, signs_of_life, waited};
 use super::member::{self, Site};
+use super::recovery;
 use super::volume::layout;
 
 /// There is no charter: repair it, halt, or found.
@@ -191,6 +192,9 @@ pub(super) fn refound_or_wait(
     course: &Course,
 ) -> Next<Box<Plan>> {
     let charter = &versioned.value;
+    if let Some(recovery) = &charter.recovery {
+        return recovery::begin_elsewhere(site, versioned, recovery, course);
+    }
     let instances = course.need(&site.seen.instances, Subject::Instances)?;
     if !instances.contains_key(&site.me.instance) {
         return Err(course.wait(WaitingOn::OwnInstance));
@@ -230,7 +234,7 @@ pub(super) fn refound_or_wait(
 }
 
 /// Whether a founder that has not started is still where the charter says, and may yet start.
-fn can_start(
+pub(super) fn can_start(
     founder: &Founder,
     instances: &BTreeMap<InstanceId, Instance>,
     volumes: &BTreeMap<VolumeId, Volume>,

@@ -9,7 +9,7 @@ use crate::config::settings::ControlPlaneKind;
 use crate::model::departure::{HookResult, LifecycleState};
 use crate::model::enrolment::NodeReadiness;
 use crate::model::plan::Subject;
-use crate::model::{Fact, Observation, Phase, Plan, Role, Step, WaitingOn, Warning};
+use crate::model::{Fact, Halt, Observation, Phase, Plan, Role, Step, WaitingOn, Warning};
 
 use super::departure::heartbeat;
 
@@ -44,7 +44,9 @@ pub(super) fn extend(settings: &Settings, seen: &Observation, mut plan: Plan) ->
         Ok(()) => plan.steps.push(complete(HookResult::Continue)),
         Err(waiting) => {
             let patience = settings.launch.patience.as_signed_millis();
-            let halted = plan.report.halt.is_some() && departure.pending_for >= HALTED_FOR;
+            // A successor would halt for the same, while an operator is about to command this one.
+            let in_vain = matches!(plan.report.halt, Some(Halt::QuorumLost { .. } | Halt::NoBackup { .. }));
+            let halted = plan.report.halt.is_some() && !in_vain && departure.pending_for >= HALTED_FOR;
             if halted || departure.pending_for >= patience {
                 plan.steps.push(complete(HookResult::Abandon));
                 return plan;

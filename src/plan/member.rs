@@ -8,6 +8,11 @@
 //! | formatted | absent | found, if nothing tells of an earlier life |
 //! | formatted | names this volume here, not started | stamp, mark, start as `new` |
 //! | formatted | established otherwise | join as a learner |
+//! | formatted | a recovery that names this volume here, not started | stamp, make the data |
+//! | formatted | established, and nothing of that generation is left | recover from a backup ([`recovery`]) |
+//! | starting, no data | a recovery, not started | make the data |
+//! | starting, data | a recovery, not started | mark, start on the data |
+//! | starting, no data | a recovery, started | wiped: it may have run, and is never made again |
 //! | starting, no data | names this volume here | mark if needed, start as `new` |
 //! | starting, no data | names it elsewhere, started | withdraw the mark; the volume never took part |
 //! | starting, no data | names it elsewhere, not started | join as a learner, or found anew |
@@ -30,7 +35,7 @@ use crate::model::{
 use super::course::{Course, Next};
 use super::disk::Held;
 use super::evidence::waited;
-use super::{corruption, founding, joining, takeover, upkeep};
+use super::{corruption, founding, joining, recovery, takeover, upkeep};
 
 /// How long, in milliseconds, a member whose address changed waits for a quorum to be told of the
 /// new one, before it starts all the same: the quorum may be waiting for this very member.
@@ -204,16 +209,18 @@ fn by_charter(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Cours
         return Err(course.halt(Halt::CharterBehind { charter: charter.generation, volume: generation }));
     }
     if generation < charter.generation {
-        course.phase = Phase::Founding;
+        course.phase = founding_phase(charter);
         return Err(leave(site, &format!("generation-{generation}"), &course)?);
     }
     match (&held.stamp.state, held.data) {
         (StampState::Formatted, _) => formatted(site, versioned, course),
         (StampState::Starting { .. }, DataDir::Absent | DataDir::Unborn) => starting(site, versioned, course),
         (StampState::Starting { .. }, DataDir::Present) => {
-            let named =
-                charter.founder(held.slot).is_some_and(|f| f.volume == held.volume && f.started.is_some());
-            if !named {
+            let founder = charter.founder(held.slot).filter(|founder| founder.volume == held.volume);
+            if charter.recovery.is_some() && founder.is_some_and(|founder| founder.started.is_none()) {
+                return restored(site, versioned, course);
+            }
+            if founder.is_none_or(|founder| founder.started.is_none()) {
                 return Err(course.halt(Halt::Contradiction {
                     what: format!(
                         "the volume holds etcd data of generation {generation}, and the charter does not \
@@ -276,24 +283,60 @@ fn formatted(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course
     if takeover::is_elsewhere(site, charter) {
         return Err(takeover::let_go(site, &mut course)?);
     }
-    if may_start_new(site, charter, &course)? {
-        course.phase = Phase::Founding;
+    if may_begin(site, charter, &course)? {
+        course.phase = founding_phase(charter);
         let state = StampState::Starting { uuid: charter.uuid.clone(), generation: charter.generation };
         let mut steps =
             vec![held.stamped(state.clone()), Step::TagStamp { volume: held.volume.clone(), state }];
-        steps.extend(mark_and_start(site, versioned, &course)?);
+        steps.extend(begin(site, versioned, &course)?);
         return Err(course.act(steps));
     }
     if charter.established() {
         course.phase = Phase::Joining;
-        return joining::join(site, charter, &course);
+        return recovery::join_or_recover(site, versioned, &course);
     }
     course.phase = Phase::Founding;
     Err(founding::refound_or_wait(site, versioned, &course)?)
 }
 
-/// Whether this machine is a founder that may start etcd as `new` for the first time.
-fn may_start_new(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bool> {
+/// What the way from the charter to a quorum is called.
+fn founding_phase(charter: &Charter) -> Phase {
+    if charter.recovery.is_some() { Phase::Recovering } else { Phase::Founding }
+}
+
+/// What a founder does for the first time, when its stamp is written: it marks itself and starts etcd as `new`; or, in a
+/// recovery, it makes the data, which are looked at again before anything else.
+fn begin(site: &Site<'_>, versioned: &Versioned<Charter>, course: &Course) -> Next<Vec<Step>> {
+    let charter = &versioned.value;
+    match &charter.recovery {
+        None => mark_and_start(site, versioned, course),
+        Some(recovery) => Ok(vec![Step::RestoreData {
+            slot: site.held.slot,
+            recovery: recovery.clone(),
+            launch: first_launch(site, charter),
+        }]),
+    }
+}
+
+/// The data of a recovery are there, and nothing ever ran on them: the mark comes first, since it says that something
+/// may have run.
+fn restored(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course) -> Next<Plan> {
+    course.phase = Phase::Recovering;
+    require_listed(site, &course)?;
+    match site.service(&course)? {
+        // It was started by hand.
+        ServiceState::Running => return Err(course.act([Step::StopEtcd])),
+        ServiceState::Stopped | ServiceState::Failed(_) => {}
+    }
+    let charter = &versioned.value;
+    if charter.founder(site.held.slot).is_some_and(|founder| founder.peer_url == site.me.peer_url()) {
+        return Err(course.act(mark_and_start(site, versioned, &course)?));
+    }
+    Err(founding::refound_or_wait(site, versioned, &course)?)
+}
+
+/// Whether this machine is a founder that may begin for the first time.
+fn may_begin(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bool> {
     let held = site.held;
     let named = charter.founder(held.slot).is_some_and(|founder| {
         founder.volume == held.volume && founder.peer_url == site.me.peer_url() && founder.started.is_none()
@@ -309,11 +352,14 @@ fn may_start_new(site: &Site<'_>, charter: &Charter, course: &Course) -> Next<bo
     if !named || !awaited {
         return Ok(false);
     }
-    // A tag of this generation on a volume without its stamp: it was wiped.
+    // A tag of this generation on a volume without its stamp: it was wiped. In a recovery nothing was lost with that:
+    // who is not marked has run nothing.
     require_listed(site, course)?;
     Ok(held.listed.as_ref().is_some_and(|listed| {
-        super::evidence::life_by_tag(listed.stamp.as_deref())
-            .is_none_or(|generation| generation < charter.generation)
+        super::evidence::life_by_tag(listed.stamp.as_deref()).is_none_or(|generation| {
+            generation < charter.generation
+                || (charter.recovery.is_some() && generation == charter.generation)
+        })
     }))
 }
 
@@ -329,7 +375,7 @@ pub(super) fn require_listed(site: &Site<'_>, course: &Course) -> Next<()> {
     }
 }
 
-/// Marks this founder in the charter, then starts etcd as `new`: in this order, always.
+/// Marks this founder in the charter, then starts etcd, as `new` or on what was restored: in this order, always.
 fn mark_and_start(site: &Site<'_>, versioned: &Versioned<Charter>, course: &Course) -> Next<Vec<Step>> {
     let (charter, held) = (&versioned.value, site.held);
     let marked = charter
@@ -341,17 +387,18 @@ fn mark_and_start(site: &Site<'_>, versioned: &Versioned<Charter>, course: &Cour
         charter: marked,
         change: CharterChange::MarkStarted,
     }];
-    steps.extend(site.start(new_launch(site, charter), after));
+    steps.extend(site.start(first_launch(site, charter), after));
     Ok(steps)
 }
 
-fn new_launch(site: &Site<'_>, charter: &Charter) -> EtcdLaunch {
+/// As what a founder starts for the first time. It is `new` only where there never was anything.
+fn first_launch(site: &Site<'_>, charter: &Charter) -> EtcdLaunch {
     EtcdLaunch {
         slot: site.held.slot,
         uuid: charter.uuid.clone(),
         generation: charter.generation,
         address: site.me.address,
-        state: LaunchState::New,
+        state: if charter.recovery.is_some() { LaunchState::Existing } else { LaunchState::New },
         initial_cluster: charter
             .founders
             .iter()
@@ -363,7 +410,7 @@ fn new_launch(site: &Site<'_>, charter: &Charter) -> EtcdLaunch {
 /// Stamped as starting in the charter's generation, and etcd has no memory on it.
 fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course) -> Next<Plan> {
     let (charter, held) = (&versioned.value, site.held);
-    course.phase = Phase::Founding;
+    course.phase = founding_phase(charter);
     match site.service(&course)? {
         ServiceState::Running => return Err(course.wait(WaitingOn::OwnEtcd)),
         ServiceState::Stopped | ServiceState::Failed(_) => {}
@@ -388,14 +435,16 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
     }
     let here = founder.peer_url == site.me.peer_url();
     match (here, founder.started) {
-        (true, Some(_)) => Err(restart(site, site.start(new_launch(site, charter), 0), &course)?),
+        // Its data were there before it was marked, and may have been written to since.
+        (true | false, Some(_)) if charter.recovery.is_some() => Err(leave(site, "wiped", &course)?),
+        (true, Some(_)) => Err(restart(site, site.start(first_launch(site, charter), 0), &course)?),
         (true, None) => {
             let mut steps = Vec::new();
             let (state, tag) = (held.stamp.state.clone(), held.stamp.state.to_string());
             if held.listed.as_ref().is_some_and(|listed| listed.stamp.as_deref() != Some(&tag)) {
                 steps.push(Step::TagStamp { volume: held.volume.clone(), state });
             }
-            steps.extend(mark_and_start(site, versioned, &course)?);
+            steps.extend(begin(site, versioned, &course)?);
             Err(course.act(steps))
         }
         (false, Some(_)) => {
@@ -412,7 +461,7 @@ fn starting(site: &Site<'_>, versioned: &Versioned<Charter>, mut course: Course)
         // mark that is still on its way, sent by the machine before this one, is then withdrawn.
         (false, None) if charter.established() => {
             course.phase = Phase::Joining;
-            joining::join(site, charter, &course)
+            recovery::join_or_recover(site, versioned, &course)
         }
         (false, None) => Err(founding::refound_or_wait(site, versioned, &course)?),
     }
@@ -436,7 +485,11 @@ pub(super) fn on_data(
     match site.service(&course)? {
         ServiceState::Running => {
             let founding = matches!(site.held.stamp.state, StampState::Starting { .. });
-            course.phase = if founding { Phase::Founding } else { Phase::Returning };
+            course.phase = match charter {
+                Some(charter) if founding => founding_phase(charter),
+                None if founding => Phase::Founding,
+                Some(_) | None => Phase::Returning,
+            };
             upkeep::running(site, view, charter, course)
         }
         ServiceState::Stopped | ServiceState::Failed(_) => {

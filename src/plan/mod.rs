@@ -13,6 +13,7 @@
 //! | [`member`] | whether and how this machine's etcd starts, on what it remembers |
 //! | [`takeover`] | when a standby takes over the slot of another zone, and what is left behind there |
 //! | [`joining`] | how a blank volume becomes a member, and when an old member is removed |
+//! | [`recovery`] | when a cluster that has lost its quorum for good is brought back, and by whom |
 //! | [`upkeep`] | what a healthy member keeps in order |
 //! | [`control_plane`] | Kubernetes' certificates, files and static pods |
 //! | [`rollout`] | the first manifest of a static pod, and the change of one that runs |
@@ -52,6 +53,7 @@ mod logind;
 mod member;
 mod node;
 mod notices;
+mod recovery;
 mod rollout;
 mod shutdown;
 mod takeover;

@@ -11,7 +11,7 @@ use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
 use super::joining::{lock, require_health, stray_learner};
 use super::member::{Site, leave, require_listed};
-use super::{care, corruption, inventory, wedged};
+use super::{care, corruption, inventory, recovery, wedged};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
 const SYNC_PATIENCE: i64 = 30 * 60_000;
@@ -28,7 +28,7 @@ pub(super) fn running(
         Fact::Unknown(_) => return Err(wedged::silent(site, view, charter, course)),
     };
     let Some(view) = view else {
-        return Err(course.wait(WaitingOn::Quorum));
+        return Err(recovery::survivor(site, charter, &course));
     };
     let Some(member) = view.members.get(&own.member) else {
         // Another data directory than the stamp's; or the list is older than the member.

@@ -11,12 +11,12 @@ use crate::model::machine::NamedVolume;
 use crate::model::plan::Subject;
 use crate::model::{
     AttachmentState, Charter, Disk, Fact, Halt, Identity, InstanceId, InstanceState, Observation, Phase,
-    Slot, Step, Volume, VolumeId, VolumeState, WaitingOn, Zone,
+    Recovery, Slot, Step, Volume, VolumeId, VolumeState, WaitingOn, Zone,
 };
 
 use super::course::{Course, Next};
 use super::evidence::{Fate, volume_fate};
-use super::takeover;
+use super::{recovery, takeover};
 
 /// A slot held through its volume, which is attached here.
 #[derive(Debug, Clone)]
@@ -285,14 +285,25 @@ fn create(
         Some(charter) => {
             let recorded = match &seen.etcd.cluster {
                 Fact::Known(view) => view.records.get(&slot).map(|record| &record.volume),
-                // Once established, only etcd knows which volume was the slot's last.
-                Fact::Unknown(_) if charter.established() => return Err(course.wait(WaitingOn::Quorum)),
+                // Once established, only etcd knows which volume was the slot's last. Where there is none left at all
+                // it does not matter, and nobody could begin without one.
+                Fact::Unknown(_) if charter.established() => {
+                    if !recovery::is_nothing_left(seen, charter, course) {
+                        return Err(course.wait(WaitingOn::Quorum));
+                    }
+                    last_known(seen, charter, slot)
+                }
                 Fact::Unknown(_) => None,
             };
             recorded.or_else(|| charter.founder(slot).map(|founder| &founder.volume))
         }
     };
-    let mut after = predecessor.map_or("first", VolumeId::as_str);
+    let begun_with = match charter.and_then(|charter| charter.recovery.as_ref()) {
+        None => "first".to_owned(),
+        Some(Recovery::Backup { point }) => point.chain.to_string(),
+        Some(Recovery::Survivor { volume, .. }) => volume.to_string(),
+    };
+    let mut after = predecessor.map_or(begun_with.as_str(), VolumeId::as_str);
     if let Some(volume) = predecessor {
         let listed = volumes.get(volume);
         // The slot was taken over from the zone that this one is in.
@@ -315,6 +326,12 @@ fn create(
     }
     let token = token(settings.cluster.as_str(), slot, &me.zone, after);
     Ok(Some(Step::CreateVolume { slot, zone: me.zone.clone(), token }))
+}
+
+/// A slot's volume by the last-known members of the charter's generation.
+fn last_known<'a>(seen: &'a Observation, charter: &Charter, slot: Slot) -> Option<&'a VolumeId> {
+    let members = seen.published.known()?.as_ref()?;
+    (members.generation == charter.generation).then(|| members.slots.get(&slot))?.map(|record| &record.volume)
 }
 
 /// EC2's client token (64 characters at most): the same for the same slot in the same zone after the same

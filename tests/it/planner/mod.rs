@@ -22,6 +22,7 @@ mod node;
 mod notices;
 mod pods;
 mod properties;
+mod recovery;
 mod rollout;
 pub mod scene;
 mod shutdown;
