@@ -71,7 +71,7 @@ fn change(site: &Site<'_>, charter: &Charter, view: &ClusterView, course: &Cours
     if let Some((id, learner)) = view.members.iter().find(|(_, member)| member.learner) {
         if !learner.has_started() && abandoned(site, view, (*id, learner), course)? {
             require_health(view, Some(*id), false, course)?;
-            return Err(course.act([lock(site), Step::RemoveMember { member: *id }]));
+            return Err(course.act(remove_learner(site, view, *id)));
         }
         return Err(course.wait(WaitingOn::OtherLearner { member: *id }));
     }
@@ -229,6 +229,16 @@ fn identity(
         peer_url: founder.peer_url.clone(),
         member: Some(id),
     })
+}
+
+/// The steps that remove a learner that nobody will start. That is no lasting truth: another machine with its address
+/// may yet make it its own, and give it its vote. So it has to be seen while this machine has the lock.
+pub(super) fn remove_learner(site: &Site<'_>, view: &ClusterView, learner: MemberId) -> Vec<Step> {
+    let mut steps = vec![lock(site)];
+    if view.lock.as_ref() == Some(&site.me.instance) {
+        steps.push(Step::RemoveMember { member: learner });
+    }
+    steps
 }
 
 /// Whether nobody will ever start a learner that has not run: no slot's record is about it, so the

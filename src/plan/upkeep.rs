@@ -9,7 +9,7 @@ use crate::model::{
 
 use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
-use super::joining::{lock, require_health, stray_learner};
+use super::joining::{lock, remove_learner, require_health, stray_learner};
 use super::member::{Site, leave, require_listed};
 use super::{care, corruption, inventory, recovery, wedged};
 
@@ -77,7 +77,7 @@ pub(super) fn running(
         && view.lock.as_ref().is_none_or(|holder| *holder == site.me.instance)
         && require_health(view, Some(stray), false, &course).is_ok()
     {
-        course.steps.extend([lock(site), Step::RemoveMember { member: stray }]);
+        course.steps.extend(remove_learner(site, view, stray));
     } else if view.lock.as_ref() == Some(&site.me.instance) && !holds_lock {
         course.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
     }

@@ -156,14 +156,19 @@ fn a_learner_that_nobody_will_start_is_removed() {
             seen.view().members.insert(MemberId(7), learner(url(7)));
         })
     };
-    does(&recorded(InstanceState::Terminated), &["takeMembershipLock", "removeMember"]);
+    // It must be seen under the lock: until then another may make it its own.
+    let locked = |seen: Observation, n| seen.but(|seen| seen.view().lock = Some(instance(n)));
+    does(&recorded(InstanceState::Terminated), &["takeMembershipLock"]);
+    does(&locked(recorded(InstanceState::Terminated), 4), &["takeMembershipLock", "removeMember"]);
     assert!(matches!(waits(&recorded(InstanceState::NotFound)), WaitingOn::ConfirmedGone { .. }));
     assert!(matches!(waits(&recorded(InstanceState::Running)), WaitingOn::OtherLearner { .. }));
     let stray = |seen: &mut Observation| {
         seen.view().members.insert(MemberId(7), learner(url(9)));
     };
-    does(&vacated().but(stray), &["takeMembershipLock", "removeMember"]);
-    does(&whole().but(stray), &["takeMembershipLock", "removeMember"]);
+    for (seen, me) in [(vacated(), 4), (whole(), 1)] {
+        does(&seen.clone().but(stray), &["takeMembershipLock"]);
+        does(&locked(seen.but(stray), me), &["takeMembershipLock", "removeMember"]);
+    }
 }
 
 #[test]
