@@ -21,7 +21,7 @@ fn chosen(point: Option<RestorePoint>) -> ChosenBackup {
 }
 
 /// The whole group was lost with its volumes: new machines 4 to 6 hold the blank volumes 4 to 6. This is the first.
-fn lost() -> Observation {
+pub fn lost() -> Observation {
     scene().chartered(charter(&[1, 2, 3])).replaced().but(|seen| {
         seen.backups = Fact::Known(true);
         for n in 1..=3 {
@@ -71,7 +71,7 @@ trait Lost: Change {
 impl Lost for Observation {}
 
 /// Nothing is left, which has been said twice, and a backup has been read through.
-fn settled() -> Observation {
+pub fn settled() -> Observation {
     lost().after(MINUTE).but(|seen| seen.chosen = Fact::Known(Some(chosen(Some(point())))))
 }
 
@@ -294,16 +294,16 @@ fn a_survivor_is_left_running_and_says_how_to_go_on() {
 }
 
 /// A recovery whose founder is this machine, in slot 1 with volume 4.
-fn recovering() -> Observation {
+pub fn recovering() -> Observation {
     let (charter, _) = proposed(&settled());
     lost().chartered(charter)
 }
 
-fn second(data: DataDir) -> Observation {
+pub fn second(data: DataDir) -> Observation {
     recovering().with_stamp(StampState::Starting { uuid: uuid(), generation: SECOND }, data)
 }
 
-fn begun(seen: Observation) -> Observation {
+pub fn begun(seen: Observation) -> Observation {
     let Fact::Known(Some(versioned)) = &seen.charter else { panic!() };
     let charter = versioned.value.mark_started(slot(1), &volume(4), &url(4), "m".parse().unwrap()).unwrap();
     seen.chartered(charter)
