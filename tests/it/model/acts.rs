@@ -2,7 +2,7 @@
 //!
 //! A step that returns `false` failed and ends its plan.
 
-use quorate::model::charter::CharterChange;
+use quorate::model::charter::{CharterChange, Founder};
 use quorate::model::*;
 
 use super::mutations::Mutation;
@@ -20,6 +20,8 @@ pub fn is_private(step: &Step) -> bool {
             | Step::ConfigureEtcd { .. }
             | Step::StartEtcd { .. }
             | Step::CopyCharterToVolume { .. }
+            | Step::ChooseBackup { .. }
+            | Step::RestoreData { .. }
     )
 }
 
@@ -69,7 +71,9 @@ impl Planner {
             }
             Step::SetDataAside { .. } => {
                 self.check_set_aside(world, slot);
-                world.places[slot].data = None;
+                if let Some(data) = world.places[slot].data.take() {
+                    world.places[slot].aside = world.lineages[usize::from(data.lineage)].generation;
+                }
                 true
             }
             Step::ConfigureEtcd { launch } => {
@@ -87,19 +91,24 @@ impl Planner {
                 world.places[slot].etcd = Process::Off;
                 true
             }
-            Step::ChooseBackup { .. } | Step::RestoreData { .. } => unreachable!("nothing is recovered yet"),
+            Step::ChooseBackup { generation, .. } => {
+                world.places[slot].chosen = u8::try_from(generation.0).unwrap();
+                world.backup
+            }
+            Step::RestoreData { recovery, launch, .. } => self.restore(world, slot, recovery, launch),
             Step::CopyCharterToVolume { charter } => {
                 world.places[slot].copy = Some(self.tables.charters.put(charter.clone()));
                 true
             }
             Step::CreateCharter { charter } => self.create_charter(world, charter),
-            Step::AmendCharter { from, charter, .. } => {
+            Step::AmendCharter { from, charter, change } => {
                 let current = world.charter.map(|(version, _)| version.to_string());
                 if current.as_deref() != Some(from.as_str())
                     && self.mutation != Some(Mutation::CharterWithoutCondition)
                 {
                     return false;
                 }
+                check_generation(world, charter, *change);
                 self.write_charter(world, charter);
                 true
             }
@@ -186,6 +195,83 @@ impl Planner {
         true
     }
 
+    /// The data directory is made, unless there is one.
+    fn restore(&self, world: &mut World, slot: usize, recovery: &Recovery, launch: &EtcdLaunch) -> bool {
+        let generation = u8::try_from(launch.generation.0).unwrap();
+        let number = u8::try_from(slot).unwrap();
+        let place = &world.places[slot];
+        if place.data.is_some() {
+            return true;
+        }
+        if place.ran == generation {
+            world.broken |= rule::MEMORY;
+        }
+        let there = match recovery {
+            Recovery::Backup { .. } => world.backup,
+            Recovery::Survivor { volume, generation } => {
+                *volume == sight::volume(number, place.volume) && u64::from(place.aside) == generation.0
+            }
+        };
+        if !there || matches!(place.etcd, Process::Launched | Process::Up) {
+            return false;
+        }
+        let key =
+            self.tables.keys.put((launch.uuid.clone(), launch.generation, launch.initial_cluster.clone()));
+        let index = world.lineages.iter().position(|lineage| lineage.key == key).unwrap_or_else(|| {
+            let member = Voter {
+                id: number,
+                slot: number,
+                address: address_number(&launch.initial_cluster[0].1),
+                learner: false,
+                started: false,
+                volume: place.volume,
+                machine: place.machine,
+            };
+            world.lineages.push(Lineage {
+                key,
+                generation,
+                restored: true,
+                formed: false,
+                members: vec![member],
+                next: 8,
+                records: [None; SLOTS],
+                lock: None,
+                copy: None,
+                acknowledged: 0,
+            });
+            world.lineages.len() - 1
+        });
+        let data = Data { lineage: index_u8(index), member: number, fresh: true, revision: 0 };
+        world.places[slot].data = Some(data);
+        true
+    }
+
+    /// An operator's command, on the machine of a slot: its data, or a backup, are what the cluster goes on with.
+    pub fn command(&self, world: &mut World, slot: usize, survivor: bool) -> Option<()> {
+        let place = &world.places[slot];
+        let number = u8::try_from(slot).unwrap();
+        let (version, charter) = world.charter?;
+        let charter = self.tables.charters.get(charter);
+        let volume = sight::volume(number, place.volume);
+        let recovery = if survivor {
+            let generation = world.lineages[usize::from(place.data?.lineage)].generation;
+            Recovery::Survivor { volume: volume.clone(), generation: Generation(u64::from(generation)) }
+        } else {
+            Recovery::Backup { point: sight::point() }
+        };
+        let founder = Founder {
+            slot: sight::slot_of(number),
+            volume,
+            instance: sight::instance(number, place.machine),
+            peer_url: quorate::model::machine::peer_url(sight::address(place.address)),
+            started: None,
+        };
+        let next = charter.recover(founder, recovery, format!("operator-{version}").parse().unwrap()).ok()?;
+        world.given_up = u8::try_from(charter.generation.0).unwrap();
+        self.write_charter(world, &next);
+        Some(())
+    }
+
     fn write_charter(&self, world: &mut World, charter: &Charter) {
         world.versions += 1;
         world.charter = Some((world.versions, self.tables.charters.put(charter.clone())));
@@ -194,18 +280,31 @@ impl Planner {
     fn check_set_aside(&self, world: &mut World, slot: usize) {
         if let Some(data) = world.places[slot].data {
             let lineage = &world.lineages[usize::from(data.lineage)];
-            if lineage.formed && lineage.members.iter().any(|member| member.id == data.member) {
+            let charter = world.charter.map(|(_, id)| self.tables.charters.get(id).generation.0);
+            let followed = charter.is_some_and(|generation| generation > u64::from(lineage.generation));
+            if lineage.formed && !followed && lineage.members.iter().any(|member| member.id == data.member) {
                 world.broken |= rule::NOTHING_DESTROYED;
             }
         }
     }
 
+    /// The cluster that takes a request.
+    pub fn heard_by(&self, world: &World, flight: Flight) -> Option<usize> {
+        let slot = usize::from(flight.slot);
+        let index = match flight.to {
+            Some(to) => Some(usize::from(to)).filter(|index| world.quorum(*index)),
+            None => world.answering_to(self.expected(world, slot, true)),
+        };
+        index.filter(|_| world.cut != Some(flight.slot))
+    }
+
     fn ask_etcd(&self, world: &mut World, flight: Flight, step: &Step) -> bool {
-        let Some(index) = world.answering() else { return false };
-        if world.cut == Some(flight.slot) {
+        let me = (flight.slot, flight.machine);
+        let Some(index) = self.heard_by(world, flight) else { return false };
+        // A change of membership proves first that its sender has the lock; one that is late has done so.
+        if is_change(step) && flight.to.is_none() && world.lineages[index].lock != Some(me) {
             return false;
         }
-        let me = (flight.slot, flight.machine);
         match step {
             Step::TakeMembershipLock { .. } => {
                 let lock = &mut world.lineages[index].lock;
@@ -268,7 +367,11 @@ impl Planner {
                 let index = usize::from(data.lineage);
                 let lineage = &world.lineages[index];
                 let member = lineage.members.iter().any(|member| member.id == data.member);
-                if member || !world.quorum(index) { Process::Up } else { Process::Failed }
+                let (up, generation) = (member || !world.quorum(index), lineage.generation);
+                if up {
+                    world.places[slot].ran = generation;
+                }
+                if up { Process::Up } else { Process::Failed }
             }
             (None, LaunchState::New) => self.boot_new(world, slot, &launch),
             (None, LaunchState::Existing) => boot_existing(world, slot, &launch),
@@ -282,7 +385,12 @@ impl Planner {
         let key =
             self.tables.keys.put((launch.uuid.clone(), launch.generation, launch.initial_cluster.clone()));
         let generation = u8::try_from(launch.generation.0).unwrap();
-        let index = world.lineages.iter().position(|lineage| lineage.key == key).unwrap_or_else(|| {
+        let known = world.lineages.iter().position(|lineage| lineage.key == key);
+        if known.is_none() && world.lineages.iter().any(|other| other.formed && other.generation < generation)
+        {
+            world.broken |= rule::EMPTY;
+        }
+        let index = known.unwrap_or_else(|| {
             let charter = world.charter.map(|(_, id)| self.tables.charters.get(id));
             let members = launch
                 .initial_cluster
@@ -305,6 +413,7 @@ impl Planner {
             world.lineages.push(Lineage {
                 key,
                 generation,
+                restored: false,
                 formed: false,
                 members,
                 next: 8,
@@ -331,7 +440,7 @@ impl Planner {
     /// What must hold when a plan is adopted, by the truth of that moment.
     pub fn check_plan(&self, world: &mut World, slot: usize, plan: Id) {
         let plan = self.tables.plans.get(plan);
-        let Some(index) = world.answering() else { return };
+        let Some(index) = world.answering_to(self.expected(world, slot, true)) else { return };
         let me = (u8::try_from(slot).unwrap(), world.places[slot].machine);
         let lineage = &world.lineages[index];
         let mut broken = 0;
@@ -394,6 +503,25 @@ fn recorded(record: &SlotRecord) -> Record {
     }
 }
 
+/// A generation is given up only when it never had a quorum, or when nothing of it is left.
+fn check_generation(world: &mut World, charter: &Charter, change: CharterChange) {
+    let before = u8::try_from(charter.generation.0).unwrap() - 1;
+    match change {
+        CharterChange::Recover if world.has_left(before) => world.broken |= rule::GIVEN_UP,
+        CharterChange::Refound
+            if world.lineages.iter().any(|lineage| lineage.formed && lineage.generation == before) =>
+        {
+            world.broken |= rule::ONE_CLUSTER;
+        }
+        _ => {}
+    }
+}
+
+/// Whether a step is done only by who has the lock on changes of membership.
+pub fn is_change(step: &Step) -> bool {
+    matches!(step, Step::RemoveMember { .. } | Step::AddLearner { .. } | Step::PromoteMember { .. })
+}
+
 pub fn is_mark(step: &Step) -> bool {
     matches!(step, Step::AmendCharter { change: CharterChange::MarkStarted, .. })
 }
@@ -403,9 +531,9 @@ fn index_u8(index: usize) -> u8 {
 }
 
 fn boot_existing(world: &mut World, slot: usize, launch: &EtcdLaunch) -> Process {
-    let Some(index) = world.answering() else { return Process::Failed };
-    let place = &world.places[slot];
     let generation = u8::try_from(launch.generation.0).unwrap();
+    let Some(index) = world.answering_to(Some(generation)) else { return Process::Failed };
+    let place = &world.places[slot];
     let lineage = &world.lineages[index];
     let found = lineage.members.iter().find(|member| !member.started && member.address == place.address);
     let (Some(found), true) = (found, generation == lineage.generation) else { return Process::Failed };
@@ -433,7 +561,8 @@ fn remove(world: &mut World, index: usize, me: (u8, u8), id: MemberId) -> bool {
         && me.1 == place.machine
         && member.volume == place.volume
         && !world.runs(index, &member);
-    let never_ran = member.learner && !member.started && member.machine < place.machine;
+    let machine_gone = member.machine < place.machine || (member.machine == place.machine && !place.up);
+    let never_ran = member.learner && !member.started && machine_gone;
     let own_learner = member.learner && me == (member.slot, place.machine);
     if !(volume_gone || in_hand || never_ran || own_learner) {
         world.broken |= rule::EVIDENCE;

@@ -3,7 +3,7 @@
 use quorate::model::*;
 use stateright::{Model, Property};
 
-use super::acts::{can_be_late, is_private, is_upkeep};
+use super::acts::{can_be_late, is_change, is_private, is_upkeep};
 use super::mutations::Mutation;
 use super::sight::{Look, Planner};
 use super::tables::Id;
@@ -54,6 +54,10 @@ pub enum Act {
     /// A write is acknowledged; one member may not have it yet.
     Write(Option<usize>),
     CatchUp(usize),
+    /// An operator's `quorate etcd restore` on the machine of a place.
+    Restore(usize),
+    /// An operator's `quorate etcd recover`, from the data of a place.
+    Recover(usize),
 }
 
 impl World {
@@ -70,8 +74,12 @@ impl World {
             launch: None,
             volume: 0,
             kept: false,
+            kept_tag: None,
+            kept_ran: 0,
             stamp,
             tag,
+            aside: 0,
+            chosen: 0,
             copy: None,
             data: None,
             ran: 0,
@@ -85,14 +93,16 @@ impl World {
             before: None,
             cut: None,
             left,
+            backup: false,
+            given_up: 0,
             broken: 0,
         }
     }
 }
 
 impl Exploration {
-    pub fn new(mutation: Option<Mutation>, up: [bool; SLOTS], left: Budget) -> Self {
-        let planner = Planner::new(mutation);
+    pub fn new(up: [bool; SLOTS], left: Budget) -> Self {
+        let planner = Planner::new();
         let start = World::new(&planner, up, left);
         let mut looks = Vec::new();
         if left.stale > 0 {
@@ -102,7 +112,7 @@ impl Exploration {
             looks.push(Look::Fed);
         }
         if left.blind > 0 {
-            looks.extend([Look::NoCharter, Look::NoEc2, Look::NoCluster]);
+            looks.extend([Look::NoCharter, Look::NoEc2, Look::NoCluster, Look::NotFound]);
         }
         Self { planner, start, must_heal: false, heal_sample: 32, looks, prompt_upkeep: true }
     }
@@ -115,6 +125,37 @@ impl Exploration {
             self.healed(&self.start).unwrap_or_else(|why| panic!("the cluster does not form: {why}"));
         self.start.left = left;
         self
+    }
+
+    /// There is a backup.
+    pub fn backed(mut self) -> Self {
+        self.start.backup = true;
+        self
+    }
+
+    /// Begins with a cluster of which these volumes are gone with their machines, and new machines with blank ones.
+    pub fn without(self, slots: std::ops::Range<usize>) -> Self {
+        let left = self.start.left;
+        let mut begun = self.formed().backed();
+        begun.start.left = Budget::default();
+        for slot in slots {
+            begun.start.terminate(slot);
+            begun.start.new_volume(slot, false);
+            let formatted = begun.planner.tables.stamps.put(StampState::Formatted);
+            begun.start.places[slot].stamp = Some(formatted);
+            begun.start.places[slot].tag = Some(begun.planner.tables.tags.put("formatted".to_owned()));
+            begun.start.launch(slot, false);
+        }
+        begun.start.left = left;
+        begun
+    }
+
+    pub fn without_all(self) -> Self {
+        self.without(0..SLOTS)
+    }
+
+    pub fn without_two(self) -> Self {
+        self.without(0..SLOTS - 1)
     }
 
     pub fn late_upkeep(mut self) -> Self {
@@ -144,7 +185,8 @@ impl Exploration {
         for _ in 0..steps {
             let place = &world.places[slot];
             let Some((plan, step)) = place.plan else { return false };
-            let flight = Flight { plan, step, slot: u8::try_from(slot).unwrap(), machine: place.machine };
+            let slot_number = u8::try_from(slot).unwrap();
+            let flight = Flight { plan, step, slot: slot_number, machine: place.machine, to: None };
             let done = self.planner.perform(world, flight);
             let last = usize::from(step) + 1 == self.planner.tables.plans.get(plan).steps.len();
             let goes_on = done || self.planner.mutation == Some(Mutation::FailureIgnored);
@@ -168,7 +210,7 @@ impl Exploration {
             Look::Clear | Look::Patient => {}
             Look::Fed => world.left.slow_learners -= 1,
             Look::Stale => world.left.stale -= 1,
-            Look::NoCharter | Look::NoEc2 | Look::NoCluster => world.left.blind -= 1,
+            Look::NoCharter | Look::NoEc2 | Look::NoCluster | Look::NotFound => world.left.blind -= 1,
         }
         world.places[slot].plan = Some((id, 0));
         true
@@ -201,7 +243,16 @@ impl Exploration {
                 let (plan, step) = self.late(&world.places[slot])?;
                 self.perform(&mut world, slot, private);
                 let machine = world.places[slot].machine;
-                world.flights.push(Flight { plan, step, slot: u8::try_from(slot).unwrap(), machine });
+                let mut flight = Flight { plan, step, slot: u8::try_from(slot).unwrap(), machine, to: None };
+                let asked = self.planner.tables.plans.get(plan).steps[usize::from(step)].clone();
+                if !matches!(asked, Step::CreateCharter { .. } | Step::AmendCharter { .. }) {
+                    let index = self.planner.heard_by(&world, flight)?;
+                    if is_change(&asked) && world.lineages[index].lock != Some((flight.slot, machine)) {
+                        return None;
+                    }
+                    flight.to = u8::try_from(index).ok();
+                }
+                world.flights.push(flight);
                 let last = usize::from(step) + 1 == self.planner.tables.plans.get(plan).steps.len();
                 let goes_on = self.planner.mutation == Some(Mutation::LostAnswerIsSuccess) && !last;
                 world.places[slot].plan = goes_on.then_some((plan, step + 1));
@@ -245,7 +296,8 @@ impl Exploration {
             }
             Act::DeleteSpare(slot) => {
                 world.ec2_changes();
-                world.places[slot].kept = false;
+                let place = &mut world.places[slot];
+                (place.kept, place.kept_tag, place.kept_ran) = (false, None, 0);
             }
             Act::Wipe(slot) => {
                 let place = &mut world.places[slot];
@@ -254,6 +306,7 @@ impl Exploration {
                 place.stamp = None;
                 place.copy = None;
                 place.data = None;
+                place.aside = 0;
                 world.left.wipes -= 1;
             }
             Act::LoseCharter => {
@@ -278,6 +331,10 @@ impl Exploration {
                 world.left.writes -= 1;
                 let lineage = world.answering()?;
                 write(&mut world, lineage, lag)?;
+            }
+            Act::Restore(slot) | Act::Recover(slot) => {
+                world.left.operators -= 1;
+                self.planner.command(&mut world, slot, matches!(act, Act::Recover(_)))?;
             }
             Act::CatchUp(slot) => {
                 let data = world.places[slot].data?;
@@ -356,7 +413,8 @@ impl Exploration {
                 }
             }
             for slot in 0..SLOTS {
-                world.places[slot].kept = false;
+                let place = &mut world.places[slot];
+                (place.kept, place.kept_tag, place.kept_ran) = (false, None, 0);
                 if !world.places[slot].up {
                     world.launch(slot, false);
                 }
@@ -496,6 +554,9 @@ impl Model for Exploration {
             if left.cuts > 0 && world.cut.is_none() {
                 acts.push(Act::Cut(slot));
             }
+            if left.operators > 0 && place.stamp.is_some() {
+                acts.extend([Act::Restore(slot), Act::Recover(slot)]);
+            }
             if self.behind(world, slot) {
                 acts.push(Act::CatchUp(slot));
             }
@@ -540,6 +601,11 @@ impl Model for Exploration {
             ),
             Property::always("a removed member's data are not started", kept::<{ rule::REMOVED_DATA }>),
             Property::always("no acknowledged write is lost", kept::<{ rule::LOST_WRITE }>),
+            Property::always(
+                "no generation is given up while a volume of it is left",
+                kept::<{ rule::GIVEN_UP }>,
+            ),
+            Property::always("no empty etcd follows one that had a quorum", kept::<{ rule::EMPTY }>),
             Property::sometimes("the cluster is whole", |_, world| whole(world)),
         ];
         if self.must_heal {
@@ -556,7 +622,7 @@ fn can_look(world: &World, look: Look) -> bool {
         Look::Clear | Look::Patient => true,
         Look::Fed => world.left.slow_learners > 0,
         Look::Stale => world.left.stale > 0 && world.before.is_some(),
-        Look::NoCharter | Look::NoEc2 | Look::NoCluster => world.left.blind > 0,
+        Look::NoCharter | Look::NoEc2 | Look::NoCluster | Look::NotFound => world.left.blind > 0,
     }
 }
 

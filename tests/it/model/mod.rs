@@ -89,7 +89,7 @@ macro_rules! explorations {
     ($($(#[$doc:meta])* $name:ident: $up:ident, [$($field:ident = $value:literal),*] $(, $and:ident)*;)*) => {
         $($(#[$doc])* #[test] fn $name() {
             let weather = budget(|b| { $(b.$field = $value;)* let _ = b; });
-            explore(stringify!($name), Exploration::new(None, $up, weather)$(.$and())*);
+            explore(stringify!($name), Exploration::new($up, weather)$(.$and())*);
         })*
     };
 }
@@ -123,6 +123,24 @@ explorations! {
     formed_and_bad_answers: ALL, [stale = 1, blind = 1, losses = 1], formed, must_heal;
     formed_and_late_records: ALL, [losses = 1, crashes = 1, writes = 1], formed, late_upkeep, must_heal;
     formed_and_a_slow_learner: ALL, [losses = 1, slow_learners = 1, crashes = 1, writes = 1], formed, must_heal;
+    /// The losses themselves, one after the other, and what stays of them.
+    losing_everything: ALL, [losses = 3], formed, backed;
+    losing_everything_but_what_was_detached: ALL, [losses = 2, spares = 1], formed, backed;
+    lost_and_in_calm: ALL, [], without_all, must_heal;
+    lost_and_crashes: ALL, [crashes = 2], without_all, must_heal;
+    lost_and_reboots: ALL, [reboots = 1, crashes = 1], without_all, must_heal;
+    lost_and_a_replacement: ALL, [replacements = 1, reuses = 1], without_all, must_heal;
+    lost_and_late_requests: ALL, [late = 1, replacements = 1], without_all, must_heal;
+    lost_and_bad_answers: ALL, [stale = 1, blind = 1, replacements = 1], without_all, must_heal;
+    /// A cluster that grows from one member can't lose a volume yet; what must not be, is not all the same.
+    lost_and_lost_again: ALL, [losses = 1, writes = 1], without_all;
+    lost_and_wiped: ALL, [wipes = 1, reboots = 1], without_all;
+    lost_but_for_one: ALL, [losses = 1, blind = 1, stale = 1], without_two;
+    lost_but_for_one_and_an_operator: ALL, [operators = 1, crashes = 1], without_two;
+    /// An operator gives up a cluster that lives: whoever is slow to hear of it follows all the same.
+    formed_and_an_operator: ALL, [operators = 1, crashes = 1, blind = 1], formed, backed, must_heal;
+    formed_and_an_operator_and_a_replacement: ALL, [operators = 1, replacements = 1], formed, backed;
+
     formed_and_a_lost_charter: ALL, [charters = 1, losses = 1, blind = 1], formed, must_heal;
 }
 
@@ -131,13 +149,19 @@ const DEEP: usize = 3_000_000;
 
 /// Plants a bug, and expects that one of these rules catches it.
 #[track_caller]
-fn caught(mutation: Mutation, up: [bool; 3], formed: bool, heal: bool, late: bool, left: Budget) {
-    let mut exploration = Exploration::new(Some(mutation), up, left);
-    if formed {
-        exploration = exploration.formed();
+fn caught(mutation: Mutation, up: [bool; 3], how: &[&str], left: Budget) {
+    let mut exploration = Exploration::new(up, left);
+    for begin in how {
+        exploration = match *begin {
+            "formed" => exploration.formed(),
+            "without_all" => exploration.without_all(),
+            "without_two" => exploration.without_two(),
+            _ => exploration,
+        };
     }
-    exploration.must_heal = heal;
-    exploration.prompt_upkeep = !late;
+    exploration.planner.plant(mutation);
+    exploration.must_heal = how.contains(&"heal");
+    exploration.prompt_upkeep = !how.contains(&"late_upkeep");
     exploration.heal_sample = 1;
     caught_by(mutation, exploration, "the cluster is whole");
 }
@@ -195,7 +219,7 @@ macro_rules! mutations {
         $(#[test] fn $name() {
             let how: &[&str] = &[$(stringify!($how)),*];
             let weather = budget(|b| { $(b.$field = $value;)* let _ = b; });
-            caught(Mutation::$mutation, $up, how.contains(&"formed"), how.contains(&"heal"), how.contains(&"late_upkeep"), weather);
+            caught(Mutation::$mutation, $up, how, weather);
         })*
     };
 }
@@ -217,5 +241,13 @@ mutations! {
     mutant_removed_data_reused: RemovedDataReused, ALL, [losses = 1, slow_learners = 1, crashes = 1, writes = 1], formed;
     mutant_two_learners: TwoLearners, ALL, [losses = 1, wipes = 1], formed;
     mutant_promoted_early: PromotedEarly, ALL, [losses = 1, writes = 1], formed;
+    mutant_recovered_though_one_lives: RecoveredThoughOneLives, ALL, [], without_two;
+    mutant_recovered_on_one_not_found: RecoveredOnOneNotFound, ALL, [blind = 2], without_two;
+    mutant_recovery_refounded_empty: RecoveryRefoundedEmpty, ALL, [replacements = 1], without_all;
+    mutant_new_in_place_of_restored: NewInPlaceOfRestored, ALL, [], without_all;
+    mutant_restored_again: RestoredAgain, ALL, [wipes = 1, reboots = 1], without_all;
+    mutant_restored_runs_unmarked: NeverMarked, ALL, [replacements = 1], without_all;
+    mutant_restored_runs_before_the_mark: StartedAfterStart, ALL, [crashes = 1, replacements = 1], without_all;
+    mutant_recovered_without_condition: CharterWithoutCondition, ALL, [], without_all;
     mutant_leaves_though_member: LeavesThoughMember, ALL, [reboots = 1], formed;
 }

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 
 use quorate::config::Settings;
+use quorate::model::charter::CharterChange;
 use quorate::model::*;
 use quorate::plan::plan;
 
 use super::acts::is_mark;
+use super::patiently;
 use super::sight::{numbers, slot_of};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +50,16 @@ pub enum Mutation {
     PromotedEarly,
     /// Data are set aside while the member is still one.
     LeavesThoughMember,
+    /// The volumes of others are taken for gone when no quorum answers.
+    RecoveredThoughOneLives,
+    /// "Not found" is believed when it is said once.
+    RecoveredOnOneNotFound,
+    /// A recovery that can't begin is followed by an empty founding.
+    RecoveryRefoundedEmpty,
+    /// Where data should be restored, etcd starts as `new`.
+    NewInPlaceOfRestored,
+    /// Data that were lost after their mark are restored once more.
+    RestoredAgain,
 }
 
 impl Mutation {
@@ -55,7 +67,11 @@ impl Mutation {
     pub fn answer(self, settings: &Settings, observation: &Observation, slot: u8) -> Plan {
         let mut seen = observation.clone();
         self.lie(&mut seen, slot);
-        let mut plan = plan(settings, &seen);
+        let mut plan = if self == Self::RecoveredOnOneNotFound {
+            patiently(&mut seen, |seen| plan(settings, seen), |on| !matches!(on, WaitingOn::InSync))
+        } else {
+            plan(settings, &seen)
+        };
         self.change(&mut plan, observation);
         plan
     }
@@ -116,6 +132,23 @@ impl Mutation {
                     }
                 }
             }
+            Self::RecoveredThoughOneLives => {
+                let own = own_volume(seen);
+                if let (Fact::Known(volumes), false) = (&mut seen.volumes, seen.etcd.cluster.is_known()) {
+                    let others = volumes.iter_mut().filter(|(id, _)| **id != own);
+                    others.for_each(|(_, volume)| volume.state = VolumeState::Deleted);
+                }
+            }
+            Self::RestoredAgain => {
+                let blank = holds(seen).is_some_and(|holds| holds.data == DataDir::Absent);
+                if let Fact::Known(Some(charter)) = &mut seen.charter
+                    && blank
+                    && charter.value.recovery.is_some()
+                {
+                    let own = charter.value.founders.iter_mut().find(|f| f.slot == slot_of(slot));
+                    own.into_iter().for_each(|founder| founder.started = None);
+                }
+            }
             Self::TwoLearners => {
                 let own = seen.etcd.own.known().map(|own| own.member);
                 let here = seen.identity.known().map(Identity::peer_url).unwrap();
@@ -146,6 +179,9 @@ impl Mutation {
             | Self::NeverMarked
             | Self::StampAfterStart
             | Self::RemovedForSilence
+            | Self::RecoveredOnOneNotFound
+            | Self::RecoveryRefoundedEmpty
+            | Self::NewInPlaceOfRestored
             | Self::RemovedDataReused => {}
         }
     }
@@ -182,7 +218,26 @@ impl Mutation {
                     && own.is_some_and(|own| view.members.contains_key(&own))
                 {
                     let silent = view.members.iter().find(|(_, m)| !m.learner && !m.healthy.is_known());
-                    plan.steps.extend(silent.map(|(id, _)| Step::RemoveMember { member: *id }));
+                    if let (Some((id, _)), Some(me)) = (silent, seen.identity.known()) {
+                        plan.steps = vec![
+                            Step::TakeMembershipLock { instance: me.instance.clone() },
+                            Step::RemoveMember { member: *id },
+                        ];
+                    }
+                }
+            }
+            Self::RecoveryRefoundedEmpty => {
+                for step in &mut plan.steps {
+                    if let Step::AmendCharter { charter, change: CharterChange::Refound, .. } = step {
+                        charter.recovery = None;
+                    }
+                }
+            }
+            Self::NewInPlaceOfRestored => {
+                if let Some(Step::RestoreData { launch, .. }) = plan.steps.last().cloned() {
+                    plan.steps.pop();
+                    let launch = EtcdLaunch { state: LaunchState::New, ..launch };
+                    plan.steps.extend([Step::ConfigureEtcd { launch }, Step::StartEtcd { after: 0 }]);
                 }
             }
             Self::RemovedDataReused => {

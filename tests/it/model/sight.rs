@@ -45,6 +45,8 @@ pub enum Look {
     NoEc2,
     /// No quorum answers.
     NoCluster,
+    /// EC2 knows no volume but the one here.
+    NotFound,
 }
 
 /// What one agent sees at one moment, by numbers.
@@ -64,6 +66,9 @@ pub struct Seen {
     own: Option<(u64, bool, bool)>,
     view: Option<View>,
     writes: u8,
+    backup: bool,
+    chosen: u8,
+    not_found: bool,
     patient: bool,
     fed: bool,
 }
@@ -108,6 +113,12 @@ pub fn numbers(id: &str) -> (u8, u8) {
     (number(&digits[..4]), number(&digits[4..]))
 }
 
+/// The only backup that there is.
+pub fn point() -> RestorePoint {
+    let chain = ChainName::new(Generation(1), 1, "0a1b2c3d").unwrap();
+    RestorePoint { chain, segments: 0, revision: 1, at: 0, passed_over: Vec::new() }
+}
+
 pub fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, number + 1)
 }
@@ -133,8 +144,14 @@ fn zone(slot: u8) -> Zone {
 const NOW: i64 = 1_700_000_000_000;
 
 impl Planner {
-    pub fn new(mutation: Option<Mutation>) -> Self {
-        Self { settings: settings(3), tables: Tables::default(), mutation, answers: RwLock::default() }
+    pub fn new() -> Self {
+        Self { settings: settings(3), tables: Tables::default(), mutation: None, answers: RwLock::default() }
+    }
+
+    /// From now on it has this bug.
+    pub fn plant(&mut self, mutation: Mutation) {
+        self.mutation = Some(mutation);
+        self.answers = RwLock::default();
     }
 
     /// What the agent of a place sees.
@@ -144,11 +161,13 @@ impl Planner {
         let listings = match look {
             Look::NoEc2 => None,
             Look::Stale => world.before,
-            Look::Clear | Look::Patient | Look::Fed | Look::NoCharter | Look::NoCluster => {
+            Look::Clear | Look::Patient | Look::Fed | Look::NoCharter | Look::NoCluster | Look::NotFound => {
                 Some(world.listings())
             }
         };
-        let answering = world.answering().filter(|_| look != Look::NoCluster && world.cut != Some(number));
+        let expected = self.expected(world, slot, look != Look::NoCharter);
+        let answering =
+            world.answering_to(expected).filter(|_| look != Look::NoCluster && world.cut != Some(number));
         let own = place.data.filter(|_| place.etcd == Process::Up).map(|data| {
             let lineage = &world.lineages[usize::from(data.lineage)];
             let learner = lineage.members.iter().any(|m| m.id == data.member && m.learner);
@@ -183,6 +202,9 @@ impl Planner {
                     .collect(),
             }),
             writes: u8::try_from(flights.count()).unwrap(),
+            backup: world.backup,
+            chosen: place.chosen,
+            not_found: look == Look::NotFound,
             patient: matches!(look, Look::Patient | Look::Fed),
             fed: look == Look::Fed,
         }
@@ -235,7 +257,7 @@ impl Planner {
             entropy: entropy.parse().unwrap(),
             clock_synchronised: Fact::Known(true),
             instances: seen.ec2.map_or(Fact::Unknown(unknown()), |all| Fact::Known(instances(&all))),
-            volumes: seen.ec2.map_or(Fact::Unknown(unknown()), |all| Fact::Known(self.volumes(&all))),
+            volumes: seen.ec2.map_or(Fact::Unknown(unknown()), |all| Fact::Known(self.volumes(&all, seen))),
             zones: Fact::Known((0..3).map(zone).collect()),
             charter: match seen.charter {
                 None => Fact::Unknown(unknown()),
@@ -244,8 +266,8 @@ impl Planner {
                     observation::Versioned { value, etag: version.to_string().parse().unwrap() }
                 })),
             },
-            backups: Fact::Known(false),
-            chosen: Fact::Known(None),
+            backups: Fact::Known(seen.backup),
+            chosen: Fact::Known(self.chosen(seen)),
             authority: Fact::Known(Some(Authority { fingerprint: "a".to_owned(), not_after: NOW * 2 })),
             leaves: Fact::Known(Some(Leaves {
                 authority: "a".to_owned(),
@@ -256,7 +278,8 @@ impl Planner {
             disk: Fact::Known(Some(self.disk(seen))),
             etcd: self.etcd(seen),
             kubernetes: KubernetesObservation::unknown("not looked for"),
-            published: Fact::unknown("not looked for"),
+            // The worst case: nobody has published the members, so that only tags tell of those who joined later.
+            published: Fact::Known(None),
             departure: DepartureObservation::unknown("not asked for"),
             waiting: Vec::new(),
             noticed: Vec::new(),
@@ -264,7 +287,27 @@ impl Planner {
         }
     }
 
-    fn volumes(&self, all: &[Listing; SLOTS]) -> BTreeMap<VolumeId, Volume> {
+    /// The generation that the agent of a place looks for: the charter's, or its volume's.
+    pub fn expected(&self, world: &World, slot: usize, charter: bool) -> Option<u8> {
+        let charter =
+            world.charter.filter(|_| charter).map(|(_, id)| self.tables.charters.get(id).generation);
+        let stamp = world.places[slot].stamp.map(|stamp| self.tables.stamps.get(stamp));
+        let life = stamp.as_ref().and_then(|stamp| stamp.life()).map(|(_, generation)| generation);
+        charter.or(life).map(|generation| u8::try_from(generation.0).unwrap())
+    }
+
+    fn chosen(&self, seen: &Seen) -> Option<ChosenBackup> {
+        let charter = self.tables.charters.get(seen.charter??.1);
+        (seen.chosen > 0).then(|| ChosenBackup {
+            uuid: charter.uuid.clone(),
+            generation: Generation(u64::from(seen.chosen)),
+            at: NOW,
+            point: Some(point()),
+            damaged: Vec::new(),
+        })
+    }
+
+    fn volumes(&self, all: &[Listing; SLOTS], seen: &Seen) -> BTreeMap<VolumeId, Volume> {
         let mut volumes = BTreeMap::new();
         for (slot, listing) in (0_u8..).zip(all) {
             for number in 0..=listing.volume {
@@ -282,7 +325,22 @@ impl Planner {
                     device: "/dev/xvdf".to_owned(),
                     delete_on_termination: false,
                 });
-                let stamp = listing.tag.filter(|_| present).map(|tag| (*self.tables.tags.get(tag)).clone());
+                let tag = listing.tag.filter(|_| present).or(listing.kept_tag.filter(|_| spare));
+                let stamp = tag.map(|tag| (*self.tables.tags.get(tag)).clone());
+                if seen.not_found && (slot, number) != (seen.slot, seen.volume) {
+                    volumes.insert(
+                        volume(slot, number),
+                        Volume {
+                            state: VolumeState::NotFound,
+                            zone: None,
+                            attachment: None,
+                            ours: false,
+                            slot: None,
+                            stamp: None,
+                        },
+                    );
+                    continue;
+                }
                 volumes.insert(
                     volume(slot, number),
                     Volume {

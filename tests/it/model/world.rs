@@ -25,6 +25,10 @@ pub mod rule {
     pub const REMOVED_DATA: u16 = 32;
     /// The cluster's voters could elect a leader that lacks an acknowledged write.
     pub const LOST_WRITE: u16 = 64;
+    /// A generation was given up by itself while a volume of it was left.
+    pub const GIVEN_UP: u16 = 128;
+    /// An empty etcd was begun after one that had a quorum.
+    pub const EMPTY: u16 = 256;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +46,10 @@ pub struct World {
     /// The machine that is cut off from the others' etcd.
     pub cut: Option<u8>,
     pub left: Budget,
+    /// Whether there is a backup.
+    pub backup: bool,
+    /// *Ghost*: the last generation that an operator has given up, with all before it.
+    pub given_up: u8,
     /// *Ghost*: the rules that were broken.
     pub broken: u16,
 }
@@ -62,8 +70,16 @@ pub struct Place {
     pub volume: u8,
     /// Whether the volume before this one still exists.
     pub kept: bool,
+    /// The tag of the volume that was kept.
+    pub kept_tag: Option<Id>,
+    /// *Ghost*: the generation that ran on it.
+    pub kept_ran: u8,
     pub stamp: Option<Id>,
     pub tag: Option<Id>,
+    /// The generation of the data that were set aside last.
+    pub aside: u8,
+    /// The generation for which this machine has chosen a backup.
+    pub chosen: u8,
     pub copy: Option<Id>,
     pub data: Option<Data>,
     /// *Ghost*: the generation in which a member has run on this volume.
@@ -98,6 +114,7 @@ pub struct Listing {
     pub address: u8,
     pub volume: u8,
     pub kept: bool,
+    pub kept_tag: Option<Id>,
     pub tag: Option<Id>,
 }
 
@@ -107,6 +124,8 @@ pub struct Lineage {
     /// Token and initial cluster.
     pub key: Id,
     pub generation: u8,
+    /// Whether it began with a backup or a survivor's data.
+    pub restored: bool,
     /// Whether it has ever had a quorum.
     pub formed: bool,
     pub members: Vec<Voter>,
@@ -146,6 +165,8 @@ pub struct Flight {
     pub step: u8,
     pub slot: u8,
     pub machine: u8,
+    /// The etcd cluster that a late request was sent to.
+    pub to: Option<u8>,
 }
 
 /// How often each kind of bad weather may still happen.
@@ -166,6 +187,7 @@ pub struct Budget {
     pub charters: u8,
     pub writes: u8,
     pub slow_learners: u8,
+    pub operators: u8,
 }
 
 pub fn majority(n: usize) -> usize {
@@ -182,6 +204,7 @@ impl World {
                 address: place.address,
                 volume: place.volume,
                 kept: place.kept,
+                kept_tag: place.kept_tag,
                 tag: place.tag,
             }
         })
@@ -224,9 +247,27 @@ impl World {
         })
     }
 
-    /// The cluster that answers, if one does.
+    /// The clusters that answer.
+    fn all_answering(&self) -> impl Iterator<Item = usize> {
+        (0..self.lineages.len()).filter(|lineage| self.lineages[*lineage].formed && self.quorum(*lineage))
+    }
+
+    /// The cluster that answers, if one does: the latest of several.
     pub fn answering(&self) -> Option<usize> {
-        (0..self.lineages.len()).find(|lineage| self.lineages[*lineage].formed && self.quorum(*lineage))
+        self.all_answering().max_by_key(|lineage| self.lineages[*lineage].generation)
+    }
+
+    /// The cluster that answers to who looks for this generation.
+    pub fn answering_to(&self, generation: Option<u8>) -> Option<usize> {
+        let expected = |lineage: &usize| Some(self.lineages[*lineage].generation) == generation;
+        self.all_answering().find(expected).or_else(|| self.answering())
+    }
+
+    /// Whether a volume is left on which a member of this generation has run.
+    pub fn has_left(&self, generation: u8) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.ran == generation || (place.kept && place.kept_ran == generation))
     }
 
     /// Healthy voters, and voters, as if `without` were removed.
@@ -239,6 +280,14 @@ impl World {
     /// What follows by itself: members that reach a quorum take part in it. And what must never be
     /// is written down.
     pub fn settle(&mut self) {
+        // Of two that answer, an operator has given up the older one.
+        let newest = self.answering();
+        if self
+            .all_answering()
+            .any(|one| Some(one) != newest && self.lineages[one].generation > self.given_up)
+        {
+            self.broken |= rule::ONE_CLUSTER;
+        }
         for index in 0..self.lineages.len() {
             let voters = self.voters(index).len();
             let running: Vec<Data> = self
@@ -282,7 +331,11 @@ impl World {
     }
 
     pub fn form(&mut self, lineage: usize) {
-        if self.lineages.iter().any(|other| other.formed) {
+        let restored = self.lineages[lineage].restored;
+        let follows = |other: &Lineage| {
+            restored && (other.generation <= self.given_up || !self.has_left(other.generation))
+        };
+        if self.lineages.iter().any(|other| other.formed && !follows(other)) {
             self.broken |= rule::ONE_CLUSTER;
         }
         self.lineages[lineage].formed = true;
@@ -306,6 +359,7 @@ impl World {
         place.plan = None;
         place.etcd = Process::Off;
         place.launch = None;
+        place.chosen = 0;
     }
 
     /// Its successor comes up with the place's volume.
@@ -325,6 +379,9 @@ impl World {
         let place = &mut self.places[slot];
         place.volume += 1;
         place.kept = kept;
+        place.kept_tag = if kept { place.tag } else { None };
+        place.kept_ran = if kept { place.ran } else { 0 };
+        place.aside = 0;
         place.stamp = None;
         place.tag = None;
         place.copy = None;
