@@ -70,7 +70,8 @@ pub struct Sources {
     pub tags: InstanceTags,
 }
 
-/// Asks once for everything.
+/// Asks once for everything. Who the machine is comes first: where there is no metadata service, that is found out by
+/// one question.
 pub async fn learn(root: &Root, access: &Access) -> Result<Setup, SetupError> {
     let identity = access.metadata().identity().await.map_err(SetupError::Metadata)?;
     let sources = sources(access, &identity.region, &identity.instance).await?;
@@ -82,9 +83,10 @@ pub async fn learn(root: &Root, access: &Access) -> Result<Setup, SetupError> {
 /// Asks once for user data and tags.
 pub async fn sources(access: &Access, region: &Region, instance: &InstanceId) -> Result<Sources, SetupError> {
     let metadata = access.metadata();
-    let user_data = metadata.user_data().await.map_err(SetupError::Metadata)?;
-    let cluster = metadata.tag(tags::CLUSTER).await.map_err(SetupError::Metadata)?;
-    let role = metadata.tag(tags::ROLE).await.map_err(SetupError::Metadata)?;
+    let (user_data, cluster, role) =
+        tokio::join!(metadata.user_data(), metadata.tag(tags::CLUSTER), metadata.tag(tags::ROLE));
+    let user_data = user_data.map_err(SetupError::Metadata)?;
+    let (cluster, role) = (cluster.map_err(SetupError::Metadata)?, role.map_err(SetupError::Metadata)?);
     let published = |tag: PublishedTag| match tag {
         PublishedTag::Value(value) => Ok(Some(value)),
         PublishedTag::NotSet => Ok(None),

@@ -2,6 +2,8 @@
 //!
 //! Each is built once and shared by all clients, since a connector owns the trusted roots and the
 //! pool of connections. Left alone, the SDK builds one for each client and one more to check it.
+//! The one for APIs is built on a thread of its own while the metadata service is asked: the system's
+//! trusted roots may be hundreds of files.
 //!
 //! Environment that is honoured here, since the SDK for Rust does not do it by itself:
 //! `AWS_CA_BUNDLE` (a PEM file that takes the place of the system's roots) and the proxy variables
@@ -15,8 +17,13 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Connector, ConnectorBuilder};
 use aws_smithy_runtime_api::client::http::{
-    HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 
 /// How long to wait for a connection to an AWS API.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -73,7 +80,31 @@ pub(super) async fn for_apis(
     };
     let connector = connector(CONNECT).proxy_config(proxy).tls_provider(Provider::Rustls(CryptoMode::Ring));
     let context = TlsContext::builder().with_trust_store(trust).build().map_err(HttpError::Tls)?;
-    Ok(always(SharedHttpConnector::new(connector.tls_context(context).build())))
+    let build = move || SharedHttpConnector::new(connector.tls_context(context).build());
+    Ok(always(SharedHttpConnector::new(Underway::begin(build))))
+}
+
+/// A connector that is built elsewhere; whoever needs it first waits for it.
+#[derive(Debug, Clone)]
+struct Underway(Shared<BoxFuture<'static, Option<SharedHttpConnector>>>);
+
+impl Underway {
+    fn begin(build: impl FnOnce() -> SharedHttpConnector + Send + 'static) -> Self {
+        let built = tokio::task::spawn_blocking(build);
+        Self(async { built.await.ok() }.boxed().shared())
+    }
+}
+
+impl HttpConnector for Underway {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let built = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            match built.await {
+                Some(connector) => connector.call(request).await,
+                None => Err(ConnectorError::other("the HTTP client could not be set up".into(), None)),
+            }
+        })
+    }
 }
 
 /// The connector to the metadata service: no proxy, and no TLS, for which nothing is trusted.
@@ -151,6 +182,24 @@ mod tests {
             let text = chain(&with_bundle(content).await.unwrap_err());
             assert!(text.contains("AWS_CA_BUNDLE") && text.contains("bundle.pem"), "{content}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connector_that_is_being_built_is_waited_for_and_one_that_never_is_is_an_error() {
+        let request = || HttpRequest::get("http://127.0.0.1:1/").unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let built = Underway::begin(move || {
+            wait.recv().unwrap();
+            SharedHttpConnector::new(connector(CONNECT).build_http())
+        });
+        let first = built.call(request());
+        let second = built.clone().call(request());
+        go.send(()).unwrap();
+        for answer in [first.await, second.await] {
+            assert!(answer.unwrap_err().is_io(), "it asks, and nobody listens there");
+        }
+        let never = Underway::begin(|| panic!("as for a root that can't be read"));
+        assert!(never.call(request()).await.unwrap_err().is_other());
     }
 
     #[tokio::test]

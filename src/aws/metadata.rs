@@ -9,10 +9,13 @@
 //!   the SDK's client would use the same token until it expires;
 //! - names for the ways of getting no answer: refused, timed out, broken off.
 //!
+//! What does not change while an instance runs (who it is, what type, how it is paid for) is asked once.
+//!
 //! What must not live here: choosing between tags published here and EC2's, and what user data mean.
 //!
 //! Source: "Use the Instance Metadata Service to access instance metadata", EC2 user guide.
 
+mod document;
 mod notices;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,12 +37,14 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::sync::OnceCell;
 
+use self::document::Document;
 use super::http::{self, HttpError};
 use crate::model::Identity;
 use crate::model::fact::chain;
 use crate::model::ids::ParseIdError;
-use crate::model::node::InstanceFacts;
+use crate::model::node::CapacityType;
 
 /// How long one attempt may take, the reading of the body included.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
@@ -173,6 +178,8 @@ struct Shared {
     http: SharedHttpClient,
     /// Replaced, for its token, when the service refuses that.
     client: RwLock<imds::Client>,
+    document: OnceCell<Document>,
+    capacity_type: OnceCell<Option<CapacityType>>,
 }
 
 impl MetadataService {
@@ -181,7 +188,9 @@ impl MetadataService {
     pub(super) fn new(endpoint: String, attempts: u32, attempt: Duration) -> Result<Self, HttpError> {
         let http = http::always(SharedHttpConnector::new(Carrier { inner: http::for_metadata()?, attempt }));
         let client = client(&endpoint, attempts, &http)?;
-        Ok(Self { shared: Arc::new(Shared { endpoint, attempts, http, client: RwLock::new(client) }) })
+        let client = RwLock::new(client);
+        let (document, capacity_type) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { shared: Arc::new(Shared { endpoint, attempts, http, client, document, capacity_type }) })
     }
 
     /// The SDK's client, for the provider of the instance role's credentials.
@@ -191,27 +200,33 @@ impl MetadataService {
 
     /// Who this machine is.
     pub async fn identity(&self) -> Result<Identity, MetadataError> {
-        Ok(Identity {
-            instance: self.value("instance-id").await?,
-            region: self.value("placement/region").await?,
-            zone: self.value("placement/availability-zone").await?,
-            address: self.value("local-ipv4").await?,
-        })
+        Ok(self.document().await?.identity.clone())
     }
 
-    /// What is said of this machine beside its identity.
-    ///
-    /// # Errors
-    /// No answer. A purchasing option that is new is logged and left out.
-    pub async fn instance_facts(&self) -> Result<InstanceFacts, MetadataError> {
-        let capacity_type = self.optional("instance-life-cycle").await?.and_then(|text| {
-            text.parse().inspect_err(|error| tracing::warn!(%error, "unknown instance life cycle")).ok()
-        });
-        Ok(InstanceFacts {
-            instance_type: self.optional("instance-type").await?,
-            capacity_type,
-            private_dns_name: self.optional("local-hostname").await?,
-        })
+    /// The instance's type, like `m7g.large`.
+    pub async fn instance_type(&self) -> Result<Option<String>, MetadataError> {
+        Ok(self.document().await?.instance_type.clone())
+    }
+
+    async fn document(&self) -> Result<&Document, MetadataError> {
+        let ask = async || Document::parse(&self.get(document::PATH).await?);
+        self.shared.document.get_or_try_init(ask).await
+    }
+
+    /// How the instance is paid for; a way that is new is logged, and not told.
+    pub async fn capacity_type(&self) -> Result<Option<CapacityType>, MetadataError> {
+        let ask = async || {
+            let told = self.optional("instance-life-cycle").await?;
+            Ok(told.and_then(|text| {
+                text.parse().inspect_err(|error| tracing::warn!(%error, "unknown instance life cycle")).ok()
+            }))
+        };
+        self.shared.capacity_type.get_or_try_init(ask).await.copied()
+    }
+
+    /// The instance's private DNS name.
+    pub async fn private_dns_name(&self) -> Result<Option<String>, MetadataError> {
+        self.optional("local-hostname").await
     }
 
     /// What not every instance has.
@@ -246,18 +261,6 @@ impl MetadataService {
             },
             Err(error) => Err(error),
         }
-    }
-
-    async fn value<T: std::str::FromStr>(&self, name: &str) -> Result<T, MetadataError>
-    where
-        T::Err: std::fmt::Display,
-    {
-        let path = format!("{META_DATA}{name}");
-        let text = self.get(&path).await?;
-        text.parse().map_err(|_| MetadataError::Malformed {
-            path,
-            source: ParseIdError { found: text.chars().take(80).collect(), expected: expected(name) },
-        })
     }
 
     async fn get(&self, path: &str) -> Result<String, MetadataError> {
@@ -309,13 +312,9 @@ async fn ask(client: &imds::Client, path: &str) -> Result<String, MetadataError>
     }
 }
 
-fn expected(name: &str) -> &'static str {
-    match name {
-        "instance-id" => "an EC2 instance id",
-        "placement/region" => "a region's name",
-        "placement/availability-zone" => "an availability zone's name",
-        _ => "an IPv4 address",
-    }
+fn malformed(path: &str, found: &str, expected: &'static str) -> MetadataError {
+    let source = ParseIdError { found: found.chars().take(80).collect(), expected };
+    MetadataError::Malformed { path: path.to_owned(), source }
 }
 
 /// A tag's key as one segment of a path.

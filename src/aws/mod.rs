@@ -27,6 +27,7 @@ pub(crate) mod testing;
 mod whole;
 
 use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -166,25 +167,34 @@ impl Access {
     /// All clients of a machine of this role, for a region and a place in S3. They are cheap to clone.
     pub async fn clients(&self, region: &Region, role: Role, store: StoreLocation) -> Clients {
         let sdk = self.sdk_config(region, role).await;
+        let objects = ObjectStore::new(&sdk, role, store);
+        let (a, b, c) = (sdk.clone(), sdk.clone(), sdk);
         Clients {
-            ec2: Ec2::new(&sdk, role),
-            autoscaling: AutoScaling::new(&sdk, role),
-            load_balancers: LoadBalancers::new(&sdk, role),
-            objects: ObjectStore::new(&sdk, role, store),
+            ec2: seldom(move || Ec2::new(&a, role)),
+            autoscaling: seldom(move || AutoScaling::new(&b, role)),
+            load_balancers: seldom(move || LoadBalancers::new(&c, role)),
+            objects,
             metadata: self.metadata.clone(),
         }
     }
+}
+
+/// A client that is made when it is first used: a worker hardly ever uses most of them.
+pub type Seldom<T> = Arc<LazyLock<T, Box<dyn FnOnce() -> T + Send>>>;
+
+fn seldom<T>(make: impl FnOnce() -> T + Send + 'static) -> Seldom<T> {
+    Arc::new(LazyLock::new(Box::new(make)))
 }
 
 /// The clients of all services, made once.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// EC2.
-    pub ec2: Ec2,
+    pub ec2: Seldom<Ec2>,
     /// Auto Scaling.
-    pub autoscaling: AutoScaling,
+    pub autoscaling: Seldom<AutoScaling>,
     /// Load balancers, of both kinds.
-    pub load_balancers: LoadBalancers,
+    pub load_balancers: Seldom<LoadBalancers>,
     /// The cluster's place in S3.
     pub objects: ObjectStore,
     /// The metadata service.

@@ -210,7 +210,8 @@ pub struct InterfaceLimits {
     pub addresses: u32,
 }
 
-/// What the metadata service says of the instance beside its identity; `None` where it has no such thing.
+/// What the metadata service says of the instance beside its identity; `None` where it has no such thing, or where
+/// nothing depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceFacts {
@@ -218,7 +219,7 @@ pub struct InstanceFacts {
     pub instance_type: Option<String>,
     /// How it is paid for.
     pub capacity_type: Option<CapacityType>,
-    /// Its private DNS name.
+    /// Its private DNS name, where the node is called by it.
     pub private_dns_name: Option<String>,
 }
 

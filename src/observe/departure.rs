@@ -21,6 +21,7 @@ use crate::model::departure::{
 };
 use crate::model::fact::chain;
 use crate::model::load_balancer::LoadBalancer;
+use crate::model::node::CapacityType;
 use crate::model::worker::OwnNode;
 use crate::model::{Fact, InstanceId, Role, ServiceName, ServiceState};
 use crate::reach::Reach;
@@ -66,8 +67,10 @@ pub(super) struct Remembered {
 /// Looks at all that matters now.
 pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObservation {
     let metadata = &reach.aws.metadata;
-    let (target, spot) = tokio::join!(metadata.target_state(), metadata.spot_interruption());
-    let (rebalance, maintenance) = seldom(reach, memory).await;
+    let interruption =
+        async { if may_be_interrupted(reach).await { metadata.spot_interruption().await } else { Ok(None) } };
+    let (target, spot, (rebalance, maintenance)) =
+        tokio::join!(metadata.target_state(), interruption, seldom(reach, memory));
     let mut seen = DepartureObservation {
         target: target.into(),
         spot: spot.into(),
@@ -118,11 +121,21 @@ async fn seldom(reach: &Reach, memory: &mut Remembered) -> Announced {
         return announced.clone();
     }
     let metadata = &reach.aws.metadata;
-    let (rebalance, maintenance) =
-        tokio::join!(metadata.rebalance_recommendation(), metadata.scheduled_maintenance());
+    let recommendation = async {
+        if may_be_interrupted(reach).await { metadata.rebalance_recommendation().await } else { Ok(None) }
+    };
+    let (rebalance, maintenance) = tokio::join!(recommendation, metadata.scheduled_maintenance());
     let announced: Announced = (rebalance.into(), maintenance.into());
     memory.seldom = Some((Instant::now(), announced.clone()));
     announced
+}
+
+/// Whether EC2 may interrupt this instance, or recommend to replace it: it does neither to one that is paid for on
+/// demand. What is not told is taken for one that it does it to.
+///
+/// Source: "Spot Instance interruption notices" and "EC2 instance rebalance recommendations", EC2 user guide.
+async fn may_be_interrupted(reach: &Reach) -> bool {
+    !matches!(reach.aws.metadata.capacity_type().await, Ok(Some(CapacityType::OnDemand)))
 }
 
 /// Whether the operator asked this very instance to leave.

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use tokio::time::{Duration, Instant};
 
+use crate::aws::MetadataError;
 use crate::config::Settings;
-use crate::config::settings::ControlPlaneKind;
+use crate::config::settings::{ControlPlaneKind, NodeNaming};
 use crate::host::containerd::Containerd;
 use crate::host::manifests::Manifests;
 use crate::host::service::Service;
@@ -134,7 +135,7 @@ pub(super) struct AboutInstance {
 pub(super) async fn node(reach: &Reach, memory: &mut AboutInstance) -> Fact<NodeFacts> {
     let instance = match &memory.facts {
         Some(known) => known.clone(),
-        None => match reach.aws.metadata.instance_facts().await {
+        None => match instance_facts(reach).await {
             Ok(found) => memory.facts.insert(found).clone(),
             Err(error) => return Err(error).into(),
         },
@@ -148,6 +149,24 @@ pub(super) async fn node(reach: &Reach, memory: &mut AboutInstance) -> Fact<Node
         Ok(NodeFacts { instance, interface_limits, machine, drop_ins })
     });
     facts.into()
+}
+
+/// What the metadata service says of the instance. Its name is asked for where the node is called by it.
+async fn instance_facts(reach: &Reach) -> Result<InstanceFacts, MetadataError> {
+    let metadata = &reach.aws.metadata;
+    let private_dns_name = async {
+        match reach.settings.kubernetes.node_name {
+            NodeNaming::PrivateDnsName => metadata.private_dns_name().await,
+            NodeNaming::InstanceId => Ok(None),
+        }
+    };
+    let (instance_type, capacity_type, private_dns_name) =
+        tokio::join!(metadata.instance_type(), metadata.capacity_type(), private_dns_name);
+    Ok(InstanceFacts {
+        instance_type: instance_type?,
+        capacity_type: capacity_type?,
+        private_dns_name: private_dns_name?,
+    })
 }
 
 /// What EC2 says of this machine's type, asked only where the settings and the table do not tell how many pods it

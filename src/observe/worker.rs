@@ -45,9 +45,12 @@ pub(super) struct Remembered {
 
 /// Looks at everything.
 pub(super) async fn look(reach: &Reach, memory: &mut Memory) -> KubernetesObservation {
-    let (version, node, containerd, services, logind) = tokio::join!(
-        version(reach),
+    let remembered_endpoint = reach.last_endpoint().into();
+    // What is asked over the network comes first: it is under way while programs are started and files are read.
+    let (node, worker, version, containerd, services, logind) = tokio::join!(
         node(reach, &mut memory.instance),
+        standing(reach, &mut memory.worker, &remembered_endpoint, Depth::Full),
+        version(reach),
         containerd(reach),
         services(reach),
         logind::observe(&reach.root),
@@ -60,11 +63,11 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory) -> KubernetesObserv
         containerd,
         services,
         logind: logind.into(),
-        remembered_endpoint: reach.last_endpoint().into(),
+        remembered_endpoint,
+        worker,
         ..KubernetesObservation::unknown("not asked for: this machine is a worker")
     };
     seen.components.clear();
-    seen.worker = standing(reach, &mut memory.worker, &seen.remembered_endpoint, Depth::Full).await;
     seen
 }
 

@@ -59,7 +59,7 @@ const COVERED: &[Covered] = &[
             ("tests/it/weather/metadata.rs", "tags_that_are_not_published_are_ec2_s_to_tell_and_waited_for"),
             (
                 "tests/it/weather/metadata.rs",
-                "tags_without_an_answer_are_not_taken_for_tags_that_are_not_set",
+                "one_question_without_an_answer_is_not_taken_for_something_that_is_not_set",
             ),
         ],
     ),

@@ -37,7 +37,7 @@ fn groups(members: &str, next: &str) -> Reply {
 
 async fn server(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> (Server, AutoScaling) {
     let server = Server::start(handler).await;
-    let client = server.clients(1).await.autoscaling;
+    let client = (**server.clients(1).await.autoscaling).clone();
     (server, client)
 }
 

@@ -67,7 +67,7 @@ fn page(operation: &str, set: &str, items: &str, next: &str) -> Reply {
 
 async fn server(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> (Server, Ec2) {
     let server = Server::start(handler).await;
-    let ec2 = server.clients(1).await.ec2;
+    let ec2 = (**server.clients(1).await.ec2).clone();
     (server, ec2)
 }
 

@@ -66,7 +66,7 @@ fn one(request: &Request, made: Made) -> Reply {
 
 async fn server(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> (Server, LoadBalancers) {
     let server = Server::start(handler).await;
-    let client = server.clients(1).await.load_balancers;
+    let client = (**server.clients(1).await.load_balancers).clone();
     (server, client)
 }
 

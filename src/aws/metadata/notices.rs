@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 
 use super::{META_DATA, MetadataError, MetadataService};
 use crate::model::departure::{Maintenance, MaintenanceCode, SpotAction, SpotInterruption, TargetState};
-use crate::model::ids::ParseIdError;
 
 const TARGET: &str = "autoscaling/target-lifecycle-state";
 const SPOT: &str = "spot/instance-action";
@@ -42,10 +41,7 @@ struct Scheduled {
 }
 
 fn malformed(name: &str, found: &str, expected: &'static str) -> MetadataError {
-    MetadataError::Malformed {
-        path: format!("{META_DATA}{name}"),
-        source: ParseIdError { found: found.chars().take(80).collect(), expected },
-    }
+    super::malformed(&format!("{META_DATA}{name}"), found, expected)
 }
 
 fn json<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, MetadataError> {

@@ -3,6 +3,25 @@
 use super::super::testing::{Reply, Request, SECRETS, Server, access, answer, hasty_access};
 use super::*;
 
+/// As the EC2 user guide shows one.
+const DOCUMENT: &str = r#"{
+    "devpayProductCodes" : null,
+    "marketplaceProductCodes" : [ "1abc2defghijklm3nopqrs4tu" ],
+    "availabilityZone" : "eu-west-1b",
+    "privateIp" : "10.0.2.7",
+    "version" : "2017-09-30",
+    "instanceId" : "i-0123456789abcdef0",
+    "billingProducts" : null,
+    "instanceType" : "m7g.large",
+    "accountId" : "123456789012",
+    "imageId" : "ami-5fb8c835",
+    "pendingTime" : "2026-01-19T16:32:11Z",
+    "architecture" : "x86_64",
+    "kernelId" : null,
+    "ramdiskId" : null,
+    "region" : "eu-west-1"
+}"#;
+
 /// A healthy service; `special` may answer a path in its place.
 async fn service(mut special: impl FnMut(&Request) -> Option<Reply> + Send + 'static) -> Server {
     Server::start(move |request| special(request).unwrap_or_else(|| healthy(request))).await
@@ -16,10 +35,8 @@ fn healthy(request: &Request) -> Reply {
     match (request.method.as_str(), request.path.as_str()) {
         ("PUT", "/latest/api/token") => token("session-4711"),
         _ if request.header("x-aws-ec2-metadata-token").is_empty() => answer(401, ""),
-        (_, "/latest/meta-data/instance-id") => answer(200, "i-0123456789abcdef0"),
-        (_, "/latest/meta-data/placement/region") => answer(200, "eu-west-1"),
-        (_, "/latest/meta-data/placement/availability-zone") => answer(200, "eu-west-1b"),
-        (_, "/latest/meta-data/local-ipv4") => answer(200, "10.0.2.7"),
+        (_, document::PATH) => answer(200, DOCUMENT),
+        (_, "/latest/meta-data/instance-life-cycle") => answer(200, "spot"),
         (_, "/latest/meta-data/tags/instance/") => answer(200, "Name\nquorate:cluster"),
         (_, "/latest/meta-data/tags/instance/quorate:cluster") => answer(200, "prod"),
         _ => answer(404, ""),
@@ -189,14 +206,84 @@ async fn what_fails_once_is_tried_again() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_is_no_id_is_refused_with_what_was_found() {
+/// The refusal of this identity document.
+async fn refusal_of(document: String) -> MetadataError {
     let server =
-        service(|request| request.path.ends_with("instance-id").then(|| answer(200, "<html>login</html>")))
+        service(move |request| (request.path == document::PATH).then(|| answer(200, &document))).await;
+    client_of(&server, 1).identity().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_document_that_does_not_say_who_the_machine_is_is_refused_with_what_was_found() {
+    let without = |field: &str| {
+        let mut document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
+        document.as_object_mut().unwrap().remove(field).unwrap();
+        document.to_string()
+    };
+    for (document, words) in [
+        (
+            "<html>login</html>".to_owned(),
+            "found \"<html>login</html>\", expected an instance identity document",
+        ),
+        ("{}".to_owned(), "found \"\", expected an EC2 instance id as `instanceId`"),
+        (DOCUMENT.replace("i-0123456789abcdef0", "i-47"), "found \"i-47\", expected an EC2 instance id"),
+        (without("region"), "expected a region's name as `region`"),
+        (DOCUMENT.replace("eu-west-1b", "?"), "found \"?\", expected an availability zone's name"),
+        (without("privateIp"), "expected an IPv4 address as `privateIp`"),
+        (DOCUMENT.replace("10.0.2.7", "2001:db8::7"), "found \"2001:db8::7\", expected an IPv4 address"),
+        (DOCUMENT.replace("\"10.0.2.7\"", "7"), "expected an instance identity document in JSON"),
+        (DOCUMENT[..300].to_owned(), "expected an instance identity document in JSON"),
+    ] {
+        let error = refusal_of(document).await;
+        let text = chain(&error);
+        assert!(
+            text.contains("/latest/dynamic/instance-identity/document") && text.contains(words),
+            "{text}"
+        );
+        assert!(!error.is_retryable());
+    }
+}
+
+#[tokio::test]
+async fn a_document_of_a_later_format_names_the_address_otherwise() {
+    let later = DOCUMENT.replace("privateIp", "privateIPv4Address").replace("\"m7g.large\"", "null");
+    let server = service(move |request| (request.path == document::PATH).then(|| answer(200, &later))).await;
+    let client = client_of(&server, 1);
+    assert_eq!(client.identity().await.unwrap().address.to_string(), "10.0.2.7");
+    assert_eq!(client.instance_type().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_never_changes_is_asked_once_by_however_many_at_a_time() {
+    let server = service(|_| None).await;
+    let client = client_of(&server, 1);
+    let (identity, kind, capacity, again) = tokio::join!(
+        client.identity(),
+        client.instance_type(),
+        client.capacity_type(),
+        client.capacity_type()
+    );
+    assert_eq!(identity.unwrap(), client.identity().await.unwrap());
+    assert_eq!(kind.unwrap().as_deref(), Some("m7g.large"));
+    assert_eq!((capacity.unwrap(), again.unwrap()), (Some(CapacityType::Spot), Some(CapacityType::Spot)));
+    let asked: Vec<String> = server.seen().into_iter().map(|request| request.path).collect();
+    let [token, mut rest @ ..] = <[String; 3]>::try_from(asked).unwrap();
+    rest.sort();
+    assert_eq!(token, "/latest/api/token");
+    assert_eq!(rest, [document::PATH, "/latest/meta-data/instance-life-cycle"]);
+}
+
+#[tokio::test]
+async fn what_was_not_told_is_asked_again() {
+    let mut fails = Some(answer(500, ""));
+    let server = service(move |request| if request.method == "GET" { fails.take() } else { None }).await;
+    let client = client_of(&server, 1);
+    assert!(client.capacity_type().await.is_err());
+    assert_eq!(client.capacity_type().await.unwrap(), Some(CapacityType::Spot));
+    let server =
+        service(|request| request.path.ends_with("life-cycle").then(|| answer(200, "lent-by-a-friend")))
             .await;
-    let error = client_of(&server, 1).identity().await.unwrap_err();
-    assert!(chain(&error).contains("<html>login</html>"), "{}", chain(&error));
-    assert!(!error.is_retryable());
+    assert_eq!(client_of(&server, 1).capacity_type().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -153,6 +153,10 @@ impl Child {
 
     /// The process that an agent started and was cut off before it wrote the note, if there is one.
     fn adopt(&self) -> Result<Option<Note>, ServiceError> {
+        // Its log is made before it is. To look through all processes takes some milliseconds.
+        if !self.log.exists() {
+            return Ok(None);
+        }
         let mark = [MARK.as_bytes(), b"=", self.note.as_os_str().as_encoded_bytes()].concat();
         let processes = Path::new("/proc");
         let failed = |source| ServiceError::Process { path: processes.to_owned(), source };

@@ -80,6 +80,9 @@ async fn an_instance_learns_from_it_who_it_is() {
         serde_json::from_str(&get("dynamic/instance-identity/document").await).unwrap();
     assert_eq!(document["instanceId"], instance.id.as_str());
     assert_eq!(document["region"], "eu-west-1");
+    assert_eq!(document["availabilityZone"], ZONES[0]);
+    assert_eq!(document["privateIp"], "127.100.1.1");
+    assert_eq!(document["instanceType"], "t3.medium");
 }
 
 #[tokio::test]

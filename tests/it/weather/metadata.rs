@@ -5,7 +5,7 @@ use std::io::Write as _;
 use base64::Engine as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use quorate::agent::setup::{SetupError, retry_after};
+use quorate::agent::setup::{SetupError, learn, retry_after};
 use quorate::lab::region::{FaultKind, ImdsFaults, InstanceSpec, Service};
 use quorate::model::plan::Subject;
 use quorate::model::{Halt, Role, WaitingOn};
@@ -95,23 +95,32 @@ async fn tags_that_are_not_published_are_ec2_s_to_tell_and_waited_for() {
 }
 
 #[tokio::test]
-async fn tags_without_an_answer_are_not_taken_for_tags_that_are_not_set() {
+async fn one_question_without_an_answer_is_not_taken_for_something_that_is_not_set() {
     let sky = Sky::new(machine()).await;
-    let path = "meta-data/tags/instance/quorate:role";
-    for (kind, words) in [(FaultKind::ServerError, "in trouble"), (FaultKind::LostAnswer, "quorate:role")] {
-        let spec = quorate::lab::region::FaultSpec {
-            service: Service::Imds,
-            operation: Some(path.to_owned()),
-            instance: None,
-            kind,
-            rate: 1.0,
-            count: None,
-            seed: None,
-        };
-        let fault = sky.region.change(|w| w.add_fault(spec));
-        let why = waits(&sky.refusal().await, Subject::Identity);
-        assert!(why.contains(words), "{why}");
-        sky.region.change(|w| w.clear_fault(fault));
+    for (path, name) in [
+        ("dynamic/instance-identity/document", "instance-identity/document"),
+        ("user-data", "user-data"),
+        ("meta-data/tags/instance/quorate:role", "quorate:role"),
+    ] {
+        // What was learnt once is not asked again, so each begins anew.
+        let access = sky.access_to(&sky.region.endpoints().aws);
+        for (kind, words) in [(FaultKind::ServerError, "in trouble"), (FaultKind::LostAnswer, name)] {
+            let spec = quorate::lab::region::FaultSpec {
+                service: Service::Imds,
+                operation: Some(path.to_owned()),
+                instance: None,
+                kind,
+                rate: 1.0,
+                count: None,
+                seed: None,
+            };
+            let fault = sky.region.change(|w| w.add_fault(spec));
+            let Err(refusal) = learn(&sky.root(), &access).await else { panic!("{path}: it was learnt") };
+            let why = waits(&refusal, Subject::Identity);
+            assert!(why.contains(words) && why.contains(name), "{why}");
+            sky.region.change(|w| w.clear_fault(fault));
+        }
+        assert!(learn(&sky.root(), &access).await.is_ok());
     }
 }
 

@@ -110,6 +110,49 @@ async fn a_worker_without_a_cluster_waits_and_asks_nobody_but_s3() {
     assert!(asked.iter().all(|service| matches!(service, Service::S3 | Service::Imds)), "{asked:?}");
 }
 
+/// What the machine asked its metadata service since the call of this number, sorted.
+fn metadata_since(sky: &Sky, calls: usize) -> Vec<String> {
+    let all = sky.region.with(|w| w.calls_after(0));
+    let metadata = all.into_iter().skip(calls).filter(|call| call.service == Service::Imds);
+    let mut asked: Vec<String> = metadata.map(|call| call.operation).collect();
+    asked.sort_unstable();
+    asked
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_asks_its_metadata_service_nothing_twice_and_nothing_without_need() {
+    const START: [&str; 7] = [
+        "api/token",
+        "dynamic/instance-identity/document",
+        "meta-data/autoscaling/target-lifecycle-state",
+        "meta-data/events/maintenance/scheduled",
+        "meta-data/instance-life-cycle",
+        "meta-data/tags/instance/quorate:cluster",
+        "meta-data/tags/instance/quorate:role",
+    ];
+    const SPOT: [&str; 2] = ["meta-data/events/recommendations/rebalance", "meta-data/spot/instance-action"];
+    for spot in [false, true] {
+        let sky = Sky::new(InstanceSpec { spot, ..worker() }).await;
+        sky.region.change(|w| w.create_bucket(BUCKET));
+        sky.file("etc/quorate/config.d/20.yaml", "kubernetes: {version: v1.36.2}\n");
+        publish(&sky, &join("demo", "nowhere.invalid:6443", now() + HOUR));
+        let reach = sky.reach().await;
+        let mut memory = Memory::default();
+        let (_, plan) = look_again(&reach, &mut memory, Depth::Full).await;
+        assert!(!plan.steps.is_empty(), "{plan:?}");
+        let mut expected: Vec<&str> = START.to_vec();
+        expected.extend(SPOT.iter().filter(|_| spot));
+        expected.push("user-data");
+        expected.sort_unstable();
+        assert_eq!(metadata_since(&sky, 0), expected);
+        let before = sky.region.with(|w| w.calls_after(0).len());
+        look_again(&reach, &mut memory, Depth::Full).await;
+        let mut expected = vec!["meta-data/autoscaling/target-lifecycle-state"];
+        expected.extend(SPOT.iter().filter(|name| spot && name.contains("/spot/")));
+        assert_eq!(metadata_since(&sky, before), expected, "what may be announced is asked at each look");
+    }
+}
+
 #[tokio::test]
 async fn what_is_published_and_can_not_be_used_is_named_and_nothing_is_done() {
     let sky = sky().await;
