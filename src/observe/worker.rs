@@ -27,8 +27,10 @@ use super::api::in_time;
 use super::kubernetes::{containerd, node, services, version, written};
 use super::{Depth, Memory};
 
-/// What is published is read again so often while a machine joins, or has lost the API, and while its API answers.
-const PUBLISHED_FOR: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(5));
+/// What is published is read again so often while a machine joins, or has lost the API.
+const PUBLISHED_FOR: Duration = Duration::from_mins(1);
+/// The same while its API answers.
+const PUBLISHED_FOR_A_NODE: Duration = Duration::from_mins(5);
 /// A node that is ready is looked at again so often.
 const READY_FOR: Duration = Duration::from_secs(30);
 /// How long the API is waited for.
@@ -90,7 +92,8 @@ async fn standing(
 ) -> WorkerObservation {
     let identity = identity(reach);
     let has_joined = matches!(identity, Fact::Known(Some(_)));
-    let published = published(reach, memory, has_joined, depth).await;
+    let bootstrap = way_in(reach, paths::BOOTSTRAP_KUBECONFIG);
+    let published = published(reach, memory, has_joined, &bootstrap, depth).await;
     let remembered = remembered(reach);
     let mut authorities: Vec<&Told> = Vec::new();
     authorities.extend(published.known().into_iter().flatten().map(|published| &published.told));
@@ -120,7 +123,6 @@ async fn standing(
         (Fact::Unknown(_), Fact::Known(None)) => Readiness::NotReady("not asked for yet".to_owned()),
         (Fact::Unknown(_), Fact::Unknown(why)) => Readiness::NotReady(why.clone()),
     };
-    let bootstrap = way_in(reach, paths::BOOTSTRAP_KUBECONFIG);
     WorkerObservation { published, remembered, certificate, kubeconfig, bootstrap, api, node }
 }
 
@@ -135,12 +137,13 @@ async fn published(
     reach: &Reach,
     memory: &mut Remembered,
     has_joined: bool,
+    bootstrap: &Fact<Option<WayIn>>,
     depth: Depth,
 ) -> Fact<Option<PublishedTold>> {
     if let Some((at, told)) = &memory.published {
-        let keep = if has_joined && memory.answered { PUBLISHED_FOR.1 } else { PUBLISHED_FOR.0 };
+        let keep = keep(told, has_joined, memory.answered, bootstrap);
         let good = has_joined || clock::now_ms() < told.token_ends;
-        if depth == Depth::Light || (good && at.elapsed() < keep) {
+        if depth == Depth::Light || (good && keep.is_none_or(|keep| at.elapsed() < keep)) {
             return Fact::Known(Some(told.clone()));
         }
     }
@@ -161,6 +164,25 @@ async fn published(
         }
         Err(error) => Fact::unknown(format!("{}: {}", reach.aws.objects.url(JOIN), chain(&error))),
     }
+}
+
+/// How long what was read is used; `None` for as long as its token is good: of a thousand machines that boot at once, in
+/// minutes, none reads again what it has not come to try.
+fn keep(
+    told: &PublishedTold,
+    has_joined: bool,
+    answered: bool,
+    bootstrap: &Fact<Option<WayIn>>,
+) -> Option<Duration> {
+    if has_joined {
+        return Some(if answered { PUBLISHED_FOR_A_NODE } else { PUBLISHED_FOR });
+    }
+    let tried = match bootstrap {
+        Fact::Known(Some(WayIn { credential: WayInCredential::Token { id, .. }, .. })) => *id == told.token,
+        Fact::Known(_) => false,
+        Fact::Unknown(_) => true,
+    };
+    tried.then_some(PUBLISHED_FOR)
 }
 
 /// The kubelet's identity; `Known(None)` when it has none that can be read, which it makes anew.
@@ -256,5 +278,43 @@ async fn readiness(reach: &Reach, endpoint: &ApiEndpoint) -> Readiness {
         Ok(Ok(answer)) => Readiness::NotReady(answer.told()),
         Ok(Err(error)) => Readiness::NotReady(chain(&error)),
         Err(_) => Readiness::NotReady(format!("no answer within {} s", ASK.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::enrolment::JoinTerms;
+
+    fn told(token: &str) -> PublishedTold {
+        let terms = JoinTerms {
+            cluster: "demo".parse().unwrap(),
+            kubernetes_version: "v1.36.2".parse().unwrap(),
+            endpoint: "api.example.com:6443".parse().unwrap(),
+            authority: String::new(),
+            service_subnet: "10.96.0.0/12".parse().unwrap(),
+            pod_subnet: None,
+            cluster_domain: "cluster.local".parse().unwrap(),
+        };
+        let told = Told { terms, certificate_authority: String::new() };
+        PublishedTold { told, token: token.to_owned(), token_ends: 0 }
+    }
+
+    fn way(credential: WayInCredential) -> Fact<Option<WayIn>> {
+        let server = "https://api.example.com:6443".parse().unwrap();
+        Fact::Known(Some(WayIn { server, authority: String::new(), credential }))
+    }
+
+    #[test]
+    fn what_is_published_is_read_again_only_when_it_was_tried() {
+        let token = |id: &str| way(WayInCredential::Token { id: id.to_owned(), written: 0 });
+        let joins = |bootstrap: Fact<Option<WayIn>>| keep(&told("new"), false, false, &bootstrap);
+        assert_eq!(joins(Fact::Known(None)), None);
+        assert_eq!(joins(token("old")), None);
+        assert_eq!(joins(way(WayInCredential::Other)), None);
+        assert_eq!(joins(token("new")), Some(PUBLISHED_FOR));
+        assert_eq!(joins(Fact::unknown("the disk")), Some(PUBLISHED_FOR));
+        let joined = |answered| keep(&told("new"), true, answered, &Fact::Known(None));
+        assert_eq!((joined(true), joined(false)), (Some(PUBLISHED_FOR_A_NODE), Some(PUBLISHED_FOR)));
     }
 }

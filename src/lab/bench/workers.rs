@@ -266,7 +266,8 @@ async fn boot(region: Rc<Region>, instance: String, root: std::path::PathBuf) ->
         metadata: format!("http://{metadata}"),
         credentials: aws_sdk_ec2::config::Credentials::new(key, "secret", None, None, "bench"),
         attempts: 3,
-        attempt: Duration::from_secs(5),
+        // They share one computer: that it is slow is no fault of the network's, after which to ask again.
+        attempt: PATIENCE,
     });
     let access = access.map_err(|error| LabError::Settings(super::chain(&error)))?;
     let root = Root::new(&root);
