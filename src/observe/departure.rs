@@ -97,12 +97,12 @@ pub(super) async fn look(reach: &Reach, memory: &mut Remembered) -> DepartureObs
         let known = memory.group.as_ref().filter(|_| stays).map(|(_, found)| found.clone());
         let found = match known {
             Some(known) => known,
-            None => group(reach, memory, hook.as_str(), leaves).await,
+            None => Box::pin(group(reach, memory, hook.as_str(), leaves)).await,
         };
         (seen.membership, seen.hook) = (found.membership, found.hook);
     }
     if leaves {
-        on_the_way_out(reach, memory, &mut seen).await;
+        Box::pin(on_the_way_out(reach, memory, &mut seen)).await;
     } else {
         if !memory.arrived {
             on_the_way_in(reach, memory, &mut seen).await;

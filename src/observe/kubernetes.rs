@@ -50,7 +50,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
         return KubernetesObservation::unknown("not asked for: there is no cluster yet");
     }
     let (load_balancing, authorities, version, components, node, containerd, services, logind) = tokio::join!(
-        load_balancing(reach, &mut memory.balancing),
+        Box::pin(load_balancing(reach, &mut memory.balancing)),
         objects::authority(reach, &mut memory.cluster_authorities, objects::CLUSTER),
         version(reach),
         components(reach),
@@ -62,7 +62,7 @@ pub(super) async fn look(reach: &Reach, memory: &mut Memory, founded: bool) -> K
     let remembered_endpoint = reach.last_endpoint().into();
     let (api_lease, first_things, addons) =
         api::look(reach, &mut memory.addons, &remembered_endpoint, &components).await;
-    let enrolment = enrolment::look(reach, &mut memory.enrolment, &api_lease).await;
+    let enrolment = Box::pin(enrolment::look(reach, &mut memory.enrolment, &api_lease)).await;
     KubernetesObservation {
         version,
         node,
@@ -101,7 +101,7 @@ pub(super) async fn again(
     if seen.version.is_known() {
         (seen.components, seen.services) = tokio::join!(components(reach), services(reach));
         api::again(reach, &mut memory.addons, &mut seen).await;
-        seen.enrolment = enrolment::look(reach, &mut memory.enrolment, &seen.api_lease).await;
+        seen.enrolment = Box::pin(enrolment::look(reach, &mut memory.enrolment, &seen.api_lease)).await;
     }
     seen
 }

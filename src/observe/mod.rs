@@ -98,7 +98,7 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     if let (shutdown @ Fact::Known(Some(_)), Some((_, last))) = (reach.shutdown.seen(), &memory.full) {
         let mut last = last.clone();
         last.departure.shutdown = shutdown;
-        return at_shutdown(reach, memory, last, waiting).await;
+        return Box::pin(at_shutdown(reach, memory, last, waiting)).await;
     }
     let identity = Fact::Known(reach.identity.clone());
     let is_light = last.is_some();
@@ -106,18 +106,19 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     let began = Instant::now();
     // A look that is given up half-way forgets it, and all of it is asked anew.
     let mut remembered = std::mem::take(&mut memory.departure);
+    // In boxes: whoever waits for a look would otherwise hold room for all that every kind of look asks.
     let all_else = async {
         match (reach.settings.role, last) {
-            (Role::ControlPlane, Some(last)) => light(reach, memory, last).await,
-            (Role::ControlPlane, None) => full(reach, memory, identity).await,
+            (Role::ControlPlane, Some(last)) => Box::pin(light(reach, memory, last)).await,
+            (Role::ControlPlane, None) => Box::pin(full(reach, memory, identity)).await,
             (Role::Worker, Some(mut last)) => {
-                last.kubernetes = worker::again(reach, memory, last.kubernetes).await;
+                last.kubernetes = Box::pin(worker::again(reach, memory, last.kubernetes)).await;
                 last
             }
-            (Role::Worker, None) => workers(reach, memory, identity).await,
+            (Role::Worker, None) => Box::pin(workers(reach, memory, identity)).await,
         }
     };
-    let (mut seen, departure) = tokio::join!(all_else, departure::look(reach, &mut remembered));
+    let (mut seen, departure) = tokio::join!(all_else, Box::pin(departure::look(reach, &mut remembered)));
     memory.departure = remembered;
     seen.departure = departure;
     seen.at = clock::now_ms();
@@ -187,7 +188,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         notes: crate::host::notes::read(&reach.root).into(),
         silence: None,
     };
-    cluster::look(reach, memory, &ec2, &charter, &disk, &leaves, &mut etcd).await;
+    Box::pin(cluster::look(reach, memory, &ec2, &charter, &disk, &leaves, &mut etcd)).await;
     let mut chosen = Fact::unknown("not asked for: nothing is to be recovered");
     let published = if is_headless(&charter, &etcd) {
         let (found, members) = tokio::join!(objects::backups(reach), objects::last_known(reach));
@@ -197,8 +198,8 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         objects::published(reach, memory, &etcd, Depth::Full).await
     };
     let named = named_in(&charter, &etcd, &published);
-    let ec2 = ec2::with_named(reach, ec2, named).await;
-    let kubernetes = kubernetes::look(reach, memory, etcd.cluster.is_known()).await;
+    let ec2 = Box::pin(ec2::with_named(reach, ec2, named)).await;
+    let kubernetes = Box::pin(kubernetes::look(reach, memory, etcd.cluster.is_known())).await;
     Observation {
         at: 0,
         entropy: entropy(),
@@ -270,7 +271,7 @@ async fn light(reach: &Reach, memory: &mut Memory, last: Observation) -> Observa
     if !is_headless(&seen.charter, &seen.etcd) {
         seen.published = objects::published(reach, memory, &seen.etcd, Depth::Light).await;
     }
-    seen.kubernetes = kubernetes::again(reach, memory, seen.kubernetes).await;
+    seen.kubernetes = Box::pin(kubernetes::again(reach, memory, seen.kubernetes)).await;
     seen
 }
 
