@@ -67,22 +67,23 @@ pub(super) fn write_files(
         let dir = Path::new(&file.path).parent().unwrap_or(Path::new("/"));
         sets.entry((dir.to_owned(), file.owner)).or_default().push(file);
     }
-    for ((dir, whose), set) in sets {
-        let set: Vec<NewFile<'_>> = set
-            .into_iter()
-            .map(|file| NewFile {
-                name: file.path.rsplit('/').next().unwrap_or(&file.path),
-                bytes: file.content.as_bytes(),
-                mode: file.mode,
-            })
-            .collect();
-        files::write_set_as(&reach.root.path(&dir), &set, owner(reach, whose))?;
-    }
+    let sets: Vec<_> = sets
+        .iter()
+        .map(|((dir, whose), set)| {
+            (reach.root.path(dir), set.iter().copied().map(new_file).collect(), owner(reach, *whose))
+        })
+        .collect();
+    files::write_sets(&sets)?;
     let remembered = reach.remembered_endpoint();
     if let Some(parent) = remembered.parent() {
         files::create_dir(parent, 0o755)?;
     }
     Ok(files::write_durably(&remembered, format!("{endpoint}\n").as_bytes(), 0o644)?)
+}
+
+fn new_file(file: &RenderedFile) -> NewFile<'_> {
+    let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+    NewFile { name, bytes: file.content.as_bytes(), mode: file.mode }
 }
 
 /// Where no kubelet runs, it is the only one of its files.

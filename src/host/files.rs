@@ -177,7 +177,7 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErr
     let dir = parent(path)?;
     let temporary = temporary(path)?;
     let file = write_temporary(&temporary, path, bytes, mode)?;
-    finish(vec![(temporary, path.to_owned(), file)], dir)
+    finish(vec![(temporary, path.to_owned(), file)], [dir])
 }
 
 /// [`write_durably`], with the temporary file in another directory of the same file system: for a
@@ -186,7 +186,7 @@ pub fn write_staged(staging: &Path, path: &Path, bytes: &[u8], mode: u32) -> Res
     let dir = parent(path)?;
     let temporary = temporary(&staging.join(name(path)?))?;
     let file = write_temporary(&temporary, path, bytes, mode)?;
-    finish(vec![(temporary, path.to_owned(), file)], dir)
+    finish(vec![(temporary, path.to_owned(), file)], [dir])
 }
 
 /// Replaces several files of a directory: all are written, then all synced, then all renamed,
@@ -199,8 +199,14 @@ pub fn write_set(dir: &Path, files: &[NewFile<'_>]) -> Result<(), FileError> {
 /// [`write_set`] for another owner: every file belongs to the user and the group of this number
 /// before it gets its name. Without an owner the files stay the writer's.
 pub fn write_set_as(dir: &Path, files: &[NewFile<'_>], owner: Option<u32>) -> Result<(), FileError> {
-    let mut written = Vec::with_capacity(files.len());
-    for file in files {
+    write_sets(&[(dir.to_owned(), files.to_vec(), owner)])
+}
+
+/// [`write_set_as`] in several directories: what is synced first takes the rest to the disk with it.
+pub fn write_sets(sets: &[(PathBuf, Vec<NewFile<'_>>, Option<u32>)]) -> Result<(), FileError> {
+    let mut written = Vec::new();
+    let all = sets.iter().flat_map(|(dir, files, owner)| files.iter().map(move |file| (dir, file, *owner)));
+    for (dir, file, owner) in all {
         let path = dir.join(file.name);
         let temporary = temporary(&path)?;
         let made = write_temporary(&temporary, &path, file.bytes, file.mode).and_then(|handle| {
@@ -222,7 +228,7 @@ pub fn write_set_as(dir: &Path, files: &[NewFile<'_>], owner: Option<u32>) -> Re
             }
         }
     }
-    finish(written, dir)
+    finish(written, sets.iter().map(|(dir, ..)| dir.as_path()))
 }
 
 /// Creates a directory and those above it that are missing, with these permissions, and syncs
@@ -363,8 +369,11 @@ fn write_temporary(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> Re
     }
 }
 
-/// Syncs the temporary files, renames them, and syncs the directory.
-fn finish(written: Vec<(PathBuf, PathBuf, File)>, dir: &Path) -> Result<(), FileError> {
+/// Syncs the temporary files, renames them, and syncs the directories.
+fn finish<'a>(
+    written: Vec<(PathBuf, PathBuf, File)>,
+    dirs: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), FileError> {
     for (_, path, file) in &written {
         if let Err(source) = file.sync_all() {
             for (temporary, _, _) in &written {
@@ -379,7 +388,7 @@ fn finish(written: Vec<(PathBuf, PathBuf, File)>, dir: &Path) -> Result<(), File
             return Err(FileError::Rename { from: temporary, to: path, source });
         }
     }
-    sync_dir(dir)
+    dirs.into_iter().try_for_each(sync_dir)
 }
 
 /// Frees the room of a temporary file that will not be used. The failure that led here is the
@@ -451,6 +460,24 @@ mod tests {
         write_set(dir.path(), &[file("a", b"2"), file("b", b"2")]).unwrap_err();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"1");
         assert_eq!(names(dir.path()), [".b.quorate-new", "a", "b"]);
+    }
+
+    #[test]
+    fn sets_in_several_directories_are_written_all_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ["one", "two"].map(|name| dir.path().join(name));
+        let write = |bytes| {
+            let file = NewFile { name: "a", bytes, mode: 0o600 };
+            write_sets(&dirs.clone().map(|dir| (dir, vec![file], None)))
+        };
+        fs::create_dir(&dirs[0]).unwrap();
+        assert!(write(b"1").unwrap_err().to_string().ends_with("two/a"));
+        assert_eq!(names(&dirs[0]), [""; 0]);
+        fs::create_dir(&dirs[1]).unwrap();
+        write(b"2").unwrap();
+        for dir in &dirs {
+            assert_eq!((names(dir), fs::read(dir.join("a")).unwrap()), (vec!["a".to_owned()], b"2".to_vec()));
+        }
     }
 
     #[test]
