@@ -317,3 +317,16 @@ fn named_in(
     }
     named
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_look_needs_little_room_for_it() {
+        fn room<'a, F>(_: fn(&'a Reach, &'a mut Memory, Depth, Vec<Waiting>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(room(observe) <= 24 * 1024, "{} bytes", room(observe));
+    }
+}
