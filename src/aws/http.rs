@@ -90,8 +90,8 @@ struct Underway(Shared<BoxFuture<'static, Option<SharedHttpConnector>>>);
 
 impl Underway {
     fn begin(build: impl FnOnce() -> SharedHttpConnector + Send + 'static) -> Self {
-        let built = tokio::task::spawn_blocking(build);
-        Self(async { built.await.ok() }.boxed().shared())
+        let thread = tokio::task::spawn_blocking(build);
+        Self(async { thread.await.ok() }.boxed().shared())
     }
 }
 
