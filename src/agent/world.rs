@@ -81,6 +81,7 @@ impl World for Machine {
     }
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {
+        self.memory.planned(plan);
         let root = &self.reach.root;
         let mut told = status::write(&status::path(root), status);
         if self.written.as_ref() != Some(plan) {

@@ -214,9 +214,12 @@ pub struct EnrolmentObservation {
     pub join: JoinObservation,
     /// Requests of nodes that nobody has decided on.
     pub requests: Fact<Vec<CertificateRequest>>,
+    /// The names of those that were left pending before, and about which nothing was asked at this look.
+    #[serde(default)]
+    pub resting: BTreeSet<String>,
     /// The nodes, by name.
     pub nodes: Fact<BTreeMap<String, ClusterNode>>,
-    /// The instances that requests and nodes name. One that is not here is not known about.
+    /// The instances that nodes name, and requests that do not rest. One that is not here is not known about.
     pub instances: Fact<BTreeMap<InstanceId, NodeInstance>>,
     /// The instances in Auto Scaling groups of the cluster, with the group's role; asked for when there
     /// are requests.
@@ -237,6 +240,7 @@ impl EnrolmentObservation {
                 authority: Fact::unknown(why),
             },
             requests: Fact::unknown(why),
+            resting: BTreeSet::new(),
             nodes: Fact::unknown(why),
             instances: Fact::unknown(why),
             members: Fact::unknown(why),

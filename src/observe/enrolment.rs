@@ -1,6 +1,12 @@
 //! Machines that become nodes: what they ask for, and what EC2 and Auto Scaling say of them.
 //!
-//! Asked for only by the machine that holds the lease in the API: others have nothing to decide.
+//! Asked for only by the machine that holds the lease in the API: others have nothing to decide. A request that stays
+//! pending is asked about ever less often ([`rests`] says how).
+
+mod rests;
+#[cfg(test)]
+#[cfg(feature = "lab")]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +22,10 @@ use crate::model::enrolment::{
 };
 use crate::model::fact::chain;
 use crate::model::kubernetes::ApiLease;
-use crate::model::{Fact, InstanceId, InstanceState, Role};
+use crate::model::{Fact, InstanceId, InstanceState, Role, Step};
 use crate::reach::{JOIN, Reach};
+
+use rests::Rests;
 
 /// How long all answers may take.
 const ASK: Duration = Duration::from_secs(30);
@@ -35,6 +43,14 @@ pub(super) struct Remembered {
     nodes: Option<(Instant, BTreeMap<String, ClusterNode>)>,
     join: Option<(Instant, JoinObservation)>,
     gone: BTreeMap<InstanceId, (Instant, u32)>,
+    rests: Rests,
+}
+
+impl Remembered {
+    /// Takes note of a step that was planned.
+    pub(super) fn planned(&mut self, step: &Step) {
+        self.rests.disturb(step);
+    }
 }
 
 /// Looks at everything, if the lease says that this machine holds it.
@@ -50,7 +66,7 @@ pub(super) async fn look(
         return EnrolmentObservation::unknown("not asked for: this machine does not hold the API's lease");
     }
     match ApiClient::connect(&reach.root.path(paths::ADMIN_KUBECONFIG)).await {
-        Ok(api) => match tokio::time::timeout(ASK, all(reach, memory, &api)).await {
+        Ok(api) => match tokio::time::timeout(ASK, all(reach, memory, &api, Instant::now())).await {
             Ok(seen) => seen,
             Err(_) => EnrolmentObservation::unknown(&format!("no answer within {} s", ASK.as_secs())),
         },
@@ -58,17 +74,27 @@ pub(super) async fn look(
     }
 }
 
-async fn all(reach: &Reach, memory: &mut Remembered, api: &ApiClient) -> EnrolmentObservation {
+async fn all(reach: &Reach, memory: &mut Remembered, api: &ApiClient, now: Instant) -> EnrolmentObservation {
     let requests: Fact<Vec<CertificateRequest>> = api.pending_requests().await.into();
-    let asked = requests.known().is_some_and(|requests| !requests.is_empty());
+    let all: &[CertificateRequest] = requests.known().map_or(&[], Vec::as_slice);
+    let resting = memory.rests.resting(all, now);
+    let due: Vec<&CertificateRequest> =
+        all.iter().filter(|request| !resting.contains(&request.name)).collect();
+    let asked = !due.is_empty();
     let nodes = nodes(memory, api, asked).await;
-    let members =
-        if asked { members(reach).await } else { Fact::unknown("not asked for: there is no request") };
-    let instances = instances(reach, &requests, &nodes).await;
+    let members = if asked {
+        members(reach).await
+    } else {
+        Fact::unknown("not asked for: there is no request that does not rest")
+    };
+    let instances = instances(reach, &due, &nodes).await;
+    if requests.is_known() && nodes.is_known() && instances.is_known() && (members.is_known() || !asked) {
+        memory.rests.answered(all, &resting, now);
+    }
     let gone = count_gone(memory, &nodes, &instances);
     let join = join(reach, memory, api).await;
     let shared_zone_told = api.shared_zone_told().await.into();
-    EnrolmentObservation { join, requests, nodes, instances, members, gone, shared_zone_told }
+    EnrolmentObservation { join, requests, resting, nodes, instances, members, gone, shared_zone_told }
 }
 
 async fn nodes(memory: &mut Remembered, api: &ApiClient, asked: bool) -> Fact<BTreeMap<String, ClusterNode>> {
@@ -107,14 +133,14 @@ async fn members(reach: &Reach) -> Fact<BTreeMap<InstanceId, Role>> {
     Fact::Known(members)
 }
 
-/// What EC2 says of the instances that requests and nodes name.
+/// What EC2 says of the instances that these requests, and nodes, name.
 async fn instances(
     reach: &Reach,
-    requests: &Fact<Vec<CertificateRequest>>,
+    requests: &[&CertificateRequest],
     nodes: &Fact<BTreeMap<String, ClusterNode>>,
 ) -> Fact<BTreeMap<InstanceId, NodeInstance>> {
     let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for node in requests.known().into_iter().flatten().filter_map(CertificateRequest::node) {
+    for node in requests.iter().filter_map(|request| request.node()) {
         match node.parse::<InstanceId>() {
             Ok(id) => drop(ids.insert(id)),
             Err(_) => drop(names.insert(node.to_owned())),

@@ -32,8 +32,8 @@ use crate::model::departure::DepartureObservation;
 use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{
-    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Role, Silence, SlotRecord, Step,
-    Versioned, VolumeId, Waiting, Zone,
+    Authority, Charter, Content, Fact, Identity, Leaves, Nonce, Observation, Plan, Role, Silence, SlotRecord,
+    Step, Versioned, VolumeId, Waiting, Zone,
 };
 use crate::pki;
 use crate::reach::Reach;
@@ -85,6 +85,13 @@ impl Memory {
         if kept::may_change(step) {
             self.ec2 = ec2::Remembered::default();
             self.zones = Kept::default();
+        }
+    }
+
+    /// Takes note of what was planned: of what is to be decided the next look asks anew, until it is.
+    pub fn planned(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            self.enrolment.planned(step);
         }
     }
 }

@@ -92,8 +92,10 @@ fn decide_requests(seen: &EnrolmentObservation, course: &mut Course) {
         Fact::Known(requests) => requests,
         Fact::Unknown(why) => return course.warn(unknown(Subject::CertificateRequests, why)),
     };
+    let requests: Vec<&CertificateRequest> =
+        requests.iter().filter(|request| !seen.resting.contains(&request.name)).collect();
     let (mut approved, mut pending) = (Vec::new(), Vec::new());
-    for request in requests {
+    for request in &requests {
         let reference = RequestRef { name: request.name.clone(), version: request.version.clone() };
         match judge(request, seen) {
             Some(Ok(instance)) => approved.push((reference, instance)),

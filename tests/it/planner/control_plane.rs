@@ -152,6 +152,7 @@ fn nobody_joins() -> EnrolmentObservation {
             authority: Fact::Known(Some("ca".to_owned())),
         },
         requests: Fact::Known(Vec::new()),
+        resting: [].into(),
         nodes: Fact::Known([].into()),
         instances: Fact::Known([].into()),
         members: Fact::unknown("not asked for: there is no request"),

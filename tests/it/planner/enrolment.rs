@@ -103,6 +103,29 @@ fn its_machine(seen: &mut Observation) -> &mut NodeInstance {
     }
 }
 
+/// Nothing is decided and nothing is warned of, whatever is known.
+fn is_at_rest(seen: &Observation) {
+    let plan = plan_of(&kubernetes(), seen);
+    assert_eq!(plan.steps, [], "{plan:?}");
+    let about = |warning: &&Warning| matches!(warning, Warning::Answer { .. });
+    assert_eq!(plan.report.warnings.iter().find(about), None);
+}
+
+#[test]
+fn a_request_that_rests_is_not_decided_on_and_another_is() {
+    let resting =
+        |seen: Observation, name: &str| seen.but(|seen| enrolment(seen).resting = [name.to_owned()].into());
+    // Even if all were known of it that would let it be approved, or refused for another reason.
+    is_at_rest(&resting(asks(joining(9)), "csr-9"));
+    is_at_rest(&resting(asks(as_node(joining(9), 8)), "csr-9"));
+    let nothing_asked = asks(joining(9)).but(|seen| {
+        enrolment(seen).instances = Fact::Known([].into());
+        enrolment(seen).members = Fact::unknown("not asked for");
+    });
+    is_at_rest(&resting(nothing_asked, "csr-9"));
+    does_with(&kubernetes(), &resting(asks(joining(9)), "csr-8"), &["approveRequests"]);
+}
+
 /// Nothing is approved, and this is said of why.
 fn is_left(seen: &Observation, says: &str) {
     let plan = does_with(&kubernetes(), seen, &["leaveRequests"]);
