@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::model::machine::{client_url, peer_url};
-use crate::model::{EtcdLaunch, EtcdVersion, LaunchState};
+use crate::model::{ClusterUuid, EtcdLaunch, EtcdVersion, Generation, LaunchState};
 use crate::pki::leaves;
 
 /// What makes etcd fit for its disks and its network, and has no part in who it is.
@@ -170,7 +170,7 @@ pub fn render(
         initial_advertise_peer_urls: peer,
         advertise_client_urls: client,
         initial_cluster: members.join(","),
-        initial_cluster_token: format!("{}-g{}", launch.uuid, launch.generation),
+        initial_cluster_token: token(&launch.uuid, launch.generation),
         initial_cluster_state: launch.state,
         strict_reconfig_check: true,
         client_transport_security: security(&paths.pki, leaves::SERVER, leaves::SERVER_KEY)?,
@@ -196,6 +196,11 @@ pub fn render(
     serde_saphyr::to_string_with_options(&file, options).map_err(ConfigError::Yaml)
 }
 
+/// The token of a generation: members of another never take this one's for theirs.
+pub fn token(uuid: &ClusterUuid, generation: Generation) -> String {
+    format!("{uuid}-g{generation}")
+}
+
 fn security(pki: &Path, certificate: &str, key: &str) -> Result<Security, ConfigError> {
     Ok(Security {
         cert_file: text(&pki.join(certificate))?.to_owned(),
@@ -214,7 +219,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::Generation;
 
     fn launch() -> EtcdLaunch {
         EtcdLaunch {

@@ -21,6 +21,8 @@ use crate::pki::leaves;
 const CONNECT: Duration = Duration::from_secs(1);
 /// The most that a call may take, the connection included.
 pub(super) const CALL: Duration = Duration::from_secs(3);
+/// How often a connection on which a stream lasts is asked whether it still is one.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// The agent's certificate towards etcd, and the authority that etcd's own must be of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +95,16 @@ impl Connections {
     /// A client of its own for one call that may take longer than others. Nothing is sent yet.
     pub async fn patient(&self, url: &str, limit: Duration) -> Result<Endpoint, EtcdError> {
         let options = self.read()?.options().with_timeout(limit);
+        let client = Client::connect([url], Some(options))
+            .await
+            .map_err(|error| EtcdError::Endpoint { endpoint: url.to_owned(), source: error.into() })?;
+        Ok(Endpoint { url: url.to_owned(), client })
+    }
+
+    /// A client of its own for a stream that lasts. That nobody is there any more is noticed by asking. Nothing is sent
+    /// yet.
+    pub async fn lasting(&self, url: &str) -> Result<Endpoint, EtcdError> {
+        let options = self.read()?.options().with_keep_alive(ALIVE, CALL);
         let client = Client::connect([url], Some(options))
             .await
             .map_err(|error| EtcdError::Endpoint { endpoint: url.to_owned(), source: error.into() })?;

@@ -9,6 +9,8 @@
 //! | `/quorate/control-plane` | the instance that changes its control plane, as text, on a lease |
 //! | `/quorate/authorities` | the fingerprint of Kubernetes' authorities, as text |
 //! | `/quorate/hashes` | the last two comparisons of the members' hashes, JSON |
+//! | `/quorate/backups` | the instance that keeps the backups, as text, on a lease |
+//! | `/quorate/backup-wanted` | put when somebody asks for a snapshot; the value says when |
 
 use std::collections::BTreeMap;
 
@@ -24,9 +26,11 @@ pub(super) const PREFIX: &str = "/quorate/";
 /// The charter's copy.
 pub(super) const CHARTER: &str = "/quorate/charter";
 /// The fingerprint of Kubernetes' authorities.
-const AUTHORITIES: &str = "/quorate/authorities";
+pub(super) const AUTHORITIES: &str = "/quorate/authorities";
 /// The last comparisons of the members' hashes.
 pub(super) const HASHES: &str = "/quorate/hashes";
+/// Put when somebody asks for a snapshot.
+pub const BACKUP_WANTED: &str = "/quorate/backup-wanted";
 const SLOTS: &str = "/quorate/slots/";
 
 /// The content of the prefix at one revision.
@@ -55,25 +59,29 @@ pub enum LockName {
     Membership,
     /// Changes of what runs on a control-plane node.
     ControlPlane,
+    /// The keeping of backups.
+    Backups,
 }
 
 impl LockName {
-    const ALL: [Self; 2] = [Self::Membership, Self::ControlPlane];
+    const ALL: [Self; 3] = [Self::Membership, Self::ControlPlane, Self::Backups];
 
     /// Its key.
-    pub(super) fn key(self) -> &'static str {
+    pub fn key(self) -> &'static str {
         match self {
             Self::Membership => "/quorate/membership",
             Self::ControlPlane => "/quorate/control-plane",
+            Self::Backups => "/quorate/backups",
         }
     }
 
     /// How long it outlives its holder, in seconds. A component is given at most eight minutes to
     /// get ready.
-    pub(super) fn lease(self) -> i64 {
+    pub fn lease(self) -> i64 {
         match self {
             Self::Membership => 60,
             Self::ControlPlane => 600,
+            Self::Backups => 15,
         }
     }
 }
@@ -162,6 +170,17 @@ impl ClusterClient {
         let mut kv = endpoint.client.kv_client();
         let done = self.connections.call("recording a slot", &endpoint.url, CALL, kv.txn(txn)).await?;
         if done.succeeded() { Ok(()) } else { Err(EtcdError::Raced { key }) }
+    }
+
+    /// Asks whoever keeps the backups for a snapshot, and gives the revision at which that was asked. `now` is in
+    /// milliseconds since 1970.
+    pub async fn want_backup(&self, now: i64) -> Result<i64, EtcdError> {
+        const OPERATION: &str = "asking for a snapshot";
+        let Look { endpoint, .. } = self.look().await?;
+        let mut kv = endpoint.client.kv_client();
+        let put = kv.put(BACKUP_WANTED, now.to_string(), None);
+        let put = self.connections.call(OPERATION, &endpoint.url, CALL, put).await?;
+        Ok(put.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
     /// Writes down which authorities Kubernetes was made with. What is written is never replaced.

@@ -311,6 +311,19 @@ pub fn rename_aside(path: &Path, because: &str, now: i64) -> Result<PathBuf, Fil
     }
 }
 
+/// Puts a directory that was made aside into its place, as a whole and for good. Where something is already, nothing is
+/// done, and that is an error.
+pub fn rename_into_place(made: &Path, to: &Path) -> Result<(), FileError> {
+    // What is in it lasts before its name does.
+    File::open(made)
+        .and_then(|handle| nix::unistd::syncfs(handle).map_err(io::Error::from))
+        .map_err(|source| FileError::Sync { path: made.to_owned(), source })?;
+    renameat2(AT_FDCWD, made, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE).map_err(|errno| {
+        FileError::Rename { from: made.to_owned(), to: to.to_owned(), source: errno.into() }
+    })?;
+    sync_dir(parent(to)?)
+}
+
 /// Syncs a directory, so that the names in it last.
 pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
     File::open(dir)

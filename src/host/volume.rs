@@ -6,6 +6,7 @@
 //!   charter.json                 the charter's copy
 //!   etcd/                        etcd's data directory
 //!   etcd.aside-TIME-BECAUSE/     what was set aside
+//!   restoring/                   where a restore works; what is in it is nobody's data
 //! ```
 //!
 //! That the volume is mounted there is for the caller to know.
@@ -27,6 +28,8 @@ pub const CHARTER: &str = "charter.json";
 pub const DATA: &str = "etcd";
 /// How the names of data set aside begin.
 const ASIDE: &str = "etcd.aside-";
+/// The name of the directory in which a restore works, at the volume's root.
+const RESTORING: &str = "restoring";
 /// The file system's own directory.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -86,6 +89,25 @@ pub fn data_dir(root: &Root) -> PathBuf {
     mount_point(root).join(DATA)
 }
 
+/// Where a restore works, on the volume mounted at `dir`.
+pub fn restoring(dir: &Path) -> PathBuf {
+    dir.join(RESTORING)
+}
+
+/// Of a volume's names the newest that was set aside for this reason.
+pub fn aside_because<'a>(names: &'a [String], because: &str) -> Option<&'a String> {
+    // The moment is the first thing in which they differ; a second one of the same moment has a number after it.
+    let is_such = |name: &&String| {
+        let reason = name.strip_prefix(ASIDE).and_then(|rest| rest.split_once('-')).map(|(_, reason)| reason);
+        reason.is_some_and(|found| {
+            found.strip_prefix(because).is_some_and(|rest| {
+                rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok())
+            })
+        })
+    };
+    names.iter().filter(is_such).max()
+}
+
 /// What the volume mounted at `dir` holds.
 pub fn contents(dir: &Path) -> Result<VolumeContents, VolumeError> {
     let names = files::list_optional(dir)
@@ -123,7 +145,7 @@ pub fn set_aside(dir: &Path, because: &str, now: i64) -> Result<Option<PathBuf>,
 }
 
 fn is_stranger(name: &str) -> bool {
-    !(matches!(name, STAMP | CHARTER | DATA | LOST_AND_FOUND)
+    !(matches!(name, STAMP | CHARTER | DATA | RESTORING | LOST_AND_FOUND)
         || name.starts_with(ASIDE)
         || files::is_temporary(name))
 }
