@@ -12,6 +12,10 @@ use tokio::time::Instant;
 
 use crate::aws::StoreLocation;
 use crate::aws::{Access, Clients};
+use crate::backup::Keeper;
+use crate::backup::keeper::Pace;
+use crate::backup::rehearsal::Rehearsals;
+use crate::backup::retention::Retention;
 use crate::config::Settings;
 use crate::config::settings::{ApiEndpoint, AutoCompaction, Filesystem};
 use crate::etcd::config::{CompactionMode, Paths, Tuning};
@@ -25,7 +29,7 @@ use crate::kubernetes::KubernetesVersion;
 use crate::kubernetes::addons::Variables;
 use crate::kubernetes::join::Join;
 use crate::model::departure::Departure;
-use crate::model::{EtcdVersion, Identity, ServiceName};
+use crate::model::{EtcdVersion, Identity, Role, ServiceName};
 use crate::pki::Owners;
 
 /// The charter's key in S3.
@@ -38,8 +42,9 @@ pub const CLUSTER_AUTHORITIES: &str = "pki/kubernetes.json";
 pub const MEMBERS: &str = "members.json";
 /// The key in S3 of what workers may read: how they join.
 pub const JOIN: &str = "workers/join.json";
-/// What all backups' keys in S3 begin with.
-pub const BACKUPS: &str = "backups/";
+
+/// How long the permission to keep the backups lasts at least; three slow ticks, where that is longer.
+const PERMISSION: Duration = Duration::from_mins(1);
 
 /// What this machine found when it read the backups through.
 pub const RESTORE_POINT: &str = "/var/lib/quorate/restore-point.json";
@@ -63,6 +68,8 @@ pub struct Reach {
     pub etcd: ClusterClient,
     /// The machine's shutdown.
     pub shutdown: ShutdownLock,
+    /// What keeps the backups, on a control-plane machine.
+    pub keeper: Option<Keeper>,
     version: Mutex<Option<(Program, EtcdVersion)>>,
     join: Mutex<Option<Join>>,
     hook: Mutex<HookNotes>,
@@ -111,6 +118,7 @@ impl Reach {
         };
         let aws = access.clients(&identity.region, settings.role, location).await;
         let service = Service::of(&root, ServiceName::Etcd);
+        let keeper = (settings.role == Role::ControlPlane).then(|| keeper(&root, &settings, &aws));
         let etcd = ClusterClient::new(TlsFiles::in_directory(&pki_dir(&root)), Vec::new());
         Self {
             root,
@@ -120,6 +128,7 @@ impl Reach {
             service,
             etcd,
             shutdown: ShutdownLock::none(),
+            keeper,
             version: Mutex::default(),
             join: Mutex::default(),
             hook: Mutex::default(),
@@ -274,23 +283,50 @@ impl Reach {
 
     /// etcd's tuning, by the settings.
     pub fn tuning(&self) -> Tuning {
-        let etcd = &self.settings.etcd;
-        let millis =
-            |span: crate::config::settings::TimeSpan| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        let (compaction, compaction_retention) = match etcd.auto_compaction {
-            // etcd reads Go's durations, which ours are.
-            AutoCompaction::Periodic { retention } => (CompactionMode::Periodic, retention.to_string()),
-            AutoCompaction::Revision { retention } => (CompactionMode::Revision, retention.to_string()),
-        };
-        Tuning {
-            heartbeat_ms: millis(etcd.heartbeat_interval),
-            election_ms: millis(etcd.election_timeout),
-            quota_bytes: etcd.quota.as_bytes(),
-            compaction,
-            compaction_retention,
-            snapshot_count: etcd.snapshot_count.into(),
-            log_level: etcd.log_level.as_str().to_owned(),
-        }
+        tuning(&self.settings)
+    }
+}
+
+/// What keeps the backups.
+fn keeper(root: &Root, settings: &Settings, aws: &Clients) -> Keeper {
+    let backups = &settings.backups;
+    let pace = Pace {
+        permission: PERMISSION.max(settings.tick.as_duration() * 3),
+        snapshots: backups.snapshots.as_duration(),
+        changes: backups.changes.as_duration(),
+        retention: Retention {
+            all: backups.keep_all.as_duration(),
+            hourly: backups.keep_hourly.as_duration(),
+            daily: backups.keep_daily.as_duration(),
+        },
+    };
+    let rehearsals = Rehearsals {
+        every: backups.rehearsal.as_duration(),
+        dir: root.path("/var/lib/quorate/rehearsal"),
+        etcd: PathBuf::from(settings.etcd.binary.as_str()),
+        pki: pki_dir(root),
+        tuning: tuning(settings),
+    };
+    Keeper::new(aws.objects.clone(), TlsFiles::in_directory(&pki_dir(root)), pace, rehearsals)
+}
+
+fn tuning(settings: &Settings) -> Tuning {
+    let etcd = &settings.etcd;
+    let millis =
+        |span: crate::config::settings::TimeSpan| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+    let (compaction, compaction_retention) = match etcd.auto_compaction {
+        // etcd reads Go's durations, which ours are.
+        AutoCompaction::Periodic { retention } => (CompactionMode::Periodic, retention.to_string()),
+        AutoCompaction::Revision { retention } => (CompactionMode::Revision, retention.to_string()),
+    };
+    Tuning {
+        heartbeat_ms: millis(etcd.heartbeat_interval),
+        election_ms: millis(etcd.election_timeout),
+        quota_bytes: etcd.quota.as_bytes(),
+        compaction,
+        compaction_retention,
+        snapshot_count: etcd.snapshot_count.into(),
+        log_level: etcd.log_level.as_str().to_owned(),
     }
 }
 

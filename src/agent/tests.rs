@@ -186,6 +186,7 @@ fn standby() -> Observation {
         identity: Fact::Known(me),
         charter: Fact::Known(None),
         backups: Fact::Known(false),
+        keeping: None,
         chosen: Fact::unknown("not asked for"),
         authority: Fact::Known(None),
         leaves: Fact::Known(None),

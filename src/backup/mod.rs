@@ -1,29 +1,29 @@
-//! The restore engine's place: what the two steps of a recovery call. It is not merged yet, and says so when it is asked.
+//! Backups of etcd, and what is made of them.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`segment`] | the changes between two revisions, as one object |
+//! | [`ship`] | etcd's changes go to S3 as they happen |
+//! | [`snapshot`] | a snapshot goes to S3, and is read back |
+//! | [`keeper`] | both, beside the agent's rounds, for as long as the planner lets it |
+//! | [`retention`] | which backups are kept for how long |
+//! | [`read`] | which backups there are, and whether they are whole |
+//! | [`choose`] | which of them reaches furthest |
+//! | [`restore`] | etcd's data are made from one |
+//! | [`rehearsal`] | the same, to see that it can be done |
+//!
+//! What must not live here: who keeps backups when, and whether one is restored. That is settled in `plan`.
 
-use crate::execute::StepError;
-use crate::model::{ClusterUuid, EtcdLaunch, Generation, Recovery, Slot};
-use crate::reach::Reach;
+pub mod choose;
+mod error;
+pub mod keeper;
+pub mod read;
+pub mod rehearsal;
+pub mod restore;
+pub mod retention;
+pub mod segment;
+pub mod ship;
+pub mod snapshot;
 
-/// Reads the newest backups of this cluster through, and notes by [`crate::host::chosen::write`] the newest one that is
-/// whole, or that none is. `generation` is the one in force; the backups may be of that or of an earlier one.
-///
-/// # Errors
-/// S3 gave no definite answer. That a backup is damaged is no error: the next older one is read.
-#[expect(clippy::unused_async, reason = "the engine that takes this place waits for S3")]
-pub async fn choose(_: &Reach, _uuid: &ClusterUuid, _generation: Generation) -> Result<(), StepError> {
-    Err(StepError::NoRestoreEngine)
-}
-
-/// Makes etcd's data directory, unless there is one with a write-ahead log.
-///
-/// # Errors
-/// The data could not be had, or not be written; then there is no data directory.
-#[expect(clippy::unused_async, reason = "the engine that takes this place waits for S3")]
-pub async fn restore(
-    _: &Reach,
-    _slot: Slot,
-    _recovery: &Recovery,
-    _launch: &EtcdLaunch,
-) -> Result<(), StepError> {
-    Err(StepError::NoRestoreEngine)
-}
+pub use error::BackupError;
+pub use keeper::Keeper;

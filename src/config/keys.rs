@@ -561,6 +561,42 @@ pub(super) static KEYS: &[Key] = &[
         doc: "How long founders wait for all slots before a majority is enough.",
     },
     Key {
+        path: "backups.snapshots",
+        kind: duration(10 * S, 24 * H),
+        default: Default::Value("15m"),
+        doc: "How often a snapshot of etcd goes to the bucket.",
+    },
+    Key {
+        path: "backups.changes",
+        kind: duration(S, M),
+        default: Default::Value("5s"),
+        doc: "How long a change waits at most before it goes to the bucket: what the loss of all volumes costs.",
+    },
+    Key {
+        path: "backups.rehearsal",
+        kind: duration(M, 8760 * H),
+        default: Default::Value("24h"),
+        doc: "How often the newest backup is restored on a machine, aside, to see that it can be.",
+    },
+    Key {
+        path: "backups.keepAll",
+        kind: duration(24 * H, 8760 * H),
+        default: Default::Value("24h"),
+        doc: "How long every backup is kept.",
+    },
+    Key {
+        path: "backups.keepHourly",
+        kind: duration(24 * H, 8760 * H),
+        default: Default::Value("168h"),
+        doc: "How long one backup of each hour is kept.",
+    },
+    Key {
+        path: "backups.keepDaily",
+        kind: duration(24 * H, 87_600 * H),
+        default: Default::Value("2160h"),
+        doc: "How long one backup of each day is kept; the newest is always kept.",
+    },
+    Key {
         path: "recovery",
         kind: Kind::Choice(RecoveryPolicy::CHOICES),
         default: Default::Value("automatic"),

@@ -11,10 +11,10 @@ use super::keys::{self, Default, KEYS, Key};
 use super::kubernetes::{PodSubnet, ServiceSubnet, node_range_length, pods_of_a_range};
 use super::node::PodNetwork;
 use super::settings::{
-    Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, ControllerManagerSettings,
-    DefragmentSettings, EtcdSettings, FoundingSettings, KubeletSettings, KubernetesSettings, LaunchSettings,
-    LeaderElectionSettings, LeavingSettings, LogSettings, MonitoringSettings, SchedulerSettings, Settings,
-    VolumeSettings,
+    Additions, ApiServerSettings, AuditLogSettings, AutoCompaction, BackupSettings,
+    ControllerManagerSettings, DefragmentSettings, EtcdSettings, FoundingSettings, KubeletSettings,
+    KubernetesSettings, LaunchSettings, LeaderElectionSettings, LeavingSettings, LogSettings,
+    MonitoringSettings, SchedulerSettings, Settings, VolumeSettings,
 };
 use super::units::{ByteSize, TimeSpan};
 use super::values::{CompactionMode, VolumeSource, VolumeType};
@@ -338,6 +338,14 @@ impl Effective {
             },
             kubernetes: self.kubernetes()?,
             founding: FoundingSettings { patience: self.need("founding.patience")? },
+            backups: BackupSettings {
+                snapshots: self.need("backups.snapshots")?,
+                changes: self.need("backups.changes")?,
+                rehearsal: self.need("backups.rehearsal")?,
+                keep_all: self.need("backups.keepAll")?,
+                keep_hourly: self.need("backups.keepHourly")?,
+                keep_daily: self.need("backups.keepDaily")?,
+            },
             recovery: self.need("recovery")?,
             launch: LaunchSettings {
                 hook: self.optional("launch.hook")?,

@@ -46,6 +46,8 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// Founding the cluster.
     pub founding: FoundingSettings,
+    /// Backups of etcd.
+    pub backups: BackupSettings,
     /// Who brings a cluster back of which no volume is left.
     pub recovery: RecoveryPolicy,
     /// The node's way into service.
@@ -285,6 +287,24 @@ pub struct SchedulerSettings {
 pub struct FoundingSettings {
     /// How long founders wait for all slots before a majority is enough.
     pub patience: TimeSpan,
+}
+
+/// Backups of etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSettings {
+    /// How often a snapshot is taken.
+    pub snapshots: TimeSpan,
+    /// How long a change waits at most before it is shipped.
+    pub changes: TimeSpan,
+    /// How often a restore is rehearsed.
+    pub rehearsal: TimeSpan,
+    /// How long every backup is kept.
+    pub keep_all: TimeSpan,
+    /// How long one backup of each hour is kept.
+    pub keep_hourly: TimeSpan,
+    /// How long one backup of each day is kept.
+    pub keep_daily: TimeSpan,
 }
 
 /// The node's way into service.

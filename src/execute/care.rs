@@ -2,7 +2,7 @@
 
 use crate::host::{clock, notes};
 use crate::model::machine::client_url;
-use crate::model::{ComparisonPlace, Comparisons, InstanceId, MemberId, WedgeNote};
+use crate::model::{ClusterUuid, ComparisonPlace, Comparisons, Generation, InstanceId, MemberId, WedgeNote};
 use crate::reach::Reach;
 
 use super::StepError;
@@ -10,6 +10,14 @@ use super::StepError;
 /// Lets this machine's own member write its database anew.
 pub(super) async fn defragment(reach: &Reach, member: MemberId) -> Result<(), StepError> {
     Ok(reach.etcd.defragment(&client_url(reach.identity.address), member).await?)
+}
+
+/// Lets this machine keep the backups for a while.
+pub(super) fn keep_backups(reach: &Reach, uuid: &ClusterUuid, generation: Generation) {
+    if let Some(keeper) = &reach.keeper {
+        let url = client_url(reach.identity.address);
+        keeper.permit(&reach.identity.instance, &reach.settings.cluster, (uuid, generation), &url);
+    }
 }
 
 /// Asks every member for its hash, and keeps the answers.

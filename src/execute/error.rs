@@ -32,9 +32,12 @@ pub enum StepError {
         /// What it holds.
         found: String,
     },
-    /// This program was built without what restores backups.
-    #[error("the restore engine is not merged yet")]
-    NoRestoreEngine,
+    /// A backup was not chosen or restored.
+    #[error("working with backups")]
+    Backup(#[from] crate::backup::BackupError),
+    /// What was found of the backups was not noted.
+    #[error("noting which backup can be restored")]
+    Chosen(#[from] crate::host::chosen::ChosenError),
     /// etcd runs, and its data are not moved under it.
     #[error("etcd runs: its data can't be set aside")]
     EtcdRuns,

@@ -15,6 +15,7 @@ mod departure;
 mod enrolment;
 mod error;
 mod kubernetes;
+mod recovery;
 mod services;
 mod worker;
 
@@ -25,7 +26,6 @@ use tokio::time::{Duration, sleep};
 
 use crate::aws::NewVolume;
 use crate::aws::Written;
-use crate::backup;
 use crate::etcd::{LockName, config, launch};
 use crate::host::manifests::Manifests;
 use crate::host::{clock, files, filesystem, logind, volume};
@@ -101,13 +101,13 @@ async fn whichever(reach: &Reach, step: &Step) -> Result<(), StepError> {
             let written = reach.aws.objects.replace(CHARTER, json(charter)?, from).await?;
             must_be_written(&written)
         }
-        Step::ChooseBackup { uuid, generation } => backup::choose(reach, uuid, *generation).await,
-        Step::RestoreData { slot, recovery, launch } => {
+        Step::ChooseBackup { uuid, generation } => recovery::choose(reach, uuid, *generation).await,
+        Step::RestoreData { recovery, launch, .. } => {
             must_be_mounted(reach).await?;
             if reach.service.state().await? == ServiceState::Running {
                 return Err(StepError::EtcdRuns);
             }
-            backup::restore(reach, *slot, recovery, launch).await
+            recovery::restore(reach, recovery, launch).await
         }
         Step::ConfigureEtcd { launch } => configure(reach, launch).await,
         Step::StartEtcd { after } => start(reach, *after).await,
@@ -210,6 +210,10 @@ async fn whichever(reach: &Reach, step: &Step) -> Result<(), StepError> {
         Step::CompactEtcd { revision } => Ok(reach.etcd.compact(*revision).await?),
         Step::Defragment { member } => care::defragment(reach, *member).await,
         Step::DisarmAlarm { alarm } => Ok(reach.etcd.disarm(*alarm).await?),
+        Step::KeepBackups { uuid, generation } => {
+            care::keep_backups(reach, uuid, *generation);
+            Ok(())
+        }
         Step::CompareHashes { keep } => care::compare(reach, *keep).await,
         Step::NoteWedge { note } => care::note_wedge(reach, *note),
         Step::GiveUpInstance { instance, why } => care::give_up(reach, instance, why).await,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::component::Component;
 use super::node::NodeInputs;
 use crate::config::settings::{ApiEndpoint, ComponentEndpoint, ImageName};
+use crate::model::Generation;
 use crate::model::names::{ClusterLeafRequest, NotAHostName, NotAServerUrl, ServerUrl};
 
 /// All that decides what a control-plane node's files say.
@@ -25,6 +26,10 @@ pub struct ControlPlaneInputs {
     /// The fingerprint of the cluster's authorities and keys, which the programs read when they start. Certificates are
     /// read again while they run and have no part in it.
     pub authorities: String,
+    /// The generation, where etcd's data were restored: the programs start anew with it, since what they remember is of the
+    /// cluster that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Generation>,
 }
 
 /// All that decides what a worker's files say.

@@ -85,6 +85,8 @@ fn digest(inputs: &ControlPlaneInputs, read: &[&RenderedFile]) -> String {
     for file in read {
         parts.extend([file.path.as_str(), file.content.as_str()]);
     }
+    let recovered = inputs.recovered.map(|generation| format!("recovered as generation {generation}"));
+    parts.extend(recovered.as_deref());
     sha256(&parts)
 }
 

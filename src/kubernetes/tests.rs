@@ -65,6 +65,7 @@ fn inputs(kubernetes: &str) -> ControlPlaneInputs {
         endpoint: "demo-0123.elb.eu-west-1.amazonaws.com".parse().unwrap(),
         etcd_endpoints: vec!["https://10.0.1.5:2379".to_owned()],
         authorities: "the authorities' fingerprint".to_owned(),
+        recovered: None,
     }
 }
 
@@ -134,6 +135,20 @@ fn page(inputs: &ControlPlaneInputs) -> String {
         page += &format!("--- {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content);
     }
     page
+}
+
+#[test]
+fn every_component_starts_anew_when_etcds_data_were_restored_and_only_then() {
+    let before = control_plane(&inputs("{}")).unwrap().manifests;
+    let of = |generation| {
+        let recovered = Some(crate::model::Generation(generation));
+        control_plane(&ControlPlaneInputs { recovered, ..inputs("{}") }).unwrap().manifests
+    };
+    for (component, manifest) in &before {
+        let (second, third) = (&of(2)[component], &of(3)[component]);
+        assert!(manifest != second && second != third, "{component:?}");
+    }
+    assert_eq!(of(2), of(2));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ClusterName, ClusterUuid, Generation, MemberId, ParseIdError};
+use super::ids::{ClusterName, ClusterUuid, Generation, InstanceId, MemberId, ParseIdError};
 
 /// What the keys of all backups begin with.
 pub const BACKUPS: &str = "backups/";
@@ -177,7 +177,9 @@ pub struct Manifest {
     pub uuid: ClusterUuid,
     /// The chain, which names the generation and the revision.
     pub chain: ChainName,
-    /// When the snapshot was begun, in milliseconds since 1970.
+    /// The snapshot holds no later revision than this.
+    pub until: i64,
+    /// When its content was settled, in milliseconds since 1970: nothing in it is later.
     pub taken: i64,
     /// The member that it was taken from.
     pub member: MemberId,
@@ -211,6 +213,66 @@ pub struct RestorePoint {
     /// Newer backups that are not used, each with the reason: what is in them is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
+}
+
+/// The key of the record of the last rehearsal.
+pub const REHEARSAL: &str = "rehearsal.json";
+
+/// What the last rehearsal of a restore came to, as `rehearsal.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// When it ended, in milliseconds since 1970.
+    pub at: i64,
+    /// The chain that was restored.
+    pub chain: ChainName,
+    /// The last revision that it brought.
+    pub revision: Option<i64>,
+    /// How many keys it brought at the chain's first revision.
+    pub keys: Option<u64>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Why it failed; `null` when it did not.
+    pub error: Option<String>,
+}
+
+/// Who keeps the backups.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "is")]
+pub enum Keeping {
+    /// This machine.
+    Here,
+    /// Another one.
+    Elsewhere {
+        /// Which.
+        by: InstanceId,
+    },
+}
+
+/// How far the backups are, as far as a machine knows that may keep them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupProgress {
+    /// When this machine was last let keep them, in milliseconds since 1970.
+    pub permitted: Option<i64>,
+    /// Since when it may, without a break, in milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Who keeps them; `null` while that is not known.
+    pub keeping: Option<Keeping>,
+    /// The chain that is shipped. This and what follows is known only where they are kept.
+    pub newest: Option<ChainName>,
+    /// When its snapshot was begun, in milliseconds since 1970.
+    pub taken: Option<i64>,
+    /// Its database's size in bytes.
+    pub size: Option<u64>,
+    /// The last revision that is in S3.
+    pub shipped: Option<i64>,
+    /// When the oldest change was seen that is not in S3, in milliseconds since 1970; `null` when all are.
+    pub unshipped_since: Option<i64>,
+    /// What the last rehearsal came to.
+    pub rehearsed: Option<Rehearsal>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
 }
 
 /// What came of reading the backups through, as it is kept on the machine that did.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::backup::ChosenBackup;
+use super::backup::{BackupProgress, ChosenBackup};
 use super::care::{CareNotes, EtcdCare, Silence};
 use super::charter::Charter;
 use super::cluster::{ClusterView, EtcdLaunch, EtcdVersion, OwnMember, ServiceState};
@@ -97,6 +97,9 @@ pub struct Observation {
     pub charter: Fact<Option<Versioned<Charter>>>,
     /// Whether any backup of this cluster is in S3.
     pub backups: Fact<bool>,
+    /// What this machine does for the backups, as its keeper tells; `None` where it never does anything for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeping: Option<BackupProgress>,
     /// What this machine found when it read the backups through; `None` when it has not.
     pub chosen: Fact<Option<ChosenBackup>>,
     /// The etcd authority in S3.

@@ -469,6 +469,13 @@ pub enum Step {
         /// The alarm.
         alarm: Alarm,
     },
+    /// Let this machine keep the cluster's backups for a while, if no other machine does.
+    KeepBackups {
+        /// The cluster's UUID.
+        uuid: ClusterUuid,
+        /// Its generation.
+        generation: Generation,
+    },
     /// Ask every member for its hash at one revision, and keep the answers.
     CompareHashes {
         /// Where.
@@ -607,6 +614,7 @@ impl Step {
             Self::CompactEtcd { .. } => "compactEtcd",
             Self::Defragment { .. } => "defragment",
             Self::DisarmAlarm { .. } => "disarmAlarm",
+            Self::KeepBackups { .. } => "keepBackups",
             Self::CompareHashes { .. } => "compareHashes",
             Self::NoteWedge { .. } => "noteWedge",
             Self::GiveUpInstance { .. } => "giveUpInstance",
@@ -628,9 +636,10 @@ impl Step {
 
     fn weight(&self) -> Weight {
         match self {
-            Self::RenewApiLease { .. } | Self::KeepControlPlaneLock { .. } | Self::SendHeartbeat { .. } => {
-                Weight::Routine
-            }
+            Self::RenewApiLease { .. }
+            | Self::KeepControlPlaneLock { .. }
+            | Self::SendHeartbeat { .. }
+            | Self::KeepBackups { .. } => Weight::Routine,
             Self::Format { .. }
             | Self::SetDataAside { .. }
             | Self::CreateAuthority

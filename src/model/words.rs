@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::addons::ADDON_LABEL;
 use super::ids::{Slot, VolumeId};
-use super::plan::{Halt, SlotVolume, WaitingOn, Warning};
+use super::plan::{BackupTrouble, Halt, SlotVolume, WaitingOn, Warning};
 
 fn list<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -284,6 +284,38 @@ impl fmt::Display for Halt {
     }
 }
 
+impl fmt::Display for BackupTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |why: &Option<String>| why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        match self {
+            Self::Behind { since, why } => write!(
+                f,
+                "what was written since {} is not in S3 yet{}: the loss of all volumes would cost it",
+                moment(*since),
+                because(why)
+            ),
+            Self::Old { taken: Some(taken), why } => {
+                write!(f, "no snapshot has been taken since {}{}", moment(*taken), because(why))
+            }
+            Self::Old { taken: None, why } => {
+                write!(f, "there is no backup of this cluster yet{}", because(why))
+            }
+            Self::NotRestorable { why } => write!(
+                f,
+                "the newest backup could not be restored when that was rehearsed: {why}; `quorate etcd verify` reads it \
+                 through, and `quorate etcd backup` takes another"
+            ),
+            Self::NotRehearsed { at } => {
+                write!(
+                    f,
+                    "no restore has been rehearsed since {}: it is not known that there is a way back",
+                    moment(*at)
+                )
+            }
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     #[expect(clippy::too_many_lines, reason = "one arm a warning, each a sentence")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -294,6 +326,7 @@ impl fmt::Display for Warning {
             }
             Self::CharterLost => f.write_str("charter.json is missing in S3; it is repaired from a quorum"),
             Self::Mismatch { mismatch } => mismatch.fmt(f),
+            Self::Backups { trouble } => trouble.fmt(f),
             Self::SharedZone { zones, slots } => write!(
                 f,
                 "{slots} slots in {zones} zone{}: the loss of one zone can cost the quorum",

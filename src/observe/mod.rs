@@ -27,6 +27,7 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::aws::AutoScalingError;
+use crate::backup::Keeper;
 use crate::host::clock;
 use crate::model::departure::DepartureObservation;
 use crate::model::kubernetes::{KubernetesObservation, LoadBalancing};
@@ -131,6 +132,7 @@ pub async fn observe(reach: &Reach, memory: &mut Memory, depth: Depth, waiting: 
     seen.at = clock::now_ms();
     seen.entropy = entropy();
     seen.waiting = waiting;
+    seen.keeping = reach.keeper.as_ref().map(Keeper::progress);
     if !is_light {
         memory.full = Some((began, seen.clone()));
     }
@@ -217,6 +219,7 @@ async fn full(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -> O
         zones,
         charter,
         backups,
+        keeping: None,
         chosen,
         authority,
         leaves,
@@ -245,6 +248,7 @@ async fn workers(reach: &Reach, memory: &mut Memory, identity: Fact<Identity>) -
         zones: Fact::unknown(WHY),
         charter: Fact::unknown(WHY),
         backups: Fact::unknown(WHY),
+        keeping: None,
         chosen: Fact::unknown(WHY),
         authority: Fact::unknown(WHY),
         leaves: Fact::unknown(WHY),

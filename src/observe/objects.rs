@@ -4,11 +4,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
 
 use crate::aws::{Changed, Stored};
+use crate::model::backup::BACKUPS;
 use crate::model::fact::chain;
 use crate::model::observation::{EtcdObservation, PublishedMembers};
 use crate::model::{Authority, Charter, ClusterName, Fact, Versioned};
 use crate::pki::{ClusterAuthorities, EtcdAuthority, PkiError};
-use crate::reach::{AUTHORITY, BACKUPS, CHARTER, CLUSTER_AUTHORITIES, MEMBERS, Reach};
+use crate::reach::{AUTHORITY, CHARTER, CLUSTER_AUTHORITIES, MEMBERS, Reach};
 
 use super::{Depth, Memory};
 

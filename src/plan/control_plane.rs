@@ -372,8 +372,15 @@ impl Ground<'_> {
         if etcd_endpoints.is_empty() {
             return Err(course.wait(WaitingOn::Quorum));
         }
+        // Without its word the programs would be started anew, once and once more.
+        let charter = match (&seen.charter, &view.charter) {
+            (Fact::Known(Some(charter)), _) => &charter.value,
+            (_, Some(copy)) => copy,
+            (Fact::Known(None) | Fact::Unknown(_), None) => return Err(course.wait(WaitingOn::Quorum)),
+        };
+        let recovered = charter.recovery.is_some().then_some(charter.generation);
         let node = node::inputs(settings, &seen.kubernetes, me, version, course)?;
-        Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities })
+        Ok(ControlPlaneInputs { node, endpoint, etcd_endpoints, authorities, recovered })
     }
 }
 

@@ -26,6 +26,7 @@
 //! | [`notices`] | what follows from what EC2 announces |
 //! | [`launch`] | when a machine that was launched is in service, and when it is given up |
 //! | [`enrolment`] | which machines become nodes, and which nodes are deleted |
+//! | [`backups`] | which machines may keep the backups, and what is warned of when they are not kept |
 //! | [`care`] | how etcd's databases are kept: alarms for want of space, defragmentation |
 //! | [`corruption`] | when members hold different data, and how one is replaced for it |
 //! | [`wedged`] | when etcd is restarted that says nothing, and when the instance is given up |
@@ -36,6 +37,7 @@
 //! parts of the observation. A step that is not safe on an unknown answer is never planned on one.
 
 mod api;
+mod backups;
 mod care;
 mod certificates;
 mod control_plane;

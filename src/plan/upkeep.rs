@@ -11,7 +11,7 @@ use super::course::{Course, Next};
 use super::founding::warn_of_shared_zones;
 use super::joining::{lock, remove_learner, require_health, stray_learner};
 use super::member::{Site, leave, require_listed};
-use super::{care, corruption, inventory, recovery, wedged};
+use super::{backups, care, corruption, inventory, recovery, wedged};
 
 /// How long, in milliseconds, a learner may take to catch up before it is dropped and begun anew.
 const SYNC_PATIENCE: i64 = 30 * 60_000;
@@ -80,6 +80,9 @@ pub(super) fn running(
         course.steps.extend(remove_learner(site, view, stray));
     } else if view.lock.as_ref() == Some(&site.me.instance) && !holds_lock {
         course.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
+    }
+    if let Some(charter) = charter {
+        backups::keep(site.settings, site.seen, (charter, view), own.member, &mut course);
     }
     if view.leader == Some(own.member) {
         publish(site, view, &mut course);

@@ -17,6 +17,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use serde::Serialize;
 
 use super::status::{KubernetesStatus, MemberStatus, Status};
+use crate::model::backup::{BackupProgress, Keeping};
 use crate::model::{AlarmKind, Phase, Warning};
 
 /// The format of a page: OpenMetrics 1.0.0.
@@ -93,6 +94,9 @@ pub fn page(status: Option<&Status>, counters: &Counters, now: i64) -> Result<St
         if let Some(end) = status.certificates_end {
             let help = "When the first of this machine's certificates ends";
             page.seconds("certificates_end_timestamp", help, seconds(end));
+        }
+        if let Some(backups) = &status.backups {
+            page.backups(backups, now);
         }
         if let Some(kubernetes) = &status.kubernetes {
             page.kubernetes(status, kubernetes);
@@ -182,6 +186,37 @@ impl Page {
         self.by("warnings", "What should be seen to, by its kind", "about", warnings);
         let noticed = counted(status.noticed.iter().map(|noticed| kind(&noticed.mismatch, "what")));
         self.by("mismatches", "What does not match among members, machines and volumes", "what", noticed);
+    }
+
+    fn backups(&mut self, backups: &BackupProgress, now: i64) {
+        let is_keeper = backups.keeping == Some(Keeping::Here);
+        self.number("backup_keeper", "Whether this machine keeps the backups", yes(is_keeper));
+        if !is_keeper {
+            return;
+        }
+        if let Some(taken) = backups.taken {
+            self.seconds("backup_snapshot_timestamp", "When the last snapshot was begun", seconds(taken));
+        }
+        self.bytes("backup_snapshot_size", "The database in the last snapshot", backups.size);
+        let behind = backups.unshipped_since.map_or(0.0, |since| seconds(now.saturating_sub(since).max(0)));
+        self.seconds("backup_unshipped", "How long the oldest change has waited to get to S3", behind);
+        if let Some(revision) = backups.shipped {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, which no store reaches")]
+            self.number("backup_revision", "The last revision that is in S3", revision as f64);
+        }
+        if let Some(rehearsal) = &backups.rehearsed {
+            self.seconds(
+                "backup_rehearsal_timestamp",
+                "When a restore was last rehearsed",
+                seconds(rehearsal.at),
+            );
+            let is_good = yes(rehearsal.error.is_none());
+            self.number(
+                "backup_rehearsal_succeeded",
+                "Whether what was rehearsed could be restored",
+                is_good,
+            );
+        }
     }
 
     fn etcd(&mut self, status: &Status) {

@@ -15,6 +15,7 @@ use crate::host::files::{FileError, create_dir, read_optional, write_durably};
 use crate::host::{Root, clock};
 use crate::kubernetes::Component;
 use crate::model::addons::AppliedAddon;
+use crate::model::backup::{BackupProgress, Keeping, Rehearsal};
 use crate::model::enrolment::ClusterNode;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::mismatch;
@@ -84,6 +85,10 @@ pub struct Status {
     /// The alarms that etcd raises; `null` when that is not known.
     #[serde(default)]
     pub alarms: Option<Vec<Alarm>>,
+    /// What this machine does for the backups, and how far they are where it keeps them; `null` where it has no part in
+    /// it.
+    #[serde(default)]
+    pub backups: Option<BackupProgress>,
 }
 
 /// Kubernetes' control plane in the status.
@@ -200,6 +205,7 @@ impl Status {
             revision: None,
             kubernetes: None,
             certificates_end: None,
+            backups: None,
             alarms: None,
         };
         status.words = status.in_words();
@@ -268,6 +274,7 @@ impl Status {
             kubernetes: KubernetesStatus::of(&seen.kubernetes),
             certificates_end: certificates_end(seen),
             alarms: care.and_then(|care| Some(care.alarms.known()?.iter().copied().collect())),
+            backups: seen.keeping.clone().filter(|progress| progress.permitted.is_some()),
         };
         status.words = status.in_words();
         status
@@ -337,6 +344,9 @@ impl Status {
         for alarm in self.alarms.iter().flatten() {
             row("alarm", format!("{:>16} {}", alarm.member, alarm.kind));
         }
+        if let Some(backups) = &self.backups {
+            row("backups", of_backups(backups, now));
+        }
         if let Some(end) = self.certificates_end {
             let days = end.saturating_sub(now).div_euclid(86_400_000);
             row("certs", format!("the first ends in {days} days"));
@@ -359,6 +369,33 @@ impl Status {
             }
         }
         page
+    }
+}
+
+/// Who keeps the backups, and how far they are.
+fn of_backups(backups: &BackupProgress, now: i64) -> String {
+    match &backups.keeping {
+        None => "nobody is known to keep them".to_owned(),
+        Some(Keeping::Elsewhere { by }) => format!("kept by {by}"),
+        Some(Keeping::Here) => {
+            let taken = match backups.taken {
+                Some(taken) => format!("snapshot {} ago", ago(now, taken)),
+                None => "no snapshot yet".to_owned(),
+            };
+            let shipped = match (backups.unshipped_since, backups.shipped) {
+                (Some(since), _) => format!("changes of the last {} not in S3 yet", ago(now, since)),
+                (None, Some(revision)) => format!("all changes in S3, up to revision {revision}"),
+                (None, None) => "no changes in S3 yet".to_owned(),
+            };
+            let rehearsed = match &backups.rehearsed {
+                None => "never rehearsed".to_owned(),
+                Some(Rehearsal { at, error: None, .. }) => format!("rehearsed {} ago", ago(now, *at)),
+                Some(Rehearsal { at, error: Some(_), .. }) => {
+                    format!("REHEARSAL FAILED {} ago", ago(now, *at))
+                }
+            };
+            format!("kept here: {taken}, {shipped}, {rehearsed}")
+        }
     }
 }
 

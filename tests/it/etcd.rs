@@ -3,6 +3,7 @@
 //! Every test has loopback addresses of its own and a directory of its own; what it started is
 //! killed by its id when the test ends, however it ends.
 
+mod backup;
 mod care;
 
 use std::collections::BTreeSet;

@@ -70,6 +70,7 @@ fn inputs(version: KubernetesVersion, kubernetes: &str) -> ControlPlaneInputs {
         endpoint: "api.example.com".parse().unwrap(),
         etcd_endpoints: vec!["https://127.0.3.1:2379".to_owned()],
         authorities: String::new(),
+        recovered: None,
     }
 }
 

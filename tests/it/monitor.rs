@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::model::{Alarm, AlarmKind, MemberId, Mismatch, Noticed, Slot, Waiting, WaitingOn, Warning};
+use quorate::model::backup::{BackupProgress, Keeping, Rehearsal};
+use quorate::model::{
+    Alarm, AlarmKind, ChainName, Generation, MemberId, Mismatch, Noticed, Slot, Waiting, WaitingOn, Warning,
+};
 use quorate::telemetry::metrics::{self, Counters, LookOutcome, StepOutcome};
 use quorate::telemetry::status::{KubernetesStatus, MemberStatus, Status};
 use serde_json::json;
@@ -63,6 +66,22 @@ fn full() -> Status {
         warnings: vec![Warning::WorkersShareZone { zone: "eu-west-1a".to_owned(), workers: 3 }],
         noticed: vec![Noticed { mismatch, since: AT }],
         certificates_end: Some(AT + 1),
+        backups: Some(BackupProgress {
+            keeping: Some(Keeping::Here),
+            taken: Some(AT - 60_000),
+            size: Some(4_000_000),
+            shipped: Some(76),
+            unshipped_since: Some(AT - 2_500),
+            rehearsed: Some(Rehearsal {
+                at: AT - 3_600_000,
+                chain: ChainName::new(Generation(1), 7, "0a1b2c3d").unwrap(),
+                revision: Some(70),
+                keys: Some(5),
+                took_ms: 400,
+                error: None,
+            }),
+            ..BackupProgress::default()
+        }),
         alarms: Some(vec![Alarm { member: MemberId(1), kind: AlarmKind::NoSpace }]),
         kubernetes: Some(KubernetesStatus {
             version: "v1.36.2".to_owned(),
@@ -109,6 +128,10 @@ fn metrics_say_what_the_status_says() {
         "quorate_etcd_revision 77.0",
         "quorate_etcd_alarms{kind=\"NOSPACE\"} 1.0",
         "quorate_etcd_alarms{kind=\"CORRUPT\"} 0.0",
+        "quorate_backup_keeper 1.0",
+        "quorate_backup_unshipped_seconds 2.5",
+        "quorate_backup_revision 76.0",
+        "quorate_backup_rehearsal_succeeded 1.0",
         "quorate_component_ready{component=\"kube-apiserver\"} 1.0",
         "quorate_addons{state=\"applied\"} 1.0",
         "quorate_workers{zone=\"eu-west-1a\"} 3.0",
@@ -120,6 +143,13 @@ fn metrics_say_what_the_status_says() {
     let lost = page(Some(&Status { leader: None, members: Vec::new(), ..full() }));
     assert!(lost.contains("\nquorate_etcd_has_leader 0.0\n"), "{lost}");
     assert!(told.contains("\nquorate_etcd_has_leader 1.0\n") && !lost.contains("quorate_etcd_members"));
+    // Whoever does not keep the backups tells nothing else of them.
+    let keeping = Some(Keeping::Elsewhere { by: "i-0123456789abcdef0".parse().unwrap() });
+    let backups = Some(BackupProgress { keeping, ..BackupProgress::default() });
+    let elsewhere = page(Some(&Status { backups, ..full() }));
+    let told_of_backups: Vec<_> =
+        elsewhere.lines().filter(|line| line.starts_with("quorate_backup")).collect();
+    assert_eq!(told_of_backups, ["quorate_backup_keeper 0.0"]);
     // What is not known is not there.
     let unknown = page(Some(&Status::starting(Vec::new(), None)));
     for name in ["etcd", "workers", "waiting_seconds{", "certificates_end", "component"] {

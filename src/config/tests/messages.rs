@@ -26,7 +26,7 @@ fn an_unknown_key_is_named_with_its_place_and_a_suggestion() {
     /etc/quorate/config.d/20.yaml:2:3: unknown key `founding.quickly`
       hint: allowed in `founding`: `patience`
     /etc/quorate/config.d/20.yaml:3:1: unknown key `workers`
-      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
+      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `backups`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
     "#);
 }
 
@@ -181,7 +181,7 @@ fn text_that_is_not_yaml_is_named_with_its_place() {
     "#);
     insta::assert_snapshot!(errors_in("<<: {tick: 5s}\n"), @r#"
     /etc/quorate/config.d/20.yaml:1:1: unknown key `<<`
-      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
+      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `backups`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
     "#);
 }
 

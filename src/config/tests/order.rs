@@ -82,6 +82,13 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       nodeName: instance-id             # default
     founding:
       patience: 1m30s                   # /etc/quorate/config.d/10-site.yaml:6
+    backups:
+      snapshots: 15m                    # default
+      changes: 5s                       # default
+      rehearsal: 24h                    # default
+      keepAll: 24h                      # default
+      keepHourly: 168h                  # default
+      keepDaily: 2160h                  # default
     recovery: automatic                 # default
     launch:
       patience: 30m                     # default
@@ -162,6 +169,13 @@ fn without_origins_only_yaml_is_shown() {
       nodeName: instance-id
     founding:
       patience: 5m
+    backups:
+      snapshots: 15m
+      changes: 5s
+      rehearsal: 24h
+      keepAll: 24h
+      keepHourly: 168h
+      keepDaily: 2160h
     recovery: automatic
     launch:
       patience: 30m
@@ -283,6 +297,14 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
       },
       "founding": {
         "patience": "5m"
+      },
+      "backups": {
+        "snapshots": "15m",
+        "changes": "5s",
+        "rehearsal": "24h",
+        "keepAll": "24h",
+        "keepHourly": "168h",
+        "keepDaily": "2160h"
       },
       "recovery": "automatic",
       "launch": {

@@ -267,7 +267,7 @@ fn a_part_of_ours_that_is_damaged_is_refused_by_number() {
     let message = mime(&[("Content-Type: text/plain", b""), (&part_type(""), b"a: 1\ntick: 1\n")]);
     insta::assert_snapshot!(errors_of(Path::new("/nonexistent"), Some(&message), &tagged("worker")), @r#"
     user data part 2:1:1: unknown key `a`
-      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
+      hint: allowed at the top: `cluster`, `bucket`, `prefix`, `role`, `region`, `kmsKeyId`, `groups`, `etcd`, `kubernetes`, `founding`, `backups`, `recovery`, `launch`, `leaving`, `tick`, `monitoring`, `log`
     user data part 2:2:7: `tick` is the number `1`, expected a duration from 1s to 5m
       hint: give the unit: `1s` or `1ms`
     configuration: required key `cluster` is not set

@@ -74,6 +74,7 @@ fn inputs(version: &str) -> Result<ControlPlaneInputs, Failure> {
         endpoint: ENDPOINT.parse()?,
         etcd_endpoints: vec![format!("https://{ADDRESS}:2379")],
         authorities: String::new(),
+        recovered: None,
     })
 }
 

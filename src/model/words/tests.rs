@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::plan::Subject;
+use super::super::plan::{BackupTrouble, Subject};
 use super::*;
 use crate::kubernetes::Component;
 use crate::model::ServiceName;
@@ -246,6 +246,10 @@ fn halts() -> Vec<(Halt, Vec<String>)> {
     ]
 }
 
+fn backups(trouble: BackupTrouble) -> Warning {
+    Warning::Backups { trouble }
+}
+
 fn warnings() -> Vec<(Warning, Vec<String>)> {
     vec![
         (
@@ -257,6 +261,26 @@ fn warnings() -> Vec<(Warning, Vec<String>)> {
         (
             Warning::Mismatch { mismatch: Mismatch::SlotWithoutMember { slot: two(), zone: zone() } },
             vec![text("slot 2"), text("eu-west-1a"), text("quorate status")],
+        ),
+        (
+            backups(BackupTrouble::Behind { since: 1_795_341_600_000, why: Some(text("throttled")) }),
+            vec![text("2026-11-22T10:00:00Z"), text("throttled"), text("S3")],
+        ),
+        (
+            backups(BackupTrouble::Old { taken: Some(1_795_341_600_000), why: None }),
+            vec![text("no snapshot"), text("2026-11-22T10:00:00Z")],
+        ),
+        (
+            backups(BackupTrouble::Old { taken: None, why: Some(text("denied")) }),
+            vec![text("no backup"), text("denied")],
+        ),
+        (
+            backups(BackupTrouble::NotRestorable { why: text("changes/0000000007 is missing") }),
+            vec![text("0000000007"), text("quorate etcd backup")],
+        ),
+        (
+            backups(BackupTrouble::NotRehearsed { at: 1_795_341_600_000 }),
+            vec![text("rehearsed"), text("2026-11-22T10:00:00Z")],
         ),
         (Warning::SharedZone { zones: 2, slots: 3 }, vec![text("3 slots"), text("2 zones")]),
         (Warning::ClusterAuthoritiesLost, vec![text("pki/kubernetes.json")]),
@@ -430,6 +454,12 @@ fn kind_of_warning(warning: &Warning) -> usize {
         Warning::EtcdCorrupt { .. } => 22,
         Warning::EtcdWedged { .. } => 23,
         Warning::Mismatch { .. } => 24,
+        Warning::Backups { trouble } => match trouble {
+            BackupTrouble::Behind { .. } => 25,
+            BackupTrouble::Old { .. } => 26,
+            BackupTrouble::NotRestorable { .. } => 27,
+            BackupTrouble::NotRehearsed { .. } => 28,
+        },
     }
 }
 
@@ -464,7 +494,7 @@ fn every_halt_names_what_was_found_and_expected() {
 
 #[test]
 fn every_warning_names_what_should_be_seen_to() {
-    check(&warnings(), 25, kind_of_warning);
+    check(&warnings(), 29, kind_of_warning);
 }
 
 fn mismatches() -> Vec<(Mismatch, Vec<String>)> {

@@ -146,6 +146,7 @@ impl Planner {
             | Step::RegisterTarget { .. }
             | Step::TakeApiLease { .. }
             | Step::RenewApiLease { .. }
+            | Step::KeepBackups { .. }
             | Step::ApplyAddon { .. }
             | Step::PruneAddon { .. }
             | Step::PublishJoin { .. }

@@ -266,6 +266,7 @@ impl Planner {
                     observation::Versioned { value, etag: version.to_string().parse().unwrap() }
                 })),
             },
+            keeping: None,
             backups: Fact::Known(seen.backup),
             chosen: Fact::Known(self.chosen(seen)),
             authority: Fact::Known(Some(Authority { fingerprint: "a".to_owned(), not_after: NOW * 2 })),

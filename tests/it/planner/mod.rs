@@ -7,6 +7,7 @@
     reason = "tables of cases read best as they are"
 )]
 
+mod backups;
 mod care;
 mod control_plane;
 mod departure;

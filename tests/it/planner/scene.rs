@@ -141,6 +141,7 @@ pub fn scene() -> Observation {
         zones: Fact::Known((1..=3).map(zone).collect()),
         charter: Fact::Known(None),
         backups: Fact::Known(false),
+        keeping: None,
         chosen: Fact::Known(None),
         authority: Fact::Known(Some(Authority { fingerprint: "a".to_owned(), not_after: NOW + 9000 * HOUR })),
         leaves: Fact::Known(Some(Leaves {

@@ -1,0 +1,374 @@
+//! Backups for real: etcd's snapshot and its changes go to S3 and come back, by the programs that do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, LeaseGrantOptions,
+    PutOptions, TlsOptions, Txn, TxnOp,
+};
+use quorate::backup::restore::{self, Bench};
+use quorate::backup::segment::Link;
+use quorate::backup::ship::Shipping;
+use quorate::backup::snapshot::{self, Subject};
+use quorate::backup::{BackupError, choose, read};
+use quorate::model::fact::chain as words;
+use quorate::model::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
+
+use super::*;
+use crate::weather::sky::Sky;
+
+/// One etcd, one bucket.
+struct Rig {
+    lab: Lab,
+    node: Node,
+    sky: Sky,
+    reach: quorate::reach::Reach,
+    kv: Client,
+}
+
+/// All that etcd holds but quorate's own: key, value, creation, modification, version, lease.
+type Content = BTreeMap<Vec<u8>, (Vec<u8>, i64, i64, i64, i64)>;
+
+async fn connect(node: &Node) -> Client {
+    let read = |name: &str| std::fs::read(node.pki().join(name)).unwrap();
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(read("ca.crt")))
+        .identity(Identity::from_pem(read("client.crt"), read("client.key")));
+    Client::connect([node.url()], Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+async fn content(kv: &Client) -> Content {
+    let read = kv.kv_client().get("", Some(GetOptions::new().with_all_keys())).await.unwrap();
+    read.kvs()
+        .iter()
+        .filter(|kv| !kv.key().starts_with(b"/quorate/"))
+        .map(|kv| {
+            let fields =
+                (kv.value().to_vec(), kv.create_revision(), kv.mod_revision(), kv.version(), kv.lease());
+            (kv.key().to_vec(), fields)
+        })
+        .collect()
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let lab = Lab::new();
+        let node = lab.single(1, Generation(1)).await;
+        let sky = Sky::with_bucket().await;
+        let reach = sky.reach().await;
+        let kv = connect(&node).await;
+        Self { lab, node, sky, reach, kv }
+    }
+
+    fn etcd(&self) -> ClusterClient {
+        client(&[&self.node])
+    }
+
+    fn shipping(&self) -> Shipping {
+        Shipping {
+            objects: self.reach.aws.objects.clone(),
+            etcd: Arc::new(self.etcd()),
+            url: self.node.url(),
+            every: Duration::from_millis(100),
+            shipped: Arc::default(),
+            wanted: Arc::default(),
+        }
+    }
+
+    async fn put(&self, key: &str, value: &str) -> i64 {
+        let put = self.kv.kv_client().put(key, value, None).await.unwrap();
+        put.header().unwrap().revision()
+    }
+
+    async fn put_leased(&self, key: &str, value: &str, lease: i64) -> i64 {
+        let options = PutOptions::new().with_lease(lease);
+        let put = self.kv.kv_client().put(key, value, Some(options)).await.unwrap();
+        put.header().unwrap().revision()
+    }
+
+    async fn grant(&self, lease: i64, ttl: i64) {
+        let options = LeaseGrantOptions::new().with_id(lease);
+        self.kv.lease_client().grant(ttl, Some(options)).await.unwrap();
+    }
+
+    /// Writes of all kinds; gives the last revision.
+    async fn write(&self, round: usize) -> i64 {
+        for n in 0..40 {
+            self.put(&format!("/registry/pods/{n}"), &format!("{round}-{n}-{}", "x".repeat(n * 50))).await;
+        }
+        let txn = Txn::new().when([Compare::version("/none", CompareOp::Equal, 0)]).and_then([
+            TxnOp::put(format!("/registry/a{round}"), "1", None),
+            TxnOp::put("/registry/b", format!("{round}"), None),
+            TxnOp::delete("/registry/pods/7", None),
+        ]);
+        self.kv.kv_client().txn(txn).await.unwrap();
+        let deleted = etcd_client::DeleteOptions::new().with_range("/registry/pods/2");
+        let deleted = self.kv.kv_client().delete("/registry/pods/10", Some(deleted)).await.unwrap();
+        assert!(deleted.deleted() > 1);
+        self.put("/quorate/slots/9", "is dropped").await;
+        self.put("/quorate/authorities", "are what they were").await;
+        self.put("/registry/last", &round.to_string()).await
+    }
+
+    async fn begin(&self) -> Subject {
+        let standing = self.etcd().standing(&self.node.url()).await.unwrap();
+        let chain = ChainName::new(Generation(1), standing.revision, "0a1b2c3d").unwrap();
+        Subject { cluster: name(), uuid: uuid(), chain, standing }
+    }
+
+    async fn snapshot(&self, subject: &Subject) -> Manifest {
+        let objects = &self.reach.aws.objects;
+        let manifest = snapshot::take(&self.etcd(), &self.node.url(), objects, subject).await;
+        let manifest = manifest.map_err(|error| words(&error)).unwrap();
+        snapshot::finish(objects, &manifest).await.unwrap();
+        manifest
+    }
+
+    /// Waits until everything up to a revision is in S3.
+    async fn shipped(&self, shipping: &Shipping, revision: i64) {
+        let told = || shipping.all().values().map(|shipped| shipped.revision).max().unwrap_or(0);
+        let all = async {
+            while told() < revision {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("{:?}", shipping.all()));
+    }
+
+    async fn choose(&self, up_to: read::UpTo) -> Result<RestorePoint, BackupError> {
+        choose::newest_whole(&self.reach.aws.objects, &uuid(), Generation(1), up_to).await
+    }
+
+    /// Restores to another machine, starts its etcd there, and gives a client of it.
+    async fn restore(&self, host: u8, point: &RestorePoint) -> (Node, Client, restore::Replayed) {
+        let initial = vec![(slot(1).member_name(), peer_url(self.lab.address(host)))];
+        let mut node = self.lab.node(host, slot(1), Generation(2), LaunchState::Existing, initial);
+        let tuning = Tuning { quota_bytes: 64 * 1024 * 1024, ..Tuning::default() };
+        let bench =
+            Bench { dir: node.dir.join("restoring"), etcd: program(), pki: node.pki(), tuning: &tuning };
+        let data = node.dir.join("data");
+        let objects = &self.reach.aws.objects;
+        let done = restore::from_backup(&bench, objects, &uuid(), point, &node.launch, &data).await;
+        let replayed = done.map_err(|error| words(&error)).unwrap();
+        assert!(!bench.dir.exists());
+        node.start();
+        formed(&client(&[&node])).await;
+        let kv = connect(&node).await;
+        (node, kv, replayed)
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_and_the_changes_since_come_back_exactly() {
+    let rig = Rig::new().await;
+    rig.grant(77, 3600).await;
+    rig.put_leased("/registry/events/old", "e", 77).await;
+    rig.write(1).await;
+    let subject = rig.begin().await;
+    let shipping = rig.shipping();
+    let link = Link::first(uuid(), subject.chain.clone());
+    let ships = tokio::spawn({
+        let shipping = shipping.clone();
+        async move { shipping.ship(link).await }
+    });
+    // The snapshot is taken while writes go on; whichever it holds, none is missing and none twice.
+    let manifest = rig.snapshot(&subject).await;
+    rig.grant(78, 1800).await;
+    rig.put_leased("/registry/events/new", "e", 78).await;
+    for round in 2..5 {
+        rig.write(round).await;
+    }
+    rig.kv.lease_client().revoke(77).await.unwrap();
+    let last = rig.write(5).await;
+    rig.shipped(&shipping, last).await;
+    let before = content(&rig.kv).await;
+    ships.abort();
+
+    let point = rig.choose(read::UpTo::Newest).await.unwrap();
+    assert_eq!((&point.chain, point.revision, point.passed_over.len()), (&manifest.chain, last, 0));
+    let (_node, kv, replayed) = rig.restore(2, &point).await;
+    assert_eq!((replayed.revision, replayed.keys), (last, Some(manifest.keys)));
+    assert_eq!(content(&kv).await, before);
+    // What was quorate's is dropped, revisions are far beyond those that were, and what was before is compacted.
+    let own = kv.kv_client().get("/quorate/", Some(GetOptions::new().with_prefix())).await.unwrap();
+    let own_keys: Vec<_> = own.kvs().iter().map(|kv| kv.key_str().unwrap()).collect();
+    assert_eq!(own_keys, ["/quorate/authorities"]);
+    assert!(own.header().unwrap().revision() > last + 900_000_000);
+    let past = GetOptions::new().with_revision(last);
+    let compacted = kv.kv_client().get("/registry/last", Some(past)).await.unwrap_err();
+    assert!(compacted.to_string().contains("compacted"), "{compacted}");
+    let leases: BTreeSet<i64> =
+        kv.lease_client().leases().await.unwrap().leases().iter().map(etcd_client::LeaseStatus::id).collect();
+    assert_eq!(leases, BTreeSet::from([78]));
+    let ttl = kv.lease_client().time_to_live(78, None).await.unwrap();
+    assert_eq!(ttl.granted_ttl(), 1800);
+}
+
+#[tokio::test]
+async fn a_moment_and_a_revision_of_the_past_can_be_gone_back_to() {
+    let rig = Rig::new().await;
+    rig.write(0).await;
+    let subject = rig.begin().await;
+    let shipping = rig.shipping();
+    let link = Link::first(uuid(), subject.chain.clone());
+    let ships = tokio::spawn({
+        let shipping = shipping.clone();
+        async move { shipping.ship(link).await }
+    });
+    rig.snapshot(&subject).await;
+    let first = rig.write(1).await;
+    rig.shipped(&shipping, first).await;
+    let then = content(&rig.kv).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let moment = now();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = rig.write(2).await;
+    rig.shipped(&shipping, second).await;
+    ships.abort();
+    let by_moment = rig.choose(read::UpTo::Moment(moment)).await.unwrap();
+    let by_revision = rig.choose(read::UpTo::Revision(first)).await.unwrap();
+    assert_eq!((by_moment.revision, by_revision.revision), (first, first));
+    let (_node, kv, _) = rig.restore(2, &by_revision).await;
+    assert_eq!(content(&kv).await, then);
+    // What is older than all backups is not there.
+    let none = rig.choose(read::UpTo::Revision(1)).await.unwrap_err();
+    assert!(matches!(none, BackupError::NoneWhole { .. }), "{none}");
+}
+
+#[tokio::test]
+async fn a_damaged_chain_is_used_up_to_the_damage_or_the_one_before_it_and_the_loss_is_said() {
+    let rig = Rig::new().await;
+    let objects = &rig.reach.aws.objects;
+    let shipping = rig.shipping();
+    let mut chains = Vec::new();
+    for (mark, rounds) in [("aaaaaaaa", 1..4), ("bbbbbbbb", 4..7)] {
+        let mut subject = rig.begin().await;
+        subject.chain = ChainName::new(Generation(1), subject.standing.revision, mark).unwrap();
+        let link = Link::first(uuid(), subject.chain.clone());
+        let ships = tokio::spawn({
+            let shipping = shipping.clone();
+            async move { shipping.ship(link).await }
+        });
+        let manifest = rig.snapshot(&subject).await;
+        let mut lasts = Vec::new();
+        for round in rounds {
+            let last = rig.write(round).await;
+            rig.shipped(&shipping, last).await;
+            lasts.push(last);
+        }
+        ships.abort();
+        chains.push((manifest, lasts));
+    }
+    let ((old, old_lasts), (new, new_lasts)) = (&chains[0], &chains[1]);
+    let segments = objects.list(&new.chain.changes()).await.unwrap();
+    assert!(segments.len() >= 3, "{segments:?}");
+    let stored = |key: String| async move { objects.get(&key).await.unwrap().unwrap().bytes };
+    let whole = rig.choose(read::UpTo::Newest).await.unwrap();
+    assert_eq!((&whole.chain, whole.revision), (&new.chain, *new_lasts.last().unwrap()));
+
+    // A segment in the middle: flipped, cut off, another chain's, missing.
+    let second = new.chain.segment(2);
+    let good = stored(second.clone()).await;
+    let other = stored(old.chain.segment(2)).await;
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 4;
+    let first_end = quorate::backup::segment::open(&stored(new.chain.segment(1)).await).unwrap().header.to;
+    for (what, bytes) in [
+        ("flipped", Some(flipped)),
+        ("cut", Some(good[..good.len() - 9].to_vec())),
+        ("other", Some(other)),
+        ("missing", None),
+    ] {
+        match bytes {
+            Some(bytes) => drop(objects.put(&second, bytes).await.unwrap()),
+            None => {
+                let key = BackupKey { chain: new.chain.clone(), part: BackupPart::Segment(2) };
+                objects.remove_backup(&key).await.unwrap();
+            }
+        }
+        let point = rig.choose(read::UpTo::Newest).await.unwrap();
+        assert_eq!((&point.chain, point.segments, point.revision), (&new.chain, 1, first_end), "{what}");
+        assert!(point.passed_over.iter().any(|why| why.contains("changes/0000000002")), "{what}: {point:?}");
+    }
+    objects.put(&second, good).await.unwrap();
+    assert_eq!(rig.choose(read::UpTo::Newest).await.unwrap(), whole);
+
+    // The snapshot: the chain before it is used, to its own end.
+    let snapshot_key = new.chain.snapshot();
+    let good = stored(snapshot_key.clone()).await;
+    let mut flipped = good.clone();
+    flipped[good.len() / 3] ^= 1;
+    for bytes in [flipped, good[..good.len() / 2].to_vec(), Vec::new(), stored(old.chain.snapshot()).await] {
+        objects.put(&snapshot_key, bytes).await.unwrap();
+        let point = rig.choose(read::UpTo::Newest).await.unwrap();
+        assert_eq!((&point.chain, point.revision), (&old.chain, *old_lasts.last().unwrap()));
+        assert!(point.passed_over.iter().any(|why| why.contains("snapshot.zst")), "{point:?}");
+    }
+    // And its manifest.
+    let manifest_key = new.chain.manifest();
+    for bytes in [b"{".to_vec(), serde_json::to_vec(old).unwrap()] {
+        objects.put(&manifest_key, bytes).await.unwrap();
+        let point = rig.choose(read::UpTo::Newest).await.unwrap();
+        assert_eq!(point.chain, old.chain);
+        assert!(point.passed_over.iter().any(|why| why.contains("manifest.json")), "{point:?}");
+    }
+    let (_node, kv, _) = rig.restore(2, &rig.choose(read::UpTo::Newest).await.unwrap()).await;
+    assert!(content(&kv).await.contains_key(b"/registry/last".as_slice()));
+}
+
+#[tokio::test]
+async fn the_data_of_one_member_that_is_left_are_enough() {
+    let lab = Lab::new();
+    let mut nodes = lab.founders(3);
+    nodes.iter_mut().for_each(Node::start);
+    formed(&client(&nodes.iter().collect::<Vec<_>>())).await;
+    let kv = connect(&nodes[0]).await;
+    for n in 0..200 {
+        kv.kv_client().put(format!("/registry/{n}"), "v", None).await.unwrap();
+    }
+    kv.kv_client().put("/quorate/slots/2", "a record of the cluster that was", None).await.unwrap();
+    let before = content(&kv).await;
+    nodes.iter_mut().for_each(Node::kill);
+    let survivor: PathBuf = nodes[1].dir.join("data");
+    let initial = vec![(slot(2).member_name(), peer_url(lab.address(2)))];
+    let mut node = lab.node(2, slot(2), Generation(2), LaunchState::Existing, initial);
+    let aside = node.dir.join("aside");
+    std::fs::rename(&survivor, &aside).unwrap();
+    let tuning = Tuning { quota_bytes: 64 * 1024 * 1024, ..Tuning::default() };
+    let bench = Bench { dir: node.dir.join("restoring"), etcd: program(), pki: node.pki(), tuning: &tuning };
+    let done = restore::from_survivor(&bench, &aside, &node.launch, &survivor).await;
+    done.map_err(|error| words(&error)).unwrap();
+    assert!(aside.join("member/snap/db").exists(), "what was set aside stays");
+    node.start();
+    let view = formed(&client(&[&node])).await;
+    assert_eq!((view.members.len(), view.records.len()), (1, 0));
+    assert_eq!(content(&connect(&node).await).await, before);
+}
+
+#[tokio::test]
+async fn two_that_ship_one_chain_do_not_both_go_on() {
+    let rig = Rig::new().await;
+    let subject = rig.begin().await;
+    rig.snapshot(&subject).await;
+    let link = || Link::first(uuid(), subject.chain.clone());
+    let (one, two) = (rig.shipping(), rig.shipping());
+    let mut ships = tokio::task::JoinSet::new();
+    for (shipping, link) in [(one, link()), (two, link())] {
+        ships.spawn(async move { shipping.ship(link).await });
+    }
+    let last = rig.write(1).await;
+    let ended = tokio::time::timeout(PATIENCE, ships.join_next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(ended, BackupError::Overtaken { .. }), "{ended}");
+    let until = async {
+        while rig.choose(read::UpTo::Newest).await.unwrap().revision < last {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until).await.unwrap();
+    let point = rig.choose(read::UpTo::Newest).await.unwrap();
+    assert_eq!(point.passed_over, Vec::<String>::new());
+    drop(ships);
+    drop(rig.sky);
+}
