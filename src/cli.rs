@@ -1,5 +1,6 @@
 //! The verbs.
 
+pub mod etcd;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod leave;
@@ -92,6 +93,9 @@ pub enum Verb {
     /// Ask this machine to leave the cluster in good order: its pods move on, etcd goes on without it, and
     /// its volume is free for a successor. The machine itself stays.
     Leave(leave::Wanted),
+    /// Look at etcd's members and backups, and go back to a backup.
+    #[command(subcommand)]
+    Etcd(etcd::EtcdCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -127,6 +131,9 @@ pub enum CliError {
     /// The kubelet's configuration is not shown.
     #[error(transparent)]
     Kubelet(#[from] kubelet::VerbError),
+    /// What was asked of etcd was not done.
+    #[error(transparent)]
+    Etcd(#[from] etcd::VerbError),
     /// A recorded observation can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -214,6 +221,11 @@ fn verb(
             let access = Access::from_environment().await.map_err(CliError::Access)?;
             let identity = access.metadata().identity().await.map_err(CliError::Metadata)?;
             leave::run(root, &identity.instance, wanted, output).await
+        }),
+        Verb::Etcd(command) => runtime.block_on(async {
+            let reach = reach(root).await?;
+            let mut answers = std::io::BufReader::new(std::io::stdin());
+            Ok(etcd::run(&reach, command, output, &mut answers).await?)
         }),
         Verb::Config(command) => runtime.block_on(config(root, &command, output)),
     }

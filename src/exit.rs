@@ -4,7 +4,8 @@
 //! page to this table. A code that never happens does not stand here.
 
 use crate::agent::setup::SetupError;
-use crate::cli::{CliError, kubeconfig, kubelet, render};
+use crate::backup::BackupError;
+use crate::cli::{CliError, etcd, kubeconfig, kubelet, render};
 use crate::pki::PkiError;
 use crate::telemetry::status::StatusError;
 
@@ -85,6 +86,7 @@ impl Exit {
             CliError::Setup(SetupError::Access(_) | SetupError::Metadata(_) | SetupError::Tags(_))
             | CliError::Metadata(_) => Self::NoAnswer,
             CliError::Kubeconfig(error) => Self::of_kubeconfig(error),
+            CliError::Etcd(error) => Self::of_etcd(error),
             CliError::Render(error) => match error {
                 render::VerbError::Missing { .. } => Self::NotThere,
                 render::VerbError::NoControlPlane | render::VerbError::NotEmpty { .. } => Self::Refused,
@@ -98,6 +100,19 @@ impl Exit {
             | CliError::Record { .. }
             | CliError::Json(_)
             | CliError::Output(_) => Self::Failed,
+        }
+    }
+
+    fn of_etcd(error: &etcd::VerbError) -> Self {
+        use etcd::VerbError as Error;
+        match error {
+            Error::At { .. } => Self::CommandLine,
+            Error::NoCharter { .. }
+            | Error::Backup(BackupError::Missing { .. } | BackupError::NoneWhole { .. }) => Self::NotThere,
+            Error::Backup(BackupError::Store(_)) | Error::Etcd(_) | Error::NoBackup => Self::NoAnswer,
+            Error::Refused(_) | Error::Raced | Error::NoSlot { .. } | Error::NoConsent => Self::Refused,
+            Error::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Self::Success,
+            Error::Backup(_) | Error::Damaged { .. } | Error::Output(_) | Error::Json(_) => Self::Failed,
         }
     }
 
