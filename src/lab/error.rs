@@ -44,6 +44,16 @@ pub enum LabError {
     /// An agent would have reached for services that are not the laboratory's.
     #[error("refusing to start an agent")]
     Unsafe(#[from] UnsafeEnvironment),
+    /// A verb of the agent's program did not succeed.
+    #[error("quorate {verb} ended with {status}: {words}")]
+    Verb {
+        /// The verb and its arguments.
+        verb: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        words: String,
+    },
     /// A program did not start.
     #[error("starting {}", program.display())]
     Spawn {

@@ -328,6 +328,29 @@ impl Laboratory {
         self.ask("the charter's end", |w| w.delete_object(&Caller::Operator, BUCKET, CHARTER))
     }
 
+    /// The keys of the cluster's objects that begin so, in order.
+    pub fn keys(&self, below: &str) -> Vec<String> {
+        let (root, prefix) = (format!("{CLUSTER}/"), format!("{CLUSTER}/{below}"));
+        let found = self
+            .inner
+            .region
+            .with(|world| world.list_objects(&Caller::Operator, BUCKET, &prefix, None, None, usize::MAX));
+        let found = found.map(|listing| listing.objects).unwrap_or_default();
+        found.into_iter().filter_map(|(key, _)| Some(key.strip_prefix(&root)?.to_owned())).collect()
+    }
+
+    /// Puts an object in the place of another, or deletes it.
+    pub fn damage(&self, key: &str, body: Option<axum::body::Bytes>) -> Result<(), LabError> {
+        let (what, key) = (format!("damage to {key}"), format!("{CLUSTER}/{key}"));
+        match body {
+            Some(body) => {
+                let (put, none) = (Put { body, ..Put::default() }, super::region::Condition::None);
+                self.ask(what, |w| w.put_object(&Caller::Operator, BUCKET, &key, put, &none)).map(drop)
+            }
+            None => self.ask(what, |w| w.delete_object(&Caller::Operator, BUCKET, &key)),
+        }
+    }
+
     /// Puts a charter back, as an operator would from a copy.
     pub fn restore_charter(&self, body: axum::body::Bytes) -> Result<(), LabError> {
         let put = Put { body, ..Put::default() };

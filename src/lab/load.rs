@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
@@ -18,7 +19,7 @@ use super::laboratory::Laboratory;
 use super::registers::Registers;
 
 /// The prefix of the load's keys.
-const PREFIX: &str = "/load/";
+pub const PREFIX: &str = "/load/";
 /// The least time from one write to the next.
 const PACE: Duration = Duration::from_millis(5);
 /// How long one call may take before another member is tried.
@@ -73,13 +74,16 @@ pub struct Verdict {
 }
 
 /// What the writer notes.
-struct Notes {
-    acknowledged: BTreeMap<String, String>,
+#[derive(Debug)]
+pub struct Notes {
+    /// The writes that were acknowledged, in the order of their keys, each with when.
+    pub acknowledged: BTreeMap<String, (String, Instant)>,
     longest_gap: Duration,
 }
 
 /// A running load.
 pub struct Load<S> {
+    prefix: &'static str,
     stop: watch::Sender<bool>,
     acknowledged: watch::Receiver<usize>,
     task: JoinHandle<(S, Notes)>,
@@ -88,9 +92,25 @@ pub struct Load<S> {
 impl<S: Store> Load<S> {
     /// Begins to write.
     pub fn begin(store: S, seed: u64) -> Self {
+        Self::begin_below(PREFIX, store, seed)
+    }
+
+    /// Begins to write, keys of another prefix.
+    pub fn begin_below(prefix: &'static str, store: S, seed: u64) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (count, acknowledged) = watch::channel(0);
-        Self { stop, acknowledged, task: tokio::spawn(write(store, seed, stopped, count)) }
+        let task = tokio::spawn(write(prefix, store, seed, stopped, count));
+        Self { prefix, stop, acknowledged, task }
+    }
+
+    /// Ends the load, and reads nothing back.
+    ///
+    /// # Errors
+    /// The writer ended before.
+    pub async fn stop(self) -> Result<Notes, StoreError> {
+        self.stop.send_replace(true);
+        let (_, notes) = self.task.await.map_err(|e| StoreError::Other(e.to_string()))?;
+        Ok(notes)
     }
 
     /// How many writes were acknowledged until now.
@@ -114,7 +134,7 @@ impl<S: Store> Load<S> {
         let (mut store, notes) = self.task.await.map_err(|e| StoreError::Other(e.to_string()))?;
         let deadline = Instant::now() + patience;
         let stored = loop {
-            match store.read(PREFIX).await {
+            match store.read(self.prefix).await {
                 Ok(stored) => break stored,
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => sleep(Duration::from_millis(100)).await,
@@ -123,7 +143,7 @@ impl<S: Store> Load<S> {
         let kept = |key: &String, value: &String| {
             stored.get(key).is_some_and(|s| s.value == *value && s.version == 1)
         };
-        let lost = notes.acknowledged.iter().filter(|(k, v)| !kept(k, v)).map(|(k, _)| k.clone());
+        let lost = notes.acknowledged.iter().filter(|(k, (v, _))| !kept(k, v)).map(|(k, _)| k.clone());
         Ok(Verdict {
             lost: lost.collect(),
             acknowledged: notes.acknowledged.len(),
@@ -133,6 +153,7 @@ impl<S: Store> Load<S> {
 }
 
 async fn write<S: Store>(
+    prefix: &str,
     mut store: S,
     seed: u64,
     stop: watch::Receiver<bool>,
@@ -145,13 +166,13 @@ async fn write<S: Store>(
     while !*stop.borrow() {
         let begun = Instant::now();
         number += 1;
-        let (key, value) = (format!("{PREFIX}{number:09}"), format!("{number} {:016x}", rng.u64(..)));
+        let (key, value) = (format!("{prefix}{number:09}"), format!("{number} {:016x}", rng.u64(..)));
         match store.put(&key, &value).await {
             Ok(()) => {
                 let now = Instant::now();
                 notes.longest_gap = notes.longest_gap.max(last.map_or(Duration::ZERO, |last| now - last));
                 last = Some(now);
-                notes.acknowledged.insert(key, value);
+                notes.acknowledged.insert(key, (value, now));
                 count.send_replace(notes.acknowledged.len());
             }
             // Not acknowledged: it may have happened all the same, so the number is not used again.
@@ -170,12 +191,25 @@ pub struct Etcd {
     /// Which member is asked, by its place among those that there are.
     turn: usize,
     open: Option<(String, Tls, Client)>,
+    /// Until it is open nobody is asked.
+    gate: Option<Gate>,
+}
+
+/// What holds a load back until it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// Lets the load begin.
+    pub fn open(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Etcd {
     /// The etcd of a laboratory.
     pub fn of(lab: &Arc<Laboratory>) -> Self {
-        Self { lab: Arc::clone(lab), turn: 0, open: None }
+        Self { lab: Arc::clone(lab), turn: 0, open: None, gate: None }
     }
 
     /// The same, beginning with another member.
@@ -184,7 +218,16 @@ impl Etcd {
         Self { turn, ..self }
     }
 
+    /// The same, behind a gate.
+    #[must_use]
+    pub fn behind(self, gate: &Gate) -> Self {
+        Self { gate: Some(gate.clone()), ..self }
+    }
+
     async fn client(&mut self) -> Result<Client, StoreError> {
+        if self.gate.as_ref().is_some_and(|gate| !gate.0.load(Ordering::Acquire)) {
+            return Err(StoreError::Nobody);
+        }
         if let Some((_, _, client)) = &self.open {
             return Ok(client.clone());
         }

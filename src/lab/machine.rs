@@ -268,6 +268,32 @@ impl Machine {
         self.diary().fail_point = point;
     }
 
+    /// Runs the agent's program with a verb on this machine, to its end; its words are the answer.
+    ///
+    /// # Errors
+    /// It can't be run, or does not succeed.
+    pub async fn verb(&self, agent: &Path, arguments: &[&str]) -> Result<String, LabError> {
+        let root = self.root();
+        let output = Command::new(agent)
+            .arg("--root")
+            .arg(&root)
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.variables())
+            .current_dir(&root)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| LabError::Spawn { program: agent.to_owned(), source })?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(told);
+        }
+        let words = format!("{told}{}", String::from_utf8_lossy(&output.stderr));
+        Err(LabError::Verb { verb: arguments.join(" "), status: output.status.to_string(), words })
+    }
+
     /// Kills the agent, which is started again as whenever it ends. etcd goes on.
     pub fn kill_agent(&self) {
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());

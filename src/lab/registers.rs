@@ -107,6 +107,19 @@ impl<S: Registers> Clients<S> {
         Self { stop, tasks, shared }
     }
 
+    /// Ends the clients, and reads nothing more: what they worked on is gone. The answer is the history.
+    pub async fn stop(mut self) -> Vec<Operation> {
+        self.stop.send_replace(true);
+        let mut history = Vec::new();
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok((_, notes)) => history.extend(notes),
+                Err(error) => tracing::error!(%error, "a client ended early"),
+            }
+        }
+        history
+    }
+
     /// Ends the clients, and reads each register a last time, so that nobody's last write is lost unseen. The answers are
     /// the history, and an error when the registers could not be read for as long as `patience`.
     pub async fn finish(mut self, patience: Duration) -> (Vec<Operation>, Result<(), StoreError>) {

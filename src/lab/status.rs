@@ -29,6 +29,8 @@ pub struct Status {
     pub leader: Option<Value>,
     /// The generation.
     pub generation: Option<u64>,
+    /// What its keeper of backups tells.
+    pub backups: Option<Value>,
     /// When the first of its certificates ends, in milliseconds since 1970.
     pub certificates_end: Option<i64>,
 }

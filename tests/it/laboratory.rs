@@ -178,3 +178,38 @@ async fn certificates_are_renewed_while_all_runs() {
     let report = run(Drill::CertificateYear, 1, false).await;
     assert!(report.more["renewals"].as_u64() >= Some(24));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_comes_back_from_s3_alone_without_a_command_and_lacks_the_newest_writes_only() {
+    let report = run(Drill::LoseEverything, 1, false).await;
+    assert!(report.more["acknowledgedBefore"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_so_although_every_agent_is_aborted_after_every_step() {
+    let report = run(Drill::LoseEverything, 2, false).await;
+    assert!(report.more["abortedAfter"].as_array().is_some_and(|steps| steps.len() > 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_so_although_the_newest_backup_is_damaged_and_says_what_was_passed_over() {
+    let report = run(Drill::DamagedBackup, 1, false).await;
+    assert!(report.more["passedOver"].as_array().is_some_and(|reasons| !reasons.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_goes_back_to_a_moment_of_the_past() {
+    let report = run(Drill::RestoreYesterday, 1, false).await;
+    assert!(report.more["kept"].as_u64() > Some(0) && report.more["goneBack"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_goes_on_with_one_member_of_three_and_nobody_does_it_without_one() {
+    run(Drill::LoseQuorum, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_may_be_away_and_the_backups_catch_up() {
+    let report = run(Drill::BucketAway, 1, false).await;
+    assert!(report.more["awayMs"].as_u64() > Some(0));
+}

@@ -12,10 +12,12 @@
 mod addons;
 mod api;
 mod api_weather;
+mod backups;
 mod can_i;
 mod charter;
 mod crash;
 mod enrolment;
+mod everything;
 mod form;
 mod replace;
 mod report;
@@ -80,11 +82,21 @@ pub enum Drill {
     SpotStorm,
     /// Certificates are renewed as often as in a year.
     CertificateYear,
+    /// All machines and all volumes are gone, and only S3 is left.
+    LoseEverything,
+    /// The same, and the newest backup is damaged.
+    DamagedBackup,
+    /// An operator goes back to a moment of the past.
+    RestoreYesterday,
+    /// Two of three volumes are gone, and an operator goes on with the third.
+    LoseQuorum,
+    /// S3 refuses for a while.
+    BucketAway,
 }
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -104,6 +116,11 @@ impl Drill {
         Self::ScaleWorkers,
         Self::SpotStorm,
         Self::CertificateYear,
+        Self::LoseEverything,
+        Self::DamagedBackup,
+        Self::RestoreYesterday,
+        Self::LoseQuorum,
+        Self::BucketAway,
     ];
 
     /// The name, as on the command line.
@@ -128,6 +145,11 @@ impl Drill {
             Self::ScaleWorkers => "scale-workers",
             Self::SpotStorm => "spot-storm",
             Self::CertificateYear => "certificate-year",
+            Self::LoseEverything => "lose-everything",
+            Self::DamagedBackup => "damaged-backup",
+            Self::RestoreYesterday => "restore-yesterday",
+            Self::LoseQuorum => "lose-quorum",
+            Self::BucketAway => "bucket-away",
         }
     }
 
@@ -170,6 +192,17 @@ impl Drill {
             Self::CertificateYear => {
                 "certificates are renewed as often as in a year, and nothing that runs notices"
             }
+            Self::LoseEverything => {
+                "when all machines and volumes are gone, new machines bring the cluster back from S3"
+            }
+            Self::DamagedBackup => {
+                "when the newest backup is damaged, the newest good one before is used, and the loss is said"
+            }
+            Self::RestoreYesterday => "an operator goes back to a moment, and has what there was then",
+            Self::LoseQuorum => {
+                "when two of three volumes are gone, nobody guesses, and an operator goes on with the third"
+            }
+            Self::BucketAway => "while S3 refuses, the cluster goes on, and the backups catch up afterwards",
             Self::SpotStorm => "when EC2 takes half of the workers back at once, each has left before",
         }
     }
@@ -195,7 +228,12 @@ impl Drill {
             | Self::ReplaceAllRolling
             | Self::ScaleWorkers
             | Self::SpotStorm
-            | Self::CertificateYear => false,
+            | Self::CertificateYear
+            | Self::LoseEverything
+            | Self::DamagedBackup
+            | Self::RestoreYesterday
+            | Self::LoseQuorum
+            | Self::BucketAway => false,
         }
     }
 }
@@ -231,6 +269,11 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::CertificateYear => year::certificates(options, &mut report).await,
         Drill::ThrottledDay => throttled::day(options, &mut report).await,
         Drill::LoseZoneForGood => zone::lose_for_good(options, &mut report).await,
+        Drill::LoseEverything => everything::lose(options, &mut report).await,
+        Drill::DamagedBackup => everything::damaged(options, &mut report).await,
+        Drill::RestoreYesterday => backups::restore_yesterday(options, &mut report).await,
+        Drill::LoseQuorum => backups::lose_quorum(options, &mut report).await,
+        Drill::BucketAway => backups::bucket_away(options, &mut report).await,
         Drill::ReplaceOne
         | Drill::LoseVolume
         | Drill::LoseLeader
@@ -307,8 +350,11 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         | Drill::ReplaceAllRolling
         | Drill::ScaleWorkers
         | Drill::SpotStorm
-        | Drill::CertificateYear => {
-            Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name())))
-        }
+        | Drill::CertificateYear
+        | Drill::LoseEverything
+        | Drill::DamagedBackup
+        | Drill::RestoreYesterday
+        | Drill::LoseQuorum
+        | Drill::BucketAway => Err(Unmet::Broken(format!("{} builds its own laboratories", drill.name()))),
     }
 }

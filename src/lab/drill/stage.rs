@@ -1,5 +1,6 @@
 //! What every drill stands on: a laboratory, a load, a census, and the clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::lab::LabError;
 use crate::lab::cluster::{Census, Counted, Health, Tls, pki_of, wait_healthy};
 use crate::lab::history::{self, Checked, Operation};
 use crate::lab::laboratory::{Laboratory, Scratch};
-use crate::lab::load::{Etcd, Load};
+use crate::lab::load::{self, Etcd, Gate, Load, Store as _, Stored};
 use crate::lab::machine::Machine;
 use crate::lab::region::{FaultKind, FaultSpec, Service};
 use crate::lab::registers::Clients;
@@ -231,6 +232,45 @@ impl Stage {
             FaultKind::StaleRead { max_age_ms: STALE_MS },
         ];
         self.weather(&kinds, 0.05);
+    }
+
+    /// The load and the clients end, and others take their places when the gate is opened, for a cluster that is another
+    /// one by its id. Answers with what was acknowledged until then, and when each was.
+    pub async fn begin_anew(
+        &mut self,
+        seed: u64,
+    ) -> Result<(BTreeMap<String, (String, Instant)>, Gate), Unmet> {
+        let gate = Gate::default();
+        let store = || Etcd::of(&self.lab).behind(&gate);
+        let next = Load::begin_below("/load-anew/", store(), seed);
+        let notes = std::mem::replace(&mut self.load, next).stop().await.map_err(Unmet::Unread)?;
+        let next = Clients::begin(|client| store().beginning_with(client), seed);
+        let history = std::mem::replace(&mut self.registers, next).stop().await;
+        let clusters = std::mem::replace(&mut self.census, Census::begin(&self.lab)).so_far().clusters;
+        if clusters.len() > 1 {
+            return Err(Unmet::TwoClusters(clusters.into_iter().collect()));
+        }
+        let before = checked(history).await?;
+        self.tell("operationsCheckedBefore", before.operations);
+        Ok((notes.acknowledged, gate))
+    }
+
+    /// From now on the cluster is another one by its id, as an operator wished.
+    pub fn expect_another_cluster(&mut self) {
+        self.census = Census::begin(&self.lab);
+    }
+
+    /// Reads back what a load had written that has ended.
+    pub async fn read_back(&self, patience: Duration) -> Result<BTreeMap<String, Stored>, Unmet> {
+        let mut etcd = Etcd::of(&self.lab);
+        let deadline = Instant::now() + patience;
+        loop {
+            match etcd.read(load::PREFIX).await {
+                Ok(stored) => return Ok(stored),
+                Err(error) if Instant::now() >= deadline => return Err(Unmet::Unread(error)),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
     }
 
     /// Ends the load, reads everything back and adds it to the report. What was found before

@@ -32,7 +32,7 @@ pub(super) fn executed(machine: &Machine) -> Result<Vec<String>, Unmet> {
 }
 
 /// The steps after which an agent was aborted.
-fn cut_off(machine: &Machine) -> Result<Vec<String>, Unmet> {
+pub(super) fn cut_off(machine: &Machine) -> Result<Vec<String>, Unmet> {
     steps_in(machine, &[CUT_OFF])
 }
 
@@ -64,7 +64,7 @@ fn step_of(line: &str) -> Option<String> {
 
 /// Whose agents are aborted, and where.
 #[derive(Clone, Debug)]
-enum Arm {
+pub(super) enum Arm {
     Nobody,
     One,
     All,
@@ -176,7 +176,7 @@ async fn found(options: &Options, report: &mut Report, arm: &Arm) -> Result<Show
 /// Lets agents that are cut off in every life get on: a plan that begins with what must be renewed
 /// each time, as a lock, would never come to its second step. The longer an agent was cut off after
 /// nothing but steps that it was cut off after before, the more steps it has in its next life.
-async fn get_on(machines: Vec<Machine>, arm: &Arm) -> Infallible {
+pub(super) async fn get_on(machines: Vec<Machine>, arm: &Arm) -> Infallible {
     if matches!(arm, Arm::Nobody | Arm::Step(_)) {
         return std::future::pending().await;
     }
