@@ -12,6 +12,10 @@ use crate::reach::Reach;
 
 pub(super) fn begin(reach: &Reach, departure: &Departure) -> Result<(), StepError> {
     reach.note_departure(Some(departure.clone()));
+    // Another machine keeps the backups from now on.
+    if let Some(keeper) = &reach.keeper {
+        keeper.forbid();
+    }
     let path = reach.departure();
     if let Some(parent) = path.parent() {
         files::create_dir(parent, 0o755)?;
