@@ -92,6 +92,7 @@ struct State {
     permission: Option<Permission>,
     /// Whether the task runs.
     runs: bool,
+    task: Option<AbortHandle>,
     /// Since when there is a permission, without a break, in milliseconds since 1970.
     since: Option<i64>,
     keeping: Option<Keeping>,
@@ -130,8 +131,7 @@ impl Keeper {
         state.since.get_or_insert(now);
         if !state.runs {
             state.runs = true;
-            drop(state);
-            tokio::spawn(run(Arc::clone(&self.shared)));
+            state.task = Some(tokio::spawn(run(Arc::clone(&self.shared))).abort_handle());
         }
     }
 
@@ -163,8 +163,10 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // Its task is another's, or nobody's, from now on.
-        self.forbid();
+        // Its work is another's, or nobody's, from now on. The lock ends with its lease, unless this machine goes on.
+        if let Some(task) = self.shared.state().task.take() {
+            task.abort();
+        }
     }
 }
 
