@@ -145,19 +145,20 @@ pub async fn run(
     output: &mut dyn Write,
     answers: &mut dyn BufRead,
 ) -> Result<(), VerbError> {
+    // In boxes: a look at the whole world has a large future.
     match command {
-        EtcdCommand::Members => members(reach, output).await,
+        EtcdCommand::Members => Box::pin(members(reach, output)).await,
         EtcdCommand::Backup => backup(reach, output).await,
         EtcdCommand::Backups { json } => backups(reach, json, output).await,
         EtcdCommand::Verify { all } => verify(reach, all, output).await,
-        EtcdCommand::Restore { at, consent } => restore(reach, &at, consent, output, answers).await,
-        EtcdCommand::Recover { consent } => recover(reach, consent, output, answers).await,
+        EtcdCommand::Restore { at, consent } => Box::pin(restore(reach, &at, consent, output, answers)).await,
+        EtcdCommand::Recover { consent } => Box::pin(recover(reach, consent, output, answers)).await,
     }
 }
 
 /// One full look at the world.
 async fn look(reach: &Reach) -> Observation {
-    observe(reach, &mut Memory::default(), Depth::Full, Vec::new()).await
+    Box::pin(observe(reach, &mut Memory::default(), Depth::Full, Vec::new())).await
 }
 
 async fn charter(reach: &Reach) -> Result<Versioned<Charter>, VerbError> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::keys::{Default, KEYS, Kind};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "every key has its line")]
 fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
     let root = root(&[
         (

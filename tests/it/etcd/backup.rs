@@ -13,6 +13,7 @@ use quorate::backup::segment::Link;
 use quorate::backup::ship::Shipping;
 use quorate::backup::snapshot::{self, Subject};
 use quorate::backup::{BackupError, choose, read};
+use quorate::cli::etcd::{Consent, EtcdCommand};
 use quorate::model::fact::chain as words;
 use quorate::model::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
 
@@ -371,4 +372,62 @@ async fn two_that_ship_one_chain_do_not_both_go_on() {
     assert_eq!(point.passed_over, Vec::<String>::new());
     drop(ships);
     drop(rig.sky);
+}
+
+#[tokio::test]
+async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
+    let rig = Rig::new().await;
+    rig.write(0).await;
+    let objects = &rig.reach.aws.objects;
+    let run = async |command: EtcdCommand| {
+        let mut output = Vec::new();
+        let done = quorate::cli::etcd::run(&rig.reach, command, &mut output, &mut std::io::empty()).await;
+        (done.map_err(|error| words(&error)), String::from_utf8(output).unwrap())
+    };
+    let (done, _) = run(EtcdCommand::Backups { json: false }).await;
+    assert!(done.unwrap_err().contains("there is no charter"));
+    let text = serde_json::to_vec(&charter(1)).unwrap();
+    objects.put(quorate::reach::CHARTER, text).await.unwrap();
+    let (done, _) = run(EtcdCommand::Verify { all: false }).await;
+    assert!(done.unwrap_err().contains("no backup in S3 can be restored: there is none"));
+
+    let subject = rig.begin().await;
+    let shipping = rig.shipping();
+    let link = Link::first(uuid(), subject.chain.clone());
+    let ships = tokio::spawn({
+        let shipping = shipping.clone();
+        async move { shipping.ship(link).await }
+    });
+    let manifest = rig.snapshot(&subject).await;
+    let last = rig.write(1).await;
+    rig.shipped(&shipping, last).await;
+    ships.abort();
+    let (done, told) = run(EtcdCommand::Backups { json: false }).await;
+    done.unwrap();
+    for named in [manifest.chain.to_string(), last.to_string(), "no backup was ever rehearsed".to_owned()] {
+        assert!(told.contains(&named), "{named} is not in\n{told}");
+    }
+    let (done, told) = run(EtcdCommand::Backups { json: true }).await;
+    done.unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((told["backups"][0]["revision"].as_i64(), told["rehearsal"].is_null()), (Some(last), true));
+    for all in [false, true] {
+        let (done, told) = run(EtcdCommand::Verify { all }).await;
+        done.unwrap();
+        assert!(told.contains(&format!("up to revision {last}")), "{told}");
+    }
+
+    objects.put(&manifest.chain.segment(1), b"something else".to_vec()).await.unwrap();
+    let (done, told) = run(EtcdCommand::Verify { all: true }).await;
+    assert!(done.unwrap_err().contains("1 of 1 backups are not whole"));
+    assert!(told.contains("NOT WHOLE") && told.contains("changes/0000000001"), "{told}");
+
+    let consent = Consent { yes: true };
+    let (done, _) = run(EtcdCommand::Restore { at: "yesterday".to_owned(), consent }).await;
+    assert!(done.unwrap_err().contains("2026-11-22T10:00:00Z"));
+    // A machine without a volume of the cluster founds nothing.
+    let (done, _) = run(EtcdCommand::Restore { at: "newest".to_owned(), consent }).await;
+    assert!(done.unwrap_err().contains("run this on a control-plane machine that holds a slot"));
+    let after = objects.get(quorate::reach::CHARTER).await.unwrap().unwrap();
+    assert_eq!(after.bytes, serde_json::to_vec(&charter(1)).unwrap());
 }
