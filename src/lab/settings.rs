@@ -236,7 +236,8 @@ fn lab_beside(agent: &Path) -> PathBuf {
         .unwrap_or_else(|| agent.with_file_name(NAME))
 }
 
-/// An etcd of 3.5 or newer: `QUORATE_ETCD`, the search path, or what `scripts/install-tools` brought.
+/// An etcd of 3.5 or newer with its `etcdutl` beside it: `QUORATE_ETCD`, the search path, or what `scripts/install-tools`
+/// brought.
 pub fn find_etcd() -> Result<PathBuf, LabError> {
     if let Some(given) = env::var_os("QUORATE_ETCD") {
         let given = PathBuf::from(given);
@@ -246,7 +247,7 @@ pub fn find_etcd() -> Result<PathBuf, LabError> {
     let found = env::split_paths(&search)
         .chain([Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin")])
         .map(|dir| dir.join("etcd"))
-        .find(|path| path.is_file() && serves(path));
+        .find(|path| path.is_file() && path.with_file_name("etcdutl").is_file() && serves(path));
     absolute(&found.ok_or(LabError::NoEtcd)?)
 }
 
