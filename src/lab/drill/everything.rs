@@ -18,8 +18,9 @@ use crate::lab::load::Stored;
 use crate::lab::machine::{FailPoint, Lives, Machine};
 use crate::lab::settings::Start;
 
-/// How long the way back may take. EC2 has to say twice, a minute apart, that it knows none of the volumes.
-const BACK: Duration = Duration::from_mins(4);
+/// How long the way back may take. EC2 has to say twice, a minute apart, that it knows none of the volumes; and agents that
+/// are aborted after every step take their time.
+const BACK: Duration = Duration::from_mins(6);
 /// How long the backups that a drill needs may take.
 const BACKUP: Duration = Duration::from_mins(1);
 /// The oldest write that may be lost.
