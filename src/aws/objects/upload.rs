@@ -138,7 +138,7 @@ impl Upload {
     }
 
     /// How many parts are under way.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "lab"))]
     pub(super) fn under_way(&self) -> usize {
         match &self.parts {
             Parts::Begun { under_way, .. } => under_way.len(),
