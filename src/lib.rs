@@ -10,6 +10,7 @@ pub mod backup;
 pub mod cli;
 pub mod cluster_api;
 pub mod config;
+mod digest;
 pub mod etcd;
 pub mod execute;
 pub mod exit;

@@ -45,6 +45,8 @@ pub const JOIN: &str = "workers/join.json";
 
 /// How long the permission to keep the backups lasts at least; three slow ticks, where that is longer.
 const PERMISSION: Duration = Duration::from_mins(1);
+/// How long lies between two snapshots at least, however often they are asked for.
+const BETWEEN_SNAPSHOTS: Duration = Duration::from_secs(30);
 
 /// What this machine found when it read the backups through.
 pub const RESTORE_POINT: &str = "/var/lib/quorate/restore-point.json";
@@ -293,6 +295,7 @@ fn keeper(root: &Root, settings: &Settings, aws: &Clients) -> Keeper {
     let pace = Pace {
         permission: PERMISSION.max(settings.tick.as_duration() * 3),
         snapshots: backups.snapshots.as_duration(),
+        between: BETWEEN_SNAPSHOTS,
         changes: backups.changes.as_duration(),
         retention: Retention {
             all: backups.keep_all.as_duration(),

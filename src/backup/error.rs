@@ -69,17 +69,18 @@ pub enum BackupError {
         /// What was looked at, and why it is not used.
         passed_over: Vec<String>,
     },
+    /// A value has no JSON form.
+    #[error("writing {object} as JSON")]
+    Json {
+        /// Which.
+        object: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Nothing has come together to be sealed.
     #[error("sealing changes")]
     Seal(#[source] SegmentError),
-    /// What was asked for is not in the backups.
-    #[error("{wanted} is not in the backups: {found}")]
-    NotThere {
-        /// What was asked for.
-        wanted: String,
-        /// What there is.
-        found: String,
-    },
     /// The data of the member that is to survive are not on the volume.
     #[error("the volume holds no data of generation {generation} that were set aside")]
     NoSurvivor {
@@ -96,6 +97,10 @@ impl BackupError {
     /// Whether the backup itself is at fault: no other attempt will find it whole.
     pub fn is_about_the_backup(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. })
+    }
+
+    pub(super) fn json(object: &str) -> impl FnOnce(serde_json::Error) -> Self {
+        move |source| Self::Json { object: object.to_owned(), source }
     }
 
     pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

@@ -31,12 +31,10 @@ use crate::model::{ChainName, ClusterName, ClusterUuid, Generation, InstanceId, 
 
 /// How often the lock is kept, and asked for by whoever does not have it: a third of its lease.
 const LOCK: Duration = Duration::from_secs(5);
-/// How long a snapshot that failed rests before it is tried again.
-const SNAPSHOT_AGAIN: Duration = Duration::from_secs(30);
 /// How many chains are shipped: the newest, and the one before.
 const SHIPPED: usize = 2;
-/// How often it is looked whether a rehearsal is due.
-const REHEARSE: Duration = Duration::from_mins(1);
+/// How often it is looked for what has time.
+const CHORES: Duration = Duration::from_mins(1);
 /// How often what is too old is looked for.
 const THIN: Duration = Duration::from_hours(1);
 
@@ -47,6 +45,8 @@ pub struct Pace {
     pub permission: Duration,
     /// A snapshot.
     pub snapshots: Duration,
+    /// How long lies between the beginnings of two snapshots at least, whatever they are taken for.
+    pub between: Duration,
     /// For how long changes are held at most.
     pub changes: Duration,
     /// What is kept for how long.
@@ -144,7 +144,6 @@ impl Keeper {
     pub fn progress(&self) -> BackupProgress {
         let state = self.shared.state();
         let shipped = self.shared.shipped.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = shipped.values().max_by_key(|shipped| shipped.revision);
         BackupProgress {
             permitted: state.permission.as_ref().map(|permission| permission.at),
             since: state.since,
@@ -152,11 +151,11 @@ impl Keeper {
             newest: state.newest.as_ref().map(|manifest| manifest.chain.clone()),
             taken: state.newest.as_ref().map(|manifest| manifest.taken),
             size: state.newest.as_ref().map(|manifest| manifest.size),
-            shipped: newest.map(|shipped| shipped.revision),
-            // The chain that is furthest behind counts only where it is the only one.
-            unshipped_since: shipped.values().map(|shipped| shipped.unshipped_since).min().flatten(),
+            // By the chain that is furthest behind: the other may be the one that can't be restored.
+            shipped: shipped.values().map(|shipped| shipped.revision).min(),
+            unshipped_since: shipped.values().filter_map(|shipped| shipped.unshipped_since).min(),
             rehearsed: state.rehearsed.clone(),
-            error: newest.and_then(|shipped| shipped.error.clone()).or_else(|| state.error.clone()),
+            error: shipped.values().find_map(|shipped| shipped.error.clone()).or_else(|| state.error.clone()),
         }
     }
 }
@@ -213,7 +212,7 @@ async fn run(shared: Arc<Shared>) {
             Ok(()) => {
                 {
                     let mut state = shared.state();
-                    (state.keeping, state.error) = (Some(Keeping::Here), None);
+                    (state.keeping, state.newest, state.error) = (Some(Keeping::Here), None, None);
                 }
                 let ended = tokio::select! {
                     ended = keep(&shared, &permission, &etcd) => Some(ended),
@@ -299,10 +298,12 @@ async fn keep_on(
         }
     }
     let mut next = None;
-    let mut thin = Instant::now() + LOCK;
-    let mut rehearse = thin;
-    let mut rehearsal = tokio::task::JoinSet::new();
+    // What was begun last, and so not again for a while, whatever happens.
+    let mut begun: Option<Instant> = None;
+    let mut chores = JoinSet::new();
+    let (mut chore, mut thin) = (Instant::now() + LOCK, Instant::now());
     loop {
+        let earliest = begun.map_or(due, |begun| due.max(begun + shared.pace.between));
         tokio::select! {
             Some(ended) = ships.join_next() => if let Ok((chain, error)) = ended {
                 let is_newest = shipped.first().is_some_and(|(newest, _)| *newest == chain);
@@ -310,6 +311,7 @@ async fn keep_on(
                 match error {
                     // Its history is not to be had any more: only a new snapshot helps.
                     BackupError::Changes(ChangesEnd::Compacted { .. } | ChangesEnd::Gap { .. }) => {
+                        tracing::warn!(%chain, error = crate::model::fact::chain(&error), "a chain ends");
                         if is_newest {
                             due = Instant::now();
                         }
@@ -318,8 +320,9 @@ async fn keep_on(
                 }
             },
             () = wanted.notified() => due = Instant::now(),
-            () = sleep_until(due), if next.is_none() => {
+            () = sleep_until(earliest), if next.is_none() => {
                 due = Instant::now() + shared.pace.snapshots;
+                begun = Some(Instant::now());
                 match begin_chain(permission, etcd).await {
                     Ok(subject) => {
                         let link = Link::first(permission.uuid.clone(), subject.chain.clone());
@@ -328,7 +331,7 @@ async fn keep_on(
                     }
                     Err(error) => {
                         shared.failed(&error);
-                        due = Instant::now() + SNAPSHOT_AGAIN;
+                        due = Instant::now();
                     }
                 }
             }
@@ -341,26 +344,36 @@ async fn keep_on(
                     }
                     Err(error) => {
                         shared.failed(&error);
-                        due = Instant::now() + SNAPSHOT_AGAIN;
+                        due = Instant::now();
                         drop_chains(&shipping, shipped.extract_if(.., |(name, _)| *name == chain));
                     }
                 }
             }
-            () = sleep_until(thin) => {
-                thin = Instant::now() + THIN;
-                if let Err(error) = retention::thin(&shared.objects, &permission.uuid, &shared.pace.retention).await {
-                    tracing::warn!(error = crate::model::fact::chain(&error), "old backups are left");
+            () = sleep_until(chore), if chores.is_empty() => {
+                let thins = thin <= Instant::now();
+                if thins {
+                    thin = Instant::now() + THIN;
                 }
+                chores.spawn(do_chores(Arc::clone(shared), permission.clone(), thins));
             }
-            () = sleep_until(rehearse), if rehearsal.is_empty() => {
-                rehearse = Instant::now() + REHEARSE;
-                let (objects, rehearsals) = (shared.objects.clone(), shared.rehearsals.clone());
-                let (uuid, generation) = (permission.uuid.clone(), permission.generation);
-                rehearsal.spawn(async move { rehearsal::if_due(&objects, &rehearsals, &uuid, generation).await });
-            }
-            Some(ended) = rehearsal.join_next() => if let Ok(Some(rehearsed)) = ended {
-                shared.state().rehearsed = Some(rehearsed);
-            },
+            Some(_) = chores.join_next() => chore = Instant::now() + CHORES,
+        }
+    }
+}
+
+/// What has time: old backups are removed, and the newest is rehearsed. Beside the rest, since both may take long.
+async fn do_chores(shared: Arc<Shared>, permission: Permission, thins: bool) {
+    let Permission { uuid, generation, .. } = permission;
+    if thins
+        && let Err(error) =
+            retention::thin(&shared.objects, &uuid, &shared.pace.retention, clock::now_ms()).await
+    {
+        tracing::warn!(error = crate::model::fact::chain(&error), "old backups are left");
+    }
+    match rehearsal::if_due(&shared.objects, &shared.rehearsals, &uuid, generation).await {
+        Ok(rehearsed) => shared.state().rehearsed = rehearsed,
+        Err(error) => {
+            tracing::warn!(error = crate::model::fact::chain(&error), "no backup was rehearsed");
         }
     }
 }

@@ -8,8 +8,9 @@ use std::io::{self, Write};
 use ring::digest::{Context, SHA256};
 
 use super::error::BackupError;
-use super::segment::{self, Link, Segment, hex};
+use super::segment::{self, Link, Segment};
 use crate::aws::ObjectStore;
+use crate::digest::hex;
 use crate::model::{ChainName, ClusterUuid, Generation, Manifest, RestorePoint};
 
 /// The database's hash, which etcd sends after it.
@@ -67,13 +68,22 @@ pub async fn chains(objects: &ObjectStore, generation: Generation) -> Result<Vec
 }
 
 /// The generations that have backups, the oldest first.
-pub async fn generations(objects: &ObjectStore) -> Result<Vec<Generation>, BackupError> {
+async fn generations(objects: &ObjectStore) -> Result<Vec<Generation>, BackupError> {
     let prefix = crate::model::backup::BACKUPS;
     let number =
         |folder: &String| folder.strip_prefix(prefix)?.trim_end_matches('/').parse().ok().map(Generation);
     let mut found: Vec<Generation> = objects.folders(prefix).await?.iter().filter_map(number).collect();
     found.sort_unstable();
     Ok(found)
+}
+
+/// The chains of all generations, the oldest first.
+pub async fn all_chains(objects: &ObjectStore) -> Result<Vec<ChainName>, BackupError> {
+    let mut all = Vec::new();
+    for generation in generations(objects).await? {
+        all.extend(chains(objects, generation).await?);
+    }
+    Ok(all)
 }
 
 /// A chain's manifest; `None` when it has none, and so was never finished.
@@ -99,12 +109,19 @@ pub async fn manifest(
     Ok(Some(manifest))
 }
 
-/// One segment, if it is the one that follows; `None` when there is none.
-pub(super) async fn segment(
-    objects: &ObjectStore,
-    link: &Link,
-) -> Result<Option<(Segment, Link)>, BackupError> {
-    let key = link.chain.segment(link.segments.saturating_add(1));
+/// A segment that follows, as it lies in S3 and as it was read, and where the chain ends with it.
+pub(super) struct Following {
+    pub bytes: Vec<u8>,
+    pub segment: Segment,
+    pub link: Link,
+}
+
+/// The segment that follows; `None` when there is none.
+///
+/// # Errors
+/// No answer; or there is one that is not whole, or does not follow.
+pub(super) async fn following(objects: &ObjectStore, link: &Link) -> Result<Option<Following>, BackupError> {
+    let key = link.next_segment();
     let Some(stored) = objects.get(&key).await? else { return Ok(None) };
     let damaged = |error: segment::SegmentError| BackupError::Damaged {
         object: objects.url(&key),
@@ -112,7 +129,24 @@ pub(super) async fn segment(
     };
     let segment = segment::open(&stored.bytes).map_err(damaged)?;
     let link = link.then(&segment.header, segment.hash.clone()).map_err(damaged)?;
-    Ok(Some((segment, link)))
+    Ok(Some(Following { bytes: stored.bytes, segment, link }))
+}
+
+/// The same, or why the chain ends. A segment that is missing although there are later ones is asked for once more:
+/// where the chain is still shipped, they may all have come meanwhile.
+async fn following_or_end(
+    objects: &ObjectStore,
+    link: &Link,
+) -> Result<Result<Following, ChainEnd>, BackupError> {
+    if let Some(found) = following(objects, link).await? {
+        return Ok(Ok(found));
+    }
+    let missing = link.next_segment();
+    let later = objects.list_after(&link.chain.changes(), &missing).await?;
+    let Some(later) = later.first() else { return Ok(Err(ChainEnd::Complete)) };
+    Ok(following(objects, link).await?.ok_or_else(|| {
+        ChainEnd::Broken(format!("{} is missing, although there is {}", objects.url(&missing), later.key))
+    }))
 }
 
 /// Reads a chain's segments, from the first to the last that is whole and wanted. The snapshot is not read.
@@ -130,9 +164,9 @@ pub async fn follow(
         passed_over: Vec::new(),
     };
     let end = loop {
-        let (segment, next) = match segment(objects, &link).await {
-            Ok(Some(read)) => read,
-            Ok(None) => break after_a_gap(objects, &link).await?,
+        let Following { segment, link: next, .. } = match following_or_end(objects, &link).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(end)) => break end,
             Err(error) if error.is_about_the_backup() => {
                 break ChainEnd::Broken(crate::model::fact::chain(&error));
             }
@@ -153,18 +187,6 @@ pub async fn follow(
         link = next;
     };
     Ok(ReadChain { point, link, end, manifest })
-}
-
-/// A chain ends where there is no more segment, unless there are later ones.
-async fn after_a_gap(objects: &ObjectStore, link: &Link) -> Result<ChainEnd, BackupError> {
-    let missing = link.chain.segment(link.segments.saturating_add(1));
-    let later = objects.list_after(&link.chain.changes(), &missing).await?;
-    Ok(match later.first() {
-        None => ChainEnd::Complete,
-        Some(later) => {
-            ChainEnd::Broken(format!("{} is missing, although there is {}", objects.url(&missing), later.key))
-        }
-    })
 }
 
 /// Reads a snapshot from S3 and writes the database, with its hash at the end, as etcd sent it.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use tokio::time::Instant;
 
-use super::choose;
 use super::error::BackupError;
 use super::read::{self, UpTo};
 use super::restore::{self, Bench};
@@ -17,7 +16,7 @@ use crate::aws::ObjectStore;
 use crate::etcd::config::Tuning;
 use crate::host::clock;
 use crate::model::backup::{REHEARSAL, Rehearsal};
-use crate::model::{ClusterUuid, Generation, Manifest};
+use crate::model::{ChainName, ClusterUuid, Generation};
 
 /// How many times the database's size is needed: the snapshot, what is restored of it, and what etcd adds.
 const ROOM: u64 = 3;
@@ -44,22 +43,11 @@ pub async fn last(objects: &ObjectStore) -> Result<Option<Rehearsal>, BackupErro
 }
 
 /// Rehearses when it is time to, and gives what the last one came to.
+///
+/// # Errors
+/// It is not known whether it is time, or there was nowhere to write what came of it. That the backup could not be
+/// restored is no error: it is what came of it.
 pub async fn if_due(
-    objects: &ObjectStore,
-    rehearsals: &Rehearsals,
-    uuid: &ClusterUuid,
-    generation: Generation,
-) -> Option<Rehearsal> {
-    match rehearse_if_due(objects, rehearsals, uuid, generation).await {
-        Ok(rehearsed) => rehearsed,
-        Err(error) => {
-            tracing::warn!(error = crate::model::fact::chain(&error), "no backup was rehearsed");
-            None
-        }
-    }
-}
-
-async fn rehearse_if_due(
     objects: &ObjectStore,
     rehearsals: &Rehearsals,
     uuid: &ClusterUuid,
@@ -70,12 +58,10 @@ async fn rehearse_if_due(
     if last.as_ref().is_some_and(|last| clock::now_ms().saturating_sub(last.at) < every) {
         return Ok(last);
     }
-    let furthest = choose::furthest(objects, uuid, generation).await?;
-    let Some((manifest, _)) = furthest.into_iter().next() else { return Ok(last) };
-    let rehearsed = rehearse(objects, rehearsals, manifest).await;
-    if let Ok(json) = serde_json::to_vec_pretty(&rehearsed) {
-        objects.put(REHEARSAL, json).await?;
-    }
+    let Some(chain) = newest(objects, uuid, generation).await? else { return Ok(last) };
+    let rehearsed = rehearse(objects, rehearsals, uuid, chain).await;
+    let json = serde_json::to_vec_pretty(&rehearsed).map_err(BackupError::json(REHEARSAL))?;
+    objects.put(REHEARSAL, json).await?;
     let Rehearsal { chain, took_ms, error, .. } = &rehearsed;
     match error {
         None => tracing::info!(%chain, took_ms, "a backup was rehearsed"),
@@ -84,11 +70,32 @@ async fn rehearse_if_due(
     Ok(Some(rehearsed))
 }
 
+/// The newest chain that was finished, in whatever state it is: damage to it is what a rehearsal is to find.
+async fn newest(
+    objects: &ObjectStore,
+    uuid: &ClusterUuid,
+    generation: Generation,
+) -> Result<Option<ChainName>, BackupError> {
+    for chain in read::chains(objects, generation).await?.into_iter().rev() {
+        match read::manifest(objects, uuid, &chain).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(Some(chain)),
+            Err(error) if error.is_about_the_backup() => return Ok(Some(chain)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// Restores one backup, and says what came of it.
-pub async fn rehearse(objects: &ObjectStore, rehearsals: &Rehearsals, manifest: Manifest) -> Rehearsal {
+async fn rehearse(
+    objects: &ObjectStore,
+    rehearsals: &Rehearsals,
+    uuid: &ClusterUuid,
+    chain: ChainName,
+) -> Rehearsal {
     let began = Instant::now();
-    let chain = manifest.chain.clone();
-    let done = restore_aside(objects, rehearsals, manifest).await;
+    let done = restore_aside(objects, rehearsals, uuid, &chain).await;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (revision, keys, error) = match done {
         Ok(replayed) => (Some(replayed.revision), replayed.keys, None),
@@ -100,17 +107,21 @@ pub async fn rehearse(objects: &ObjectStore, rehearsals: &Rehearsals, manifest: 
 async fn restore_aside(
     objects: &ObjectStore,
     rehearsals: &Rehearsals,
-    manifest: Manifest,
+    uuid: &ClusterUuid,
+    chain: &ChainName,
 ) -> Result<restore::Replayed, BackupError> {
     let Rehearsals { dir, etcd, pki, tuning, .. } = rehearsals;
-    let (uuid, size) = (manifest.uuid.clone(), manifest.size);
-    require_room(dir, size)?;
+    let manifest = read::manifest(objects, uuid, chain).await?.ok_or_else(|| BackupError::Damaged {
+        object: objects.url(&chain.manifest()),
+        why: "it was there, and is gone".to_owned(),
+    })?;
+    require_room(dir, manifest.size)?;
     let read = read::follow(objects, manifest, UpTo::Newest).await?;
     if let read::ChainEnd::Broken(why) = read.end {
-        return Err(BackupError::Damaged { object: objects.url(&read.point.chain.changes()), why });
+        return Err(BackupError::Damaged { object: objects.url(&chain.changes()), why });
     }
     let bench = Bench { dir: dir.clone(), etcd: etcd.clone(), pki: pki.clone(), tuning };
-    restore::rehearse(&bench, objects, &uuid, &read.point).await
+    restore::rehearse(&bench, objects, uuid, &read.point).await
 }
 
 fn require_room(dir: &Path, size: u64) -> Result<(), BackupError> {

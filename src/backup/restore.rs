@@ -211,18 +211,11 @@ async fn fetch(
     let mut link = Link::first(uuid.clone(), point.chain.clone());
     let mut fetched = Vec::new();
     while link.segments < point.segments {
-        let key = link.chain.segment(link.segments.saturating_add(1));
-        let object = objects.url(&key);
-        let stored =
-            objects.get(&key).await?.ok_or_else(|| BackupError::Missing { object: object.clone() })?;
-        let damaged = |error: segment::SegmentError| BackupError::Damaged {
-            object: object.clone(),
-            why: crate::model::fact::chain(&error),
-        };
-        let read = segment::open(&stored.bytes).map_err(damaged)?;
-        link = link.then(&read.header, read.hash).map_err(damaged)?;
+        let missing = || BackupError::Missing { object: objects.url(&link.next_segment()) };
+        let found = read::following(objects, &link).await?.ok_or_else(missing)?;
+        link = found.link;
         let path = bench.dir.join(format!("changes-{:010}", link.segments));
-        fs::write(&path, &stored.bytes).map_err(BackupError::io("writing", &path))?;
+        fs::write(&path, &found.bytes).map_err(BackupError::io("writing", &path))?;
         fetched.push(path);
     }
     Ok(fetched)

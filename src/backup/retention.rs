@@ -1,20 +1,22 @@
 //! Retention: which backups are kept for how long.
 //!
 //! All of a day, one an hour of a week, one a day of as long as is set. A chain goes as a whole, its manifest first, so
-//! that what is half gone is no chain any more. The newest chain of the newest generation is never removed, whatever its
-//! age, nor is any that is younger than a day. That something can't be removed (Object Lock keeps it) harms nothing.
+//! that what is half gone is no chain any more. Never removed, whatever their age, are the two newest chains, of which one
+//! may be damaged, the one that was last rehearsed with success, and any that is younger than a day. That something can't
+//! be removed (Object Lock keeps it, or the role may not) harms nothing, and keeps nothing else from being removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::error::BackupError;
-use super::read;
-use crate::aws::ObjectStore;
-use crate::host::clock;
+use super::{read, rehearsal};
+use crate::aws::{ObjectError, ObjectStore};
 use crate::model::{BackupKey, BackupPart, ChainName, ClusterUuid};
 
 const DAY: i64 = 86_400_000;
 const HOUR: i64 = 3_600_000;
+/// How many of the newest chains are kept in any case.
+const NEWEST: usize = 2;
 
 /// For how long what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +30,23 @@ pub struct Retention {
 }
 
 /// The chains that are not kept any more. `chains` are those that were finished, with when they were begun, in
-/// milliseconds since 1970.
-pub fn thinned(chains: &BTreeMap<ChainName, i64>, now: i64, retention: &Retention) -> Vec<ChainName> {
+/// milliseconds since 1970; `good` is known to be restorable.
+pub fn thinned(
+    chains: &BTreeMap<ChainName, i64>,
+    good: Option<&ChainName>,
+    now: i64,
+    retention: &Retention,
+) -> Vec<ChainName> {
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let newest = chains.keys().next_back();
     let (mut hours, mut days) = (BTreeSet::new(), BTreeSet::new());
     let mut thinned = Vec::new();
     // The newest of an hour or a day is the one that is kept.
-    for (chain, taken) in chains.iter().rev() {
+    for (place, (chain, taken)) in chains.iter().rev().enumerate() {
         let age = now.saturating_sub(*taken);
         let first_of_its_hour = hours.insert(taken.div_euclid(HOUR));
         let first_of_its_day = days.insert(taken.div_euclid(DAY));
-        let is_kept = Some(chain) == newest
+        let is_kept = place < NEWEST
+            || Some(chain) == good
             || age < millis(retention.all).max(DAY)
             || (first_of_its_hour && age < millis(retention.hourly))
             || (first_of_its_day && age < millis(retention.daily));
@@ -50,33 +57,39 @@ pub fn thinned(chains: &BTreeMap<ChainName, i64>, now: i64, retention: &Retentio
     thinned
 }
 
-/// Removes what is not kept any more, and uploads that were never finished.
+/// Removes what is not kept any more, and uploads that were never finished. `now` is in milliseconds since 1970.
+///
+/// # Errors
+/// S3 gave no answer: nothing is removed by half of what there is.
 pub async fn thin(
     objects: &ObjectStore,
     uuid: &ClusterUuid,
     retention: &Retention,
+    now: i64,
 ) -> Result<(), BackupError> {
-    let now = clock::now_ms();
-    let mut chains = BTreeMap::new();
-    for generation in read::generations(objects).await? {
-        for chain in read::chains(objects, generation).await? {
-            match read::manifest(objects, uuid, &chain).await {
-                Ok(Some(manifest)) => {
-                    chains.insert(chain, manifest.taken);
-                }
-                Ok(None) if is_abandoned(objects, &chain, now).await? => remove(objects, &chain).await?,
-                Ok(None) => {}
-                // Somebody may want to look at it.
-                Err(error) if error.is_about_the_backup() => {
-                    tracing::warn!(error = crate::model::fact::chain(&error), "a backup is damaged");
-                }
-                Err(error) => return Err(error),
+    let rehearsed = rehearsal::last(objects).await?.filter(|rehearsal| rehearsal.error.is_none());
+    let (mut chains, mut gone) = (BTreeMap::new(), Vec::new());
+    for chain in read::all_chains(objects).await? {
+        match read::manifest(objects, uuid, &chain).await {
+            Ok(Some(manifest)) => drop(chains.insert(chain, manifest.taken)),
+            Ok(None) if is_abandoned(objects, &chain, now).await? => gone.push(chain),
+            Ok(None) => {}
+            // Somebody may want to look at it.
+            Err(error) if error.is_about_the_backup() => {
+                tracing::warn!(error = crate::model::fact::chain(&error), "a backup is damaged");
             }
+            Err(error) => return Err(error),
         }
     }
-    for chain in thinned(&chains, now, retention) {
-        tracing::info!(%chain, "removing a backup that is not kept any more");
-        remove(objects, &chain).await?;
+    gone.extend(thinned(&chains, rehearsed.as_ref().map(|rehearsal| &rehearsal.chain), now, retention));
+    for chain in gone {
+        match remove(objects, &chain).await {
+            Ok(()) => tracing::info!(%chain, "removed a backup that is not kept any more"),
+            Err(BackupError::Store(error @ ObjectError::Kept { .. })) => {
+                tracing::warn!(%chain, error = crate::model::fact::chain(&error), "an old backup stays");
+            }
+            Err(error) => return Err(error),
+        }
     }
     for upload in objects.abandoned_uploads(crate::model::backup::BACKUPS).await? {
         if now.saturating_sub(upload.begun) > DAY {
@@ -128,7 +141,7 @@ mod tests {
     #[test]
     fn all_of_a_day_one_an_hour_of_a_week_and_one_a_day_of_ninety() {
         let chains = every_quarter(120);
-        let thinned: BTreeSet<_> = thinned(&chains, NOW, &KEPT).into_iter().collect();
+        let thinned: BTreeSet<_> = thinned(&chains, None, NOW, &KEPT).into_iter().collect();
         let kept = |from: i64, to: i64| {
             let aged = chains.iter().filter(|(_, taken)| (from..to).contains(&(NOW - **taken)));
             aged.filter(|(chain, _)| !thinned.contains(*chain)).count()
@@ -145,7 +158,7 @@ mod tests {
         let mut taken = NOW - 100 * DAY;
         while taken <= NOW {
             chains.insert(name(1, taken), taken);
-            for gone in thinned(&chains, taken, &KEPT) {
+            for gone in thinned(&chains, None, taken, &KEPT) {
                 chains.remove(&gone);
             }
             taken += 900_000;
@@ -160,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_newest_and_all_of_the_last_day_are_always_kept(
+        fn the_newest_two_a_good_one_and_all_of_the_last_day_are_always_kept(
             ages in prop::collection::btree_set(0..400 * DAY, 1..60),
             all in 0u64..100_000, hourly in 0u64..1_000_000, daily in 0u64..10_000_000,
         ) {
@@ -171,8 +184,11 @@ mod tests {
                 hourly: Duration::from_secs(hourly),
                 daily: Duration::from_secs(daily),
             };
-            let gone = thinned(&chains, NOW, &kept);
-            prop_assert!(!gone.contains(chains.keys().next_back().unwrap()));
+            let good = chains.keys().next().unwrap();
+            let gone = thinned(&chains, Some(good), NOW, &kept);
+            for kept in chains.keys().rev().take(2).chain([good]) {
+                prop_assert!(!gone.contains(kept));
+            }
             prop_assert!(gone.iter().all(|chain| NOW - chains[chain] >= DAY));
         }
     }

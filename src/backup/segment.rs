@@ -18,6 +18,7 @@ use prost::Message;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::{hex, sha256};
 use crate::model::{ChainName, ClusterUuid};
 
 const MAGIC: &[u8] = b"quorate changes 1\n";
@@ -98,8 +99,13 @@ pub struct Link {
 impl Link {
     /// A chain without segments.
     pub fn first(uuid: ClusterUuid, chain: ChainName) -> Self {
-        let hash = hex(digest(&SHA256, chain.to_string().as_bytes()).as_ref());
+        let hash = sha256(chain.to_string().as_bytes());
         Self { uuid, revision: chain.revision, chain, segments: 0, hash }
+    }
+
+    /// The key of the segment that follows.
+    pub fn next_segment(&self) -> String {
+        self.chain.segment(self.segments.saturating_add(1))
     }
 
     /// Where the chain ends with this segment, if it is the next one.
@@ -226,7 +232,7 @@ pub fn open(bytes: &[u8]) -> Result<Segment, SegmentError> {
     let (content, hash) = bytes.split_last_chunk::<HASH>().ok_or(CUT)?;
     let rest =
         content.strip_prefix(MAGIC).ok_or(SegmentError::NoSegment { found: "another kind of object" })?;
-    let (found, expected) = (hex(digest(&SHA256, content).as_ref()), hex(hash));
+    let (found, expected) = (sha256(content), hex(hash));
     if found != expected {
         return Err(SegmentError::Damaged { found, expected });
     }
@@ -259,15 +265,6 @@ fn without_gap(header: &SegmentHeader, revisions: &[Revision]) -> Result<(), Seg
         return Err(SegmentError::Gap { found: expected, expected: header.to });
     }
     Ok(())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

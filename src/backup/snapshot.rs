@@ -113,8 +113,7 @@ async fn pack(
 /// Writes the manifest: from now on the chain is one.
 pub async fn finish(objects: &ObjectStore, manifest: &Manifest) -> Result<(), BackupError> {
     let key = manifest.chain.manifest();
-    let json = serde_json::to_vec_pretty(manifest)
-        .map_err(|error| BackupError::Damaged { object: objects.url(&key), why: error.to_string() })?;
+    let json = serde_json::to_vec_pretty(manifest).map_err(BackupError::json(&key))?;
     match objects.create(&key, json).await? {
         Written::Yes(_) => Ok(()),
         Written::No => Err(BackupError::Overtaken { object: objects.url(&key) }),

@@ -250,24 +250,22 @@ async fn backups(reach: &Reach, json: bool, output: &mut dyn Write) -> Result<()
     let (uuid, objects) = (charter(reach).await?.value.uuid, &reach.aws.objects);
     let mut found = Vec::new();
     let mut odd = Vec::new();
-    for generation in read::generations(objects).await?.into_iter().rev() {
-        for chain in read::chains(objects, generation).await?.into_iter().rev() {
-            match read::manifest(objects, &uuid, &chain).await {
-                Ok(Some(manifest)) => {
-                    let end = choose::end(objects, &uuid, &chain).await?;
-                    found.push(Listed {
-                        chain,
-                        taken: manifest.taken,
-                        size: manifest.size,
-                        keys: manifest.keys,
-                        segments: end.as_ref().map(|link| link.segments),
-                        revision: end.map(|link| link.revision),
-                    });
-                }
-                Ok(None) => odd.push(format!("{chain}: its snapshot is being taken, or was never finished")),
-                Err(error) if error.is_about_the_backup() => odd.push(words(&error)),
-                Err(error) => return Err(error.into()),
+    for chain in read::all_chains(objects).await?.into_iter().rev() {
+        match read::manifest(objects, &uuid, &chain).await {
+            Ok(Some(manifest)) => {
+                let end = choose::end(objects, &uuid, &chain).await?;
+                found.push(Listed {
+                    chain,
+                    taken: manifest.taken,
+                    size: manifest.size,
+                    keys: manifest.keys,
+                    segments: end.as_ref().map(|link| link.segments),
+                    revision: end.map(|link| link.revision),
+                });
             }
+            Ok(None) => odd.push(format!("{chain}: its snapshot is being taken, or was never finished")),
+            Err(error) if error.is_about_the_backup() => odd.push(words(&error)),
+            Err(error) => return Err(error.into()),
         }
     }
     let rehearsed = rehearsal::last(objects).await?;
@@ -329,21 +327,19 @@ async fn verify(reach: &Reach, all: bool, output: &mut dyn Write) -> Result<(), 
         };
     }
     let (mut damaged, mut count) = (0, 0);
-    for generation in read::generations(objects).await? {
-        for chain in read::chains(objects, generation).await? {
-            let verdict = match verify_one(reach, &charter.uuid, &chain).await {
-                Ok(None) => continue,
-                Ok(Some(verdict)) => verdict,
-                Err(error) if error.is_about_the_backup() => Err(words(&error)),
-                Err(error) => return Err(error.into()),
-            };
-            count += 1;
-            match verdict {
-                Ok(text) => writeln!(output, "{chain}: {text}")?,
-                Err(why) => {
-                    damaged += 1;
-                    writeln!(output, "{chain}: NOT WHOLE: {why}")?;
-                }
+    for chain in read::all_chains(objects).await? {
+        let verdict = match verify_one(reach, &charter.uuid, &chain).await {
+            Ok(None) => continue,
+            Ok(Some(verdict)) => verdict,
+            Err(error) if error.is_about_the_backup() => Err(words(&error)),
+            Err(error) => return Err(error.into()),
+        };
+        count += 1;
+        match verdict {
+            Ok(text) => writeln!(output, "{chain}: {text}")?,
+            Err(why) => {
+                damaged += 1;
+                writeln!(output, "{chain}: NOT WHOLE: {why}")?;
             }
         }
     }

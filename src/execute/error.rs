@@ -35,9 +35,6 @@ pub enum StepError {
     /// A backup was not chosen or restored.
     #[error("working with backups")]
     Backup(#[from] crate::backup::BackupError),
-    /// What was found of the backups was not noted.
-    #[error("noting which backup can be restored")]
-    Chosen(#[from] crate::host::chosen::ChosenError),
     /// etcd runs, and its data are not moved under it.
     #[error("etcd runs: its data can't be set aside")]
     EtcdRuns,
@@ -168,7 +165,7 @@ pub enum StepError {
     /// Auto Scaling.
     #[error(transparent)]
     AutoScaling(#[from] AutoScalingError),
-    /// The notes about etcd.
+    /// What this machine notes for itself.
     #[error(transparent)]
-    Notes(#[from] crate::host::notes::NotesError),
+    Note(#[from] crate::host::NoteError),
 }

@@ -102,7 +102,7 @@ async fn whichever(reach: &Reach, step: &Step) -> Result<(), StepError> {
             must_be_written(&written)
         }
         Step::ChooseBackup { uuid, generation } => recovery::choose(reach, uuid, *generation).await,
-        Step::RestoreData { recovery, launch, .. } => {
+        Step::RestoreData { recovery, launch } => {
             must_be_mounted(reach).await?;
             if reach.service.state().await? == ServiceState::Running {
                 return Err(StepError::EtcdRuns);

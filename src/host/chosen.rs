@@ -1,58 +1,25 @@
 //! What this machine found when it read the backups through. One small file, which dies with the machine: another
 //! machine reads them through itself.
 
-use std::path::PathBuf;
-
 use super::Root;
-use super::files::{self, FileError};
+use super::note::{self, NoteError};
 use crate::model::ChosenBackup;
 use crate::reach::RESTORE_POINT;
 
-/// The note can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ChosenError {
-    /// The file was not read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It can't be written as JSON.
-    #[error("writing {} as JSON", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// The note; `None` when there is none. A damaged one is none: the backups are read through once more.
+/// The note; `None` when there is none. With a damaged one the backups are read through once more.
 ///
 /// # Errors
 /// The file is there, and can't be read.
-pub fn read(root: &Root) -> Result<Option<ChosenBackup>, ChosenError> {
-    let path = root.path(RESTORE_POINT);
-    let Some(bytes) = files::read_optional(&path)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(chosen) => Ok(Some(chosen)),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the note about the chosen backup is damaged");
-            Ok(None)
-        }
-    }
+pub fn read(root: &Root) -> Result<Option<ChosenBackup>, NoteError> {
+    note::read(&root.path(RESTORE_POINT))
 }
 
 /// Writes the note, in place of the one before.
 ///
 /// # Errors
 /// It was not written.
-pub fn write(root: &Root, chosen: &ChosenBackup) -> Result<(), ChosenError> {
-    let path = root.path(RESTORE_POINT);
-    let bytes = serde_json::to_vec_pretty(chosen)
-        .map_err(|source| ChosenError::Json { path: path.clone(), source })?;
-    if let Some(dir) = path.parent() {
-        files::create_dir(dir, 0o755)?;
-    }
-    Ok(files::write_durably(&path, &bytes, 0o644)?)
+pub fn write(root: &Root, chosen: &ChosenBackup) -> Result<(), NoteError> {
+    note::write(&root.path(RESTORE_POINT), chosen)
 }
 
 #[cfg(test)]

@@ -19,10 +19,12 @@ pub mod filesystem;
 pub mod https;
 pub mod logind;
 pub mod manifests;
+mod note;
 pub mod notes;
 pub mod root;
 pub mod service;
 pub mod shutdown;
 pub mod volume;
 
+pub use note::NoteError;
 pub use root::Root;

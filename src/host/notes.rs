@@ -2,54 +2,23 @@
 //! hashes that etcd did not take. One small file, which outlives the agent and a boot, and dies with
 //! the machine.
 
-use std::path::PathBuf;
-
 use super::Root;
-use super::files::{self, FileError};
+use super::note::{self, NoteError};
 use crate::model::CareNotes;
 
 /// Where it is.
 const NOTES: &str = "/var/lib/quorate/etcd/notes.json";
 
-/// The notes can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum NotesError {
-    /// The file was not read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// They can't be written as JSON.
-    #[error("writing {} as JSON", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// The notes. A damaged file is one without notes: what they keep from happening twice is then at
-/// most done once more.
-pub fn read(root: &Root) -> Result<CareNotes, NotesError> {
-    let path = root.path(NOTES);
-    let Some(bytes) = files::read_optional(&path)? else { return Ok(CareNotes::default()) };
-    Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-        tracing::warn!(path = %path.display(), %error, "the notes about etcd are damaged");
-        CareNotes::default()
-    }))
+/// The notes. What damaged ones would keep from happening twice is at most done once more.
+pub fn read(root: &Root) -> Result<CareNotes, NoteError> {
+    Ok(note::read(&root.path(NOTES))?.unwrap_or_default())
 }
 
 /// Changes the notes.
-pub fn amend(root: &Root, change: impl FnOnce(&mut CareNotes)) -> Result<(), NotesError> {
-    let path = root.path(NOTES);
+pub fn amend(root: &Root, change: impl FnOnce(&mut CareNotes)) -> Result<(), NoteError> {
     let mut notes = read(root)?;
     change(&mut notes);
-    let bytes = serde_json::to_vec_pretty(&notes)
-        .map_err(|source| NotesError::Json { path: path.clone(), source })?;
-    if let Some(dir) = path.parent() {
-        files::create_dir(dir, 0o755)?;
-    }
-    Ok(files::write_durably(&path, &bytes, 0o644)?)
+    note::write(&root.path(NOTES), &notes)
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ fn yaml(what: &'static str, value: &impl Serialize) -> Result<String, RenderErro
 
 /// SHA-256 in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
-    hexadecimal(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+    crate::digest::sha256(bytes)
 }
 
 /// SHA-256 of several texts, in hexadecimal.
@@ -216,14 +216,5 @@ fn sha256(parts: &[&str]) -> String {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    hexadecimal(context.finish().as_ref())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    crate::digest::hex(context.finish().as_ref())
 }

@@ -292,6 +292,36 @@ pub struct ChosenBackup {
     pub damaged: Vec<String>,
 }
 
+/// What can be wrong with the backups.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "is")]
+pub enum BackupTrouble {
+    /// Changes do not get to S3.
+    Behind {
+        /// When the oldest was seen that is not there, in milliseconds since 1970.
+        since: i64,
+        /// Why not, when that is known.
+        why: Option<String>,
+    },
+    /// No snapshot has been taken for long.
+    Old {
+        /// When the last was begun, in milliseconds since 1970; `None` when there is none.
+        taken: Option<i64>,
+        /// Why none is, when that is known.
+        why: Option<String>,
+    },
+    /// The newest could not be restored when that was rehearsed.
+    NotRestorable {
+        /// Why not.
+        why: String,
+    },
+    /// No restore has been rehearsed for long.
+    NotRehearsed {
+        /// When it last was, in milliseconds since 1970.
+        at: i64,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,9 @@ use std::fmt;
 use k8s_openapi::jiff::Timestamp;
 
 use super::addons::ADDON_LABEL;
+use super::backup::BackupTrouble;
 use super::ids::{Slot, VolumeId};
-use super::plan::{BackupTrouble, Halt, SlotVolume, WaitingOn, Warning};
+use super::plan::{Halt, SlotVolume, WaitingOn, Warning};
 
 fn list<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

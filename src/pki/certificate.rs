@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, Pem, X509Certificate};
 
 use super::PkiError;
+use crate::digest::sha256;
 use crate::model::names::{HostName, NotAHostName};
 
 /// How far back a certificate begins, so that a machine whose clock is a little behind takes it.
@@ -79,17 +80,6 @@ fn serial() -> Result<SerialNumber, PkiError> {
     let mut bytes = super::random::<16>()?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
-}
-
-/// SHA-256, in hexadecimal.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A certificate that could be read.

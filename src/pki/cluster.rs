@@ -35,9 +35,10 @@ use rcgen::{ExtendedKeyUsagePurpose, KeyPair, PublicKeyData as _};
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
-use super::certificate::{self, sha256};
+use super::certificate;
 use super::signer::Signer;
 use super::{PkiError, Secret, bundle};
+use crate::digest::sha256;
 use crate::model::{Authority, ClusterName};
 
 const OF: &str = "Kubernetes' authorities";

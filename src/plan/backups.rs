@@ -1,11 +1,11 @@
 //! Who keeps the backups, and when that they are not kept is warned of.
 //!
 //! Every machine with a healthy, voting member may keep them; which of those does is settled among them by a lock. That
-//! is not a decision about safety: what two would write at once is refused to one of them by S3.
+//! is not a decision about safety: what two would write at once is refused to one of them by S3. While S3 does not answer,
+//! etcd's copy of the charter is good enough: whoever keeps them goes on trying, and tells how far they are behind.
 
 use crate::config::Settings;
-use crate::model::backup::{BackupProgress, Keeping};
-use crate::model::plan::BackupTrouble;
+use crate::model::backup::{BackupProgress, BackupTrouble, Keeping};
 use crate::model::{Charter, ClusterView, Fact, MemberId, Observation, Step, Warning};
 
 use super::course::Course;

@@ -310,11 +310,9 @@ fn begin(site: &Site<'_>, versioned: &Versioned<Charter>, course: &Course) -> Ne
     let charter = &versioned.value;
     match &charter.recovery {
         None => mark_and_start(site, versioned, course),
-        Some(recovery) => Ok(vec![Step::RestoreData {
-            slot: site.held.slot,
-            recovery: recovery.clone(),
-            launch: first_launch(site, charter),
-        }]),
+        Some(recovery) => {
+            Ok(vec![Step::RestoreData { recovery: recovery.clone(), launch: first_launch(site, charter) }])
+        }
     }
 }
 

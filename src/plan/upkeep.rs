@@ -69,6 +69,7 @@ pub(super) fn running(
     }
     if let Some(charter) = charter.or(view.charter.as_ref()) {
         inventory::check(site.seen, view, charter, &mut course);
+        backups::keep(site.settings, site.seen, (charter, view), own.member, &mut course);
     }
     let is_sound = corruption::heal(site, view, charter, own.member, &mut course)?;
     let holds_lock = is_sound && care::tend(site, view, own.member, &mut course);
@@ -80,9 +81,6 @@ pub(super) fn running(
         course.steps.extend(remove_learner(site, view, stray));
     } else if view.lock.as_ref() == Some(&site.me.instance) && !holds_lock {
         course.steps.push(Step::ReleaseMembershipLock { instance: site.me.instance.clone() });
-    }
-    if let Some(charter) = charter {
-        backups::keep(site.settings, site.seen, (charter, view), own.member, &mut course);
     }
     if view.leader == Some(own.member) {
         publish(site, view, &mut course);

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::parts::Whole;
 use super::{Condition, Content, Mark, ObjectError, ObjectStore, Written};
+use crate::digest::hex;
 use crate::model::ETag;
 use crate::model::fact::chain;
 
@@ -127,9 +128,7 @@ impl Upload {
             Ok(etag) => etag,
             Err(error) => return Err(self.fail(error).await),
         };
-        let hash = self.sha256.finish();
-        let digits: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Uploaded { size: self.size, sha256: digits.concat(), etag })
+        Ok(Uploaded { size: self.size, sha256: hex(self.sha256.finish().as_ref()), etag })
     }
 
     /// Gives up, and has S3 remove what was sent.

@@ -17,8 +17,10 @@ use crate::lab::status::Status;
 
 /// How exactly a moment is met, since a change is seen a little after it was acknowledged, or before.
 const EXACT: Duration = Duration::from_millis(500);
-/// How long an election may take without which nothing is written.
-const UNDISTURBED: Duration = Duration::from_secs(1);
+/// How old the newest write may be that one member had not heard of.
+const UNHEARD: Duration = Duration::from_secs(1);
+/// How long S3 is away: longer than a permission to keep the backups lasts without being renewed.
+const AWAY: Duration = Duration::from_secs(75);
 
 /// An operator goes back to a moment of the past: what was written before it is there, and nothing of what was written
 /// after it.
@@ -114,7 +116,7 @@ async fn quorum(stage: &mut Stage, options: &Options) -> Result<(), Unmet> {
     stage.tell("newestMissing", missing.count);
     stage.tell("oldestMissingMs", millis(missing.age));
     // A follower hears of an entry's commitment with the next message: some milliseconds, or a heartbeat.
-    if missing.age > UNDISTURBED {
+    if missing.age > UNHEARD {
         return Err(Unmet::Broken(format!(
             "a write of {} ms before the loss is missing",
             millis(missing.age)
@@ -145,6 +147,12 @@ async fn away(stage: &mut Stage) -> Result<(), Unmet> {
             if age > 10_000 { Ok(why.to_owned()) } else { Err(format!("{age} ms")) }
         })
         .await?;
+    sleep(AWAY.saturating_sub(began.elapsed())).await;
+    let told = kept(&stage.lab).and_then(|(machine, _)| status(&machine));
+    let told = told.map_err(|why| Unmet::Broken(format!("after {} s: {why}", AWAY.as_secs())))?;
+    if !told.line().contains("is not in S3 yet") {
+        return Err(Unmet::Broken(format!("nobody warns that the backups are behind: {}", told.line())));
+    }
     stage.writes_go_on().await?;
     stage.tell("awayMs", millis(began.elapsed()));
     stage.tell("said", behind);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::plan::{BackupTrouble, Subject};
+use super::super::backup::BackupTrouble;
+use super::super::plan::Subject;
 use super::*;
 use crate::kubernetes::Component;
 use crate::model::ServiceName;

@@ -8,7 +8,10 @@ use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, LeaseGrantOptions,
     PutOptions, TlsOptions, Txn, TxnOp,
 };
+use quorate::backup::keeper::{Keeper, Pace};
+use quorate::backup::rehearsal::{self, Rehearsals};
 use quorate::backup::restore::{self, Bench};
+use quorate::backup::retention::{self, Retention};
 use quorate::backup::segment::Link;
 use quorate::backup::ship::Shipping;
 use quorate::backup::snapshot::{self, Subject};
@@ -17,6 +20,9 @@ use quorate::cli::etcd::{Consent, EtcdCommand};
 use quorate::model::fact::chain as words;
 use quorate::model::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
 
+use quorate::model::backup::{BackupProgress, Keeping};
+use tokio::task::JoinHandle;
+
 use super::*;
 use crate::weather::sky::Sky;
 
@@ -24,7 +30,7 @@ use crate::weather::sky::Sky;
 struct Rig {
     lab: Lab,
     node: Node,
-    sky: Sky,
+    _sky: Sky,
     reach: quorate::reach::Reach,
     kv: Client,
 }
@@ -38,6 +44,12 @@ async fn connect(node: &Node) -> Client {
         .ca_certificate(Certificate::from_pem(read("ca.crt")))
         .identity(Identity::from_pem(read("client.crt"), read("client.key")));
     Client::connect([node.url()], Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+/// Ships a chain from its beginning, beside whatever follows.
+fn ship(shipping: &Shipping, chain: &ChainName) -> JoinHandle<BackupError> {
+    let (shipping, link) = (shipping.clone(), Link::first(uuid(), chain.clone()));
+    tokio::spawn(async move { shipping.ship(link).await })
 }
 
 async fn content(kv: &Client) -> Content {
@@ -60,7 +72,7 @@ impl Rig {
         let sky = Sky::with_bucket().await;
         let reach = sky.reach().await;
         let kv = connect(&node).await;
-        Self { lab, node, sky, reach, kv }
+        Self { lab, node, _sky: sky, reach, kv }
     }
 
     fn etcd(&self) -> ClusterClient {
@@ -108,7 +120,7 @@ impl Rig {
         let deleted = etcd_client::DeleteOptions::new().with_range("/registry/pods/2");
         let deleted = self.kv.kv_client().delete("/registry/pods/10", Some(deleted)).await.unwrap();
         assert!(deleted.deleted() > 1);
-        self.put("/quorate/slots/9", "is dropped").await;
+        self.put("/quorate/tomorrow", "is dropped").await;
         self.put("/quorate/authorities", "are what they were").await;
         self.put("/registry/last", &round.to_string()).await
     }
@@ -169,11 +181,7 @@ async fn a_snapshot_and_the_changes_since_come_back_exactly() {
     rig.write(1).await;
     let subject = rig.begin().await;
     let shipping = rig.shipping();
-    let link = Link::first(uuid(), subject.chain.clone());
-    let ships = tokio::spawn({
-        let shipping = shipping.clone();
-        async move { shipping.ship(link).await }
-    });
+    let ships = ship(&shipping, &subject.chain);
     // The snapshot is taken while writes go on; whichever it holds, none is missing and none twice.
     let manifest = rig.snapshot(&subject).await;
     rig.grant(78, 1800).await;
@@ -213,11 +221,7 @@ async fn a_moment_and_a_revision_of_the_past_can_be_gone_back_to() {
     rig.write(0).await;
     let subject = rig.begin().await;
     let shipping = rig.shipping();
-    let link = Link::first(uuid(), subject.chain.clone());
-    let ships = tokio::spawn({
-        let shipping = shipping.clone();
-        async move { shipping.ship(link).await }
-    });
+    let ships = ship(&shipping, &subject.chain);
     rig.snapshot(&subject).await;
     let first = rig.write(1).await;
     rig.shipped(&shipping, first).await;
@@ -247,11 +251,7 @@ async fn a_damaged_chain_is_used_up_to_the_damage_or_the_one_before_it_and_the_l
     for (mark, rounds) in [("aaaaaaaa", 1..4), ("bbbbbbbb", 4..7)] {
         let mut subject = rig.begin().await;
         subject.chain = ChainName::new(Generation(1), subject.standing.revision, mark).unwrap();
-        let link = Link::first(uuid(), subject.chain.clone());
-        let ships = tokio::spawn({
-            let shipping = shipping.clone();
-            async move { shipping.ship(link).await }
-        });
+        let ships = ship(&shipping, &subject.chain);
         let manifest = rig.snapshot(&subject).await;
         let mut lasts = Vec::new();
         for round in rounds {
@@ -353,14 +353,12 @@ async fn two_that_ship_one_chain_do_not_both_go_on() {
     let rig = Rig::new().await;
     let subject = rig.begin().await;
     rig.snapshot(&subject).await;
-    let link = || Link::first(uuid(), subject.chain.clone());
     let (one, two) = (rig.shipping(), rig.shipping());
-    let mut ships = tokio::task::JoinSet::new();
-    for (shipping, link) in [(one, link()), (two, link())] {
-        ships.spawn(async move { shipping.ship(link).await });
-    }
+    let ships = [ship(&one, &subject.chain), ship(&two, &subject.chain)];
     let last = rig.write(1).await;
-    let ended = tokio::time::timeout(PATIENCE, ships.join_next()).await.unwrap().unwrap().unwrap();
+    let (ended, _, rest) =
+        tokio::time::timeout(PATIENCE, futures_util::future::select_all(ships)).await.unwrap();
+    let ended = ended.unwrap();
     assert!(matches!(ended, BackupError::Overtaken { .. }), "{ended}");
     let until = async {
         while rig.choose(read::UpTo::Newest).await.unwrap().revision < last {
@@ -370,8 +368,7 @@ async fn two_that_ship_one_chain_do_not_both_go_on() {
     tokio::time::timeout(PATIENCE, until).await.unwrap();
     let point = rig.choose(read::UpTo::Newest).await.unwrap();
     assert_eq!(point.passed_over, Vec::<String>::new());
-    drop(ships);
-    drop(rig.sky);
+    rest.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -393,11 +390,7 @@ async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
 
     let subject = rig.begin().await;
     let shipping = rig.shipping();
-    let link = Link::first(uuid(), subject.chain.clone());
-    let ships = tokio::spawn({
-        let shipping = shipping.clone();
-        async move { shipping.ship(link).await }
-    });
+    let ships = ship(&shipping, &subject.chain);
     let manifest = rig.snapshot(&subject).await;
     let last = rig.write(1).await;
     rig.shipped(&shipping, last).await;
@@ -430,4 +423,169 @@ async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
     assert!(done.unwrap_err().contains("run this on a control-plane machine that holds a slot"));
     let after = objects.get(quorate::reach::CHARTER).await.unwrap().unwrap();
     assert_eq!(after.bytes, serde_json::to_vec(&charter(1)).unwrap());
+}
+
+impl Rig {
+    fn rehearsals(&self, every: Duration) -> Rehearsals {
+        Rehearsals {
+            every,
+            dir: self.node.dir.join("rehearsal"),
+            etcd: program(),
+            pki: self.node.pki(),
+            tuning: Tuning { quota_bytes: 64 * 1024 * 1024, ..Tuning::default() },
+        }
+    }
+
+    async fn rehearse(&self, every: Duration) -> Option<quorate::model::backup::Rehearsal> {
+        let objects = &self.reach.aws.objects;
+        let done = rehearsal::if_due(objects, &self.rehearsals(every), &uuid(), Generation(1)).await;
+        done.map_err(|error| words(&error)).unwrap()
+    }
+
+    fn keeper(&self) -> Keeper {
+        let day = Duration::from_hours(24);
+        let pace = Pace {
+            permission: Duration::from_mins(1),
+            snapshots: Duration::from_hours(1),
+            between: Duration::from_secs(1),
+            changes: Duration::from_millis(200),
+            retention: Retention { all: day, hourly: day, daily: day },
+        };
+        let tls = TlsFiles::in_directory(&self.node.pki());
+        Keeper::new(self.reach.aws.objects.clone(), tls, pace, self.rehearsals(day))
+    }
+
+    fn permit(&self, keeper: &Keeper, number: u8) {
+        keeper.permit(&instance(number), &name(), (&uuid(), Generation(1)), &self.node.url());
+    }
+}
+
+async fn until(keeper: &Keeper, what: &str, test: impl Fn(&BackupProgress) -> bool) -> BackupProgress {
+    let looks = async {
+        loop {
+            let told = keeper.progress();
+            if test(&told) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, looks).await;
+    done.unwrap_or_else(|_| panic!("{what}: {:?}", keeper.progress()))
+}
+
+#[tokio::test]
+async fn a_rehearsal_restores_the_newest_backup_and_says_when_it_can_not() {
+    let rig = Rig::new().await;
+    rig.write(0).await;
+    assert_eq!(rig.rehearse(Duration::ZERO).await, None, "there is nothing yet");
+    let subject = rig.begin().await;
+    let shipping = rig.shipping();
+    let ships = ship(&shipping, &subject.chain);
+    let manifest = rig.snapshot(&subject).await;
+    let last = rig.write(1).await;
+    rig.shipped(&shipping, last).await;
+    ships.abort();
+    let first = rig.rehearse(Duration::ZERO).await.unwrap();
+    assert_eq!(
+        (&first.chain, first.revision, first.keys),
+        (&manifest.chain, Some(last), Some(manifest.keys))
+    );
+    assert_eq!(first.error, None);
+    assert!(!rig.rehearsals(Duration::ZERO).dir.exists(), "what was made is removed");
+    // It is not done again before its time, by whomever.
+    assert_eq!(rig.rehearse(Duration::from_hours(1)).await, Some(first));
+    let objects = &rig.reach.aws.objects;
+    objects.put(&manifest.chain.segment(1), b"something else".to_vec()).await.unwrap();
+    let failed = rig.rehearse(Duration::ZERO).await.unwrap();
+    let why = failed.error.unwrap();
+    assert!(why.contains("changes/0000000001") && failed.revision.is_none(), "{why}");
+}
+
+#[tokio::test]
+async fn what_is_old_is_removed_and_what_was_never_finished_and_nothing_else() {
+    const DAY: i64 = 86_400_000;
+    let rig = Rig::new().await;
+    rig.write(0).await;
+    let objects = &rig.reach.aws.objects;
+    let mut chains = Vec::new();
+    // The same snapshot, as if it had been taken so many days ago; the oldest was rehearsed.
+    let subject = rig.begin().await;
+    let manifest = rig.snapshot(&subject).await;
+    for (number, age) in [(1_i64, 400), (2, 300), (3, 200), (4, 0), (5, 0)] {
+        let chain = ChainName::new(Generation(1), manifest.chain.revision + number, "cccccccc").unwrap();
+        let manifest = Manifest { chain: chain.clone(), taken: now() - age * DAY, ..manifest.clone() };
+        objects.put(&chain.snapshot(), b"not looked at".to_vec()).await.unwrap();
+        objects.put(&chain.segment(1), b"neither".to_vec()).await.unwrap();
+        snapshot::finish(objects, &manifest).await.unwrap();
+        chains.push(chain);
+    }
+    let unfinished = ChainName::new(Generation(1), 7, "dddddddd").unwrap();
+    objects.put(&unfinished.snapshot(), b"nobody's".to_vec()).await.unwrap();
+    objects.put("charter.json", b"{}".to_vec()).await.unwrap();
+    let rehearsed = quorate::model::backup::Rehearsal {
+        at: now(),
+        chain: chains[0].clone(),
+        revision: None,
+        keys: None,
+        took_ms: 1,
+        error: None,
+    };
+    let rehearsed = serde_json::to_vec(&rehearsed).unwrap();
+    objects.put(quorate::model::backup::REHEARSAL, rehearsed).await.unwrap();
+    let kept = Retention {
+        all: Duration::from_hours(24),
+        hourly: Duration::from_hours(24),
+        daily: Duration::from_hours(90 * 24),
+    };
+    let thin =
+        async |now| retention::thin(objects, &uuid(), &kept, now).await.map_err(|e| words(&e)).unwrap();
+    thin(now()).await;
+    let left = async || -> BTreeSet<String> {
+        let keys = objects.list("").await.unwrap();
+        keys.iter()
+            .filter_map(|key| Some(key.strip_prefix("backups/1/")?.split_once('/')?.0.to_owned()))
+            .collect()
+    };
+    let of = |chain: &ChainName| chain.to_string().split_once('/').unwrap().1.to_owned();
+    let first = left().await;
+    for (chain, stays) in chains.iter().zip([true, false, false, true, true]).chain([(&unfinished, true)]) {
+        assert_eq!(first.contains(&of(chain)), stays, "{chain}: {first:?}");
+    }
+    // A day on, what nobody finished is nobody's.
+    thin(now() + 2 * DAY).await;
+    assert!(!left().await.contains(&of(&unfinished)));
+    assert!(objects.get("charter.json").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn one_of_two_keeps_the_backups_and_the_other_goes_on_with_the_same_chain() {
+    let rig = Rig::new().await;
+    rig.write(0).await;
+    let (one, two) = (rig.keeper(), rig.keeper());
+    rig.permit(&one, 1);
+    let first = until(&one, "the first backup", |told| told.newest.is_some() && told.shipped.is_some()).await;
+    assert_eq!(first.keeping, Some(Keeping::Here));
+    rig.permit(&two, 2);
+    until(&two, "who keeps them", |told| told.keeping == Some(Keeping::Elsewhere { by: instance(1) })).await;
+    // An operator asks for one more; then the first machine leaves.
+    let wanted = rig.etcd().want_backup(now()).await.unwrap();
+    let asked_for =
+        |told: &BackupProgress| told.newest.as_ref().is_some_and(|newest| newest.revision >= wanted);
+    let second = until(&one, "the one that was asked for", asked_for).await;
+    let last = rig.write(1).await;
+    until(&one, "all of it", |told| told.shipped >= Some(last) && told.unshipped_since.is_none()).await;
+    one.forbid();
+    let after = until(&two, "the other", |told| told.shipped >= Some(last)).await;
+    assert_eq!(
+        (after.keeping, &after.newest),
+        (Some(Keeping::Here), &second.newest),
+        "no new one was needed"
+    );
+    let last = rig.write(2).await;
+    until(&two, "what came since", |told| told.shipped >= Some(last)).await;
+    let point = rig.choose(read::UpTo::Newest).await.unwrap();
+    assert_eq!((Some(&point.chain), point.revision >= last), (second.newest.as_ref(), true));
+    assert_eq!(point.passed_over, Vec::<String>::new());
+    until(&one, "the end of the first", |told| told.keeping.is_none()).await;
 }

@@ -1,7 +1,6 @@
 //! Who may keep the backups, and what is warned of.
 
-use quorate::model::backup::{BackupProgress, Keeping, Rehearsal};
-use quorate::model::plan::BackupTrouble;
+use quorate::model::backup::{BackupProgress, BackupTrouble, Keeping, Rehearsal};
 use quorate::model::*;
 
 use super::scene::*;
@@ -55,13 +54,24 @@ fn nobody_keeps_backups_of_a_member_that_is_not_known_to_be_healthy_or_has_no_vo
         |seen| seen.view().members.get_mut(&MemberId(1)).unwrap().healthy = Fact::Known(false),
         |seen| seen.view().members.get_mut(&MemberId(1)).unwrap().healthy = Fact::unknown("silent"),
         |seen| seen.etcd.cluster = Fact::unknown("no quorum"),
-        |seen| seen.charter = Fact::unknown("throttled"),
+        |seen| {
+            seen.charter = Fact::unknown("throttled");
+            seen.view().charter = None;
+        },
     ];
     for make in unfit {
         let mut seen = told(|told| told.permitted = None);
         make(&mut seen);
         assert!(!keeps(&seen), "{seen:?}");
     }
+}
+
+#[test]
+fn they_are_kept_while_s3_does_not_answer_by_etcds_copy_of_the_charter() {
+    let mut seen = told(|told| told.permitted = None);
+    assert!(seen.view().charter.is_some());
+    seen.charter = Fact::unknown("throttled");
+    assert!(keeps(&seen));
 }
 
 #[test]

@@ -312,8 +312,8 @@ pub fn begun(seen: Observation) -> Observation {
 #[test]
 fn a_recoverys_founder_makes_its_data_then_sets_its_mark_then_starts_on_them() {
     let plan = does(&recovering(), &["writeStamp", "tagStamp", "restoreData"]);
-    let Step::RestoreData { slot: found, recovery, launch } = &plan.steps[2] else { panic!("{plan:#?}") };
-    assert_eq!((*found, recovery), (slot(1), &Recovery::Backup { point: point() }));
+    let Step::RestoreData { recovery, launch } = &plan.steps[2] else { panic!("{plan:#?}") };
+    assert_eq!((launch.slot, recovery), (slot(1), &Recovery::Backup { point: point() }));
     assert_eq!((launch.generation, launch.state), (SECOND, LaunchState::Existing));
     assert_eq!(launch.initial_cluster, [("etcd-1".to_owned(), url(4))]);
     assert_eq!(plan.report.phase, Phase::Recovering);
