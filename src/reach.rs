@@ -310,7 +310,8 @@ fn keeper(root: &Root, settings: &Settings, aws: &Clients) -> Keeper {
         pki: pki_dir(root),
         tuning: tuning(settings),
     };
-    Keeper::new(aws.objects.clone(), TlsFiles::in_directory(&pki_dir(root)), pace, rehearsals)
+    let tls = TlsFiles::in_directory(&pki_dir(root));
+    Keeper::new(aws.objects.clone(), tls, pace, rehearsals, settings.clone())
 }
 
 fn tuning(settings: &Settings) -> Tuning {

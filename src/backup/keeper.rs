@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::choose;
+use super::configuration::Configuration;
 use super::error::BackupError;
 use super::rehearsal::{self, Rehearsals};
 use super::retention::{self, Retention};
@@ -23,6 +24,7 @@ use super::segment::Link;
 use super::ship::{Shipped, Shipping};
 use super::snapshot::{self, Subject};
 use crate::aws::ObjectStore;
+use crate::config::settings::Settings;
 use crate::etcd::streams::ChangesEnd;
 use crate::etcd::{ClusterClient, EtcdError, LockName, TlsFiles};
 use crate::host::clock;
@@ -83,6 +85,7 @@ struct Shared {
     tls: TlsFiles,
     pace: Pace,
     rehearsals: Rehearsals,
+    settings: Settings,
     state: Mutex<State>,
     shipped: Arc<Mutex<BTreeMap<ChainName, Shipped>>>,
 }
@@ -103,9 +106,15 @@ struct State {
 
 impl Keeper {
     /// One that keeps nothing yet.
-    pub fn new(objects: ObjectStore, tls: TlsFiles, pace: Pace, rehearsals: Rehearsals) -> Self {
-        let shared =
-            Shared { objects, tls, pace, rehearsals, state: Mutex::default(), shipped: Arc::default() };
+    pub fn new(
+        objects: ObjectStore,
+        tls: TlsFiles,
+        pace: Pace,
+        rehearsals: Rehearsals,
+        settings: Settings,
+    ) -> Self {
+        let (state, shipped) = (Mutex::default(), Arc::default());
+        let shared = Shared { objects, tls, pace, rehearsals, settings, state, shipped };
         Self { shared: Arc::new(shared) }
     }
 
@@ -323,7 +332,7 @@ async fn keep_on(
             () = sleep_until(earliest), if next.is_none() => {
                 due = Instant::now() + shared.pace.snapshots;
                 begun = Some(Instant::now());
-                match begin_chain(permission, etcd).await {
+                match begin_chain(shared, permission, etcd).await {
                     Ok(subject) => {
                         let link = Link::first(permission.uuid.clone(), subject.chain.clone());
                         shipped.insert(0, (subject.chain.clone(), ships.spawn(ship(shipping.clone(), link))));
@@ -402,14 +411,19 @@ async fn ended<T>(taking: &mut Option<impl Future<Output = T> + Unpin>) -> T {
 }
 
 /// Names a chain that begins now.
-async fn begin_chain(permission: &Permission, etcd: &ClusterClient) -> Result<Subject, BackupError> {
+async fn begin_chain(
+    shared: &Shared,
+    permission: &Permission,
+    etcd: &ClusterClient,
+) -> Result<Subject, BackupError> {
     let standing = etcd.standing(&permission.url).await?;
     let mark = uuid::Uuid::new_v4().simple().to_string();
     let chain = ChainName::new(permission.generation, standing.revision, &mark).map_err(|error| {
         BackupError::Damaged { object: "etcd's revision".to_owned(), why: error.to_string() }
     })?;
     let (cluster, uuid) = (permission.cluster.clone(), permission.uuid.clone());
-    Ok(Subject { cluster, uuid, chain, standing })
+    let configuration = Configuration::of(&shared.settings)?;
+    Ok(Subject { cluster, uuid, chain, standing, configuration })
 }
 
 /// Takes the snapshot that a chain begins with. It is shipped already, so that nothing is missing between the two.

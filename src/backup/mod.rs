@@ -5,6 +5,7 @@
 //! | [`segment`] | the changes between two revisions, as one object |
 //! | [`ship`] | etcd's changes go to S3 as they happen |
 //! | [`snapshot`] | a snapshot goes to S3, and is read back |
+//! | [`configuration`] | the settings go with it, so that they are known when all else is gone |
 //! | [`keeper`] | both, beside the agent's rounds, for as long as the planner lets it |
 //! | [`retention`] | which backups are kept for how long |
 //! | [`read`] | which backups there are, and whether they are whole |
@@ -15,6 +16,7 @@
 //! What must not live here: who keeps backups when, and whether one is restored. That is settled in `plan`.
 
 pub mod choose;
+pub mod configuration;
 mod error;
 pub mod keeper;
 pub mod read;

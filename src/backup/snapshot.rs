@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use zstd::stream::write::Encoder;
 
+use super::configuration::Configuration;
 use super::error::BackupError;
 use super::read::{self, Checked};
 use crate::aws::{ObjectStore, Upload, Written};
@@ -27,6 +28,8 @@ pub struct Subject {
     pub chain: ChainName,
     /// The member that it is taken from, as it stood before it was begun.
     pub standing: Standing,
+    /// The configuration under which it is taken.
+    pub configuration: Configuration,
 }
 
 /// Takes a snapshot of the member at `url`, and reads it back. It counts when its manifest is written, by
@@ -37,7 +40,7 @@ pub async fn take(
     objects: &ObjectStore,
     subject: &Subject,
 ) -> Result<Manifest, BackupError> {
-    let Subject { cluster, uuid, chain, standing } = subject;
+    let Subject { cluster, uuid, chain, standing, configuration } = subject;
     let key = chain.snapshot();
     let metadata = [
         ("cluster", cluster.to_string()),
@@ -69,7 +72,9 @@ pub async fn take(
         sha256,
         stored_size: stored.size,
         stored_sha256: stored.sha256,
+        configuration: configuration.fingerprint().to_owned(),
     };
+    configuration.put(objects, chain).await?;
     read::snapshot(objects, &manifest, &mut std::io::sink()).await?;
     Ok(manifest)
 }

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::sleep;
 
 use crate::aws::Written;
+use crate::backup::configuration::{self, Configuration};
 use crate::backup::read::{ChainEnd, UpTo};
 use crate::backup::{BackupError, choose, read, rehearsal};
 use crate::etcd::EtcdError;
@@ -355,6 +356,7 @@ async fn verify_one(
     let objects = &reach.aws.objects;
     let Some(manifest) = read::manifest(objects, uuid, chain).await? else { return Ok(None) };
     read::snapshot(objects, &manifest, &mut std::io::sink()).await?;
+    configuration::read(objects, &manifest).await?;
     let read = read::follow(objects, manifest, UpTo::Newest).await?;
     Ok(Some(match read.end {
         ChainEnd::Broken(why) => Err(why),
@@ -391,7 +393,28 @@ async fn restore(
     for why in &point.passed_over {
         writeln!(output, "not used   {why}")?;
     }
+    match changed_since(reach, charter, &point).await {
+        Ok(changed) => {
+            for line in changed {
+                writeln!(output, "since then {line}")?;
+            }
+        }
+        // The data are another matter, and whole.
+        Err(error) => writeln!(output, "since then what was configured is not known: {}", words(&error))?,
+    }
     go_on(reach, &seen, &versioned, founder, Recovery::Backup { point }, consent, (output, answers)).await
+}
+
+/// What is configured in another way than when the backup was made.
+async fn changed_since(
+    reach: &Reach,
+    charter: &Charter,
+    point: &RestorePoint,
+) -> Result<Vec<String>, BackupError> {
+    let objects = &reach.aws.objects;
+    let missing = || BackupError::Missing { object: objects.url(&point.chain.manifest()) };
+    let manifest = read::manifest(objects, &charter.uuid, &point.chain).await?.ok_or_else(missing)?;
+    Configuration::of(&reach.settings)?.since(objects, &manifest).await
 }
 
 async fn recover(

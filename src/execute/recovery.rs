@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::backup::configuration::Configuration;
 use crate::backup::read::UpTo;
 use crate::backup::restore::{self, Bench};
-use crate::backup::{BackupError, choose};
+use crate::backup::{BackupError, choose, read};
 use crate::host::{chosen, clock, files, volume};
 use crate::model::{
     Charter, ChosenBackup, ClusterUuid, DataDir, EtcdLaunch, Generation, Recovery, RestorePoint,
@@ -94,6 +95,7 @@ pub(super) async fn restore(
     let data = volume::data_dir(&reach.root);
     let replayed = match recovery {
         Recovery::Backup { point } => {
+            tell_what_changed(reach, &launch.uuid, point).await;
             restore::from_backup(&bench, &reach.aws.objects, &launch.uuid, point, launch, &data).await?
         }
         Recovery::Survivor { generation, .. } => {
@@ -103,6 +105,28 @@ pub(super) async fn restore(
     };
     tracing::info!(revision = replayed.revision, "etcd's data are restored");
     Ok(())
+}
+
+/// Tells what is configured in another way than when the backup was made. It keeps nothing back: the data are whole.
+async fn tell_what_changed(reach: &Reach, uuid: &ClusterUuid, point: &RestorePoint) {
+    let objects = &reach.aws.objects;
+    let changed = async {
+        match read::manifest(objects, uuid, &point.chain).await? {
+            Some(manifest) => Configuration::of(&reach.settings)?.since(objects, &manifest).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    match changed.await {
+        Ok(lines) if lines.is_empty() => {}
+        Ok(lines) => tracing::warn!(
+            changed = lines.join("; "),
+            "this machine is configured in another way than the one that made the backup"
+        ),
+        Err(error) => tracing::warn!(
+            error = crate::model::fact::chain(&error),
+            "how the machine was configured that made the backup is not known"
+        ),
+    }
 }
 
 /// The survivor's data, as they were set aside when this generation was followed: the newest of them.

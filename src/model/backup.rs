@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `backups/GENERATION/CHAIN/snapshot.zst` | etcd's snapshot, as etcd sends it with its SHA-256 at the end, compressed |
 //! | `backups/GENERATION/CHAIN/manifest.json` | the [`Manifest`]; a chain without one was never finished, and is none |
+//! | `backups/GENERATION/CHAIN/configuration.json` | the settings of the machine that took it |
 //! | `backups/GENERATION/CHAIN/changes/NUMBER` | the segments, from 1, without a gap (see `crate::backup::segment`) |
 //!
 //! `CHAIN` is the revision at which the snapshot was begun, in 19 digits, a dash, and eight characters that tell apart
@@ -36,7 +37,7 @@ pub struct ChainName {
     mark: String,
 }
 
-const KEY: &str = "the key of a backup's snapshot, manifest or segment";
+const KEY: &str = "the key of a backup's snapshot, manifest, configuration or segment";
 const CHAIN: &str = "GENERATION/REVISION-MARK, such as 1/0000000000000004711-0a1b2c3d";
 
 impl ChainName {
@@ -121,6 +122,8 @@ pub enum BackupPart {
     Snapshot,
     /// The manifest.
     Manifest,
+    /// The configuration under which it was made.
+    Configuration,
     /// The segment of this number, from 1.
     Segment(u32),
 }
@@ -139,6 +142,7 @@ impl fmt::Display for BackupKey {
         f.write_str(&match self.part {
             BackupPart::Snapshot => self.chain.snapshot(),
             BackupPart::Manifest => self.chain.manifest(),
+            BackupPart::Configuration => format!("{}configuration.json", self.chain.prefix()),
             BackupPart::Segment(number) => self.chain.segment(number),
         })
     }
@@ -156,6 +160,7 @@ impl FromStr for BackupKey {
         let part = match &rest[end + 1..] {
             "snapshot.zst" => BackupPart::Snapshot,
             "manifest.json" => BackupPart::Manifest,
+            "configuration.json" => BackupPart::Configuration,
             other => {
                 let number = other.strip_prefix("changes/").and_then(|number| number.parse().ok());
                 BackupPart::Segment(number.filter(|number| *number > 0).ok_or_else(unfit)?)
@@ -195,6 +200,8 @@ pub struct Manifest {
     pub stored_size: u64,
     /// The SHA-256 of what lies in S3, in hexadecimal.
     pub stored_sha256: String,
+    /// The SHA-256 of the configuration under which it was made, in hexadecimal, which lies beside it.
+    pub configuration: String,
 }
 
 /// A backup that was read from S3 from its beginning to the end that is named here, and is whole so far.

@@ -8,6 +8,7 @@ use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, LeaseGrantOptions,
     PutOptions, TlsOptions, Txn, TxnOp,
 };
+use quorate::backup::configuration::{self, Configuration};
 use quorate::backup::keeper::{Keeper, Pace};
 use quorate::backup::rehearsal::{self, Rehearsals};
 use quorate::backup::restore::{self, Bench};
@@ -128,7 +129,8 @@ impl Rig {
     async fn begin(&self) -> Subject {
         let standing = self.etcd().standing(&self.node.url()).await.unwrap();
         let chain = ChainName::new(Generation(1), standing.revision, "0a1b2c3d").unwrap();
-        Subject { cluster: name(), uuid: uuid(), chain, standing }
+        let configuration = Configuration::of(&self.reach.settings).unwrap();
+        Subject { cluster: name(), uuid: uuid(), chain, standing, configuration }
     }
 
     async fn snapshot(&self, subject: &Subject) -> Manifest {
@@ -410,6 +412,21 @@ async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
         assert!(told.contains(&format!("up to revision {last}")), "{told}");
     }
 
+    // What was configured is in the bucket, and a difference is named.
+    let mut settings = rig.reach.settings.clone();
+    let then = configuration::read(objects, &manifest).await.unwrap();
+    assert_eq!(then, serde_json::to_value(&settings).unwrap());
+    assert_eq!(subject.configuration.since(objects, &manifest).await.unwrap(), Vec::<String>::new());
+    settings.etcd.snapshot_count = 4711;
+    let changed = Configuration::of(&settings).unwrap().since(objects, &manifest).await.unwrap();
+    assert_eq!(changed, ["etcd.snapshotCount was 10000, and is 4711"]);
+    let key = BackupKey { chain: manifest.chain.clone(), part: BackupPart::Configuration };
+    let before = objects.get(&key.to_string()).await.unwrap().unwrap().bytes;
+    objects.put(&key.to_string(), b"{}".to_vec()).await.unwrap();
+    let (done, told) = run(EtcdCommand::Verify { all: true }).await;
+    assert!(done.is_err() && told.contains("configuration.json"), "{told}");
+    objects.put(&key.to_string(), before).await.unwrap();
+
     objects.put(&manifest.chain.segment(1), b"something else".to_vec()).await.unwrap();
     let (done, told) = run(EtcdCommand::Verify { all: true }).await;
     assert!(done.unwrap_err().contains("1 of 1 backups are not whole"));
@@ -452,7 +469,8 @@ impl Rig {
             retention: Retention { all: day, hourly: day, daily: day },
         };
         let tls = TlsFiles::in_directory(&self.node.pki());
-        Keeper::new(self.reach.aws.objects.clone(), tls, pace, self.rehearsals(day))
+        let settings = self.reach.settings.clone();
+        Keeper::new(self.reach.aws.objects.clone(), tls, pace, self.rehearsals(day), settings)
     }
 
     fn permit(&self, keeper: &Keeper, number: u8) {
