@@ -25,7 +25,7 @@ const AWAY: Duration = Duration::from_secs(75);
 /// An operator goes back to a moment of the past: what was written before it is there, and nothing of what was written
 /// after it.
 pub(super) async fn restore_yesterday(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = build("restore-yesterday", options).await?;
+    let mut stage = build("restore-yesterday", options, |_| ()).await?;
     let result = yesterday(&mut stage, options).await;
     stage.close(result, report).await
 }
@@ -71,7 +71,7 @@ async fn yesterday(stage: &mut Stage, options: &Options) -> Result<(), Unmet> {
 /// Two of three volumes are gone: nobody guesses, all say what to do, and the one that is left goes on when an operator
 /// says so.
 pub(super) async fn lose_quorum(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = build("lose-quorum", options).await?;
+    let mut stage = build("lose-quorum", options, |_| ()).await?;
     let result = quorum(&mut stage, options).await;
     stage.close(result, report).await
 }
@@ -127,7 +127,7 @@ async fn quorum(stage: &mut Stage, options: &Options) -> Result<(), Unmet> {
 
 /// S3 refuses for a while: the cluster is not disturbed, the age of the backups is told, and they catch up.
 pub(super) async fn bucket_away(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = build("bucket-away", options).await?;
+    let mut stage = build("bucket-away", options, |_| ()).await?;
     let result = away(&mut stage).await;
     stage.close(result, report).await
 }

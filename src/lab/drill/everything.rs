@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::api::READY;
 use super::report::millis;
 use super::stage::FORM;
 use super::steps::{self, Arm};
@@ -16,7 +17,7 @@ use crate::lab::cluster::Health;
 use crate::lab::laboratory::Laboratory;
 use crate::lab::load::Stored;
 use crate::lab::machine::{FailPoint, Lives, Machine};
-use crate::lab::settings::Start;
+use crate::lab::settings::{Settings, Start};
 
 /// How long the way back may take. EC2 has to say twice, a minute apart, that it knows none of the volumes; and agents that
 /// are aborted after every step take their time.
@@ -34,7 +35,7 @@ const ON_THE_WAY: [&str; 6] =
 /// command, and what is missing are the newest writes and no others. With every fourth seed their agents are aborted
 /// after every step that they do, and with every other fourth after one step on the way back.
 pub(super) async fn lose(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = build("lose-everything", options).await?;
+    let mut stage = build("lose-everything", options, |_| ()).await?;
     let result = async {
         let before = begin(&mut stage, 1).await?;
         // In the middle of a snapshot, of a segment, or of neither.
@@ -53,7 +54,7 @@ pub(super) async fn lose(options: &Options, report: &mut Report) -> Result<(), U
 /// The same, and the newest backup is damaged in a way that the seed decides: the one before it is used, which costs
 /// nothing, and the charter says what was passed over.
 pub(super) async fn damaged(options: &Options, report: &mut Report) -> Result<(), Unmet> {
-    let mut stage = build("damaged-backup", options).await?;
+    let mut stage = build("damaged-backup", options, |_| ()).await?;
     let result = async {
         let before = begin(&mut stage, 2).await?;
         // The newest chain has some segments of its own.
@@ -81,8 +82,13 @@ pub(super) async fn damaged(options: &Options, report: &mut Report) -> Result<()
 }
 
 /// A laboratory whose backups are quick.
-pub(super) async fn build(name: &str, options: &Options) -> Result<Stage, Unmet> {
+pub(super) async fn build(
+    name: &str,
+    options: &Options,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Stage, Unmet> {
     Stage::build(name, options, |settings| {
+        change(settings);
         let mut set = |key: &str, value: &str| settings.configuration.insert(key.into(), json!(value));
         set("tick", "1s");
         set("etcd.volume.source", "created");
@@ -96,7 +102,7 @@ pub(super) async fn build(name: &str, options: &Options) -> Result<Stage, Unmet>
 /// Forms, and waits for so many backups; answers with the members.
 pub(super) async fn begin(stage: &mut Stage, backups: usize) -> Result<BTreeMap<String, u64>, Unmet> {
     stage.start_all().await?;
-    let health = stage.formed(FORM).await?;
+    let health = stage.formed(READY).await?;
     stage
         .lab
         .wait("the backups", BACKUP, |lab| match manifests(lab).len() {
@@ -113,7 +119,7 @@ fn manifests(lab: &Laboratory) -> Vec<String> {
 }
 
 /// Takes everything, does its worst to the bucket, and waits until the cluster is back with all but the newest writes.
-async fn lost(
+pub(super) async fn lost(
     stage: &mut Stage,
     before: &BTreeMap<String, u64>,
     seed: u64,

@@ -19,6 +19,7 @@ mod crash;
 mod enrolment;
 mod everything;
 mod form;
+mod rebuild;
 mod replace;
 mod report;
 mod rolling;
@@ -84,6 +85,8 @@ pub enum Drill {
     CertificateYear,
     /// All machines and all volumes are gone, and only S3 is left.
     LoseEverything,
+    /// The same with Kubernetes: its objects, secrets, tokens and watches.
+    RebuildKubernetes,
     /// The same, and the newest backup is damaged.
     DamagedBackup,
     /// An operator goes back to a moment of the past.
@@ -96,7 +99,7 @@ pub enum Drill {
 
 impl Drill {
     /// All drills.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Form,
         Self::FormMissing,
         Self::ReplaceOne,
@@ -117,6 +120,7 @@ impl Drill {
         Self::SpotStorm,
         Self::CertificateYear,
         Self::LoseEverything,
+        Self::RebuildKubernetes,
         Self::DamagedBackup,
         Self::RestoreYesterday,
         Self::LoseQuorum,
@@ -146,6 +150,7 @@ impl Drill {
             Self::SpotStorm => "spot-storm",
             Self::CertificateYear => "certificate-year",
             Self::LoseEverything => "lose-everything",
+            Self::RebuildKubernetes => "rebuild-kubernetes",
             Self::DamagedBackup => "damaged-backup",
             Self::RestoreYesterday => "restore-yesterday",
             Self::LoseQuorum => "lose-quorum",
@@ -195,6 +200,9 @@ impl Drill {
             Self::LoseEverything => {
                 "when all machines and volumes are gone, new machines bring the cluster back from S3"
             }
+            Self::RebuildKubernetes => {
+                "Kubernetes comes back with it: objects, secrets, tokens, controllers and informers"
+            }
             Self::DamagedBackup => {
                 "when the newest backup is damaged, the newest good one before is used, and the loss is said"
             }
@@ -230,6 +238,7 @@ impl Drill {
             | Self::SpotStorm
             | Self::CertificateYear
             | Self::LoseEverything
+            | Self::RebuildKubernetes
             | Self::DamagedBackup
             | Self::RestoreYesterday
             | Self::LoseQuorum
@@ -270,6 +279,7 @@ pub async fn run(drill: Drill, options: &Options) -> Report {
         Drill::ThrottledDay => throttled::day(options, &mut report).await,
         Drill::LoseZoneForGood => zone::lose_for_good(options, &mut report).await,
         Drill::LoseEverything => everything::lose(options, &mut report).await,
+        Drill::RebuildKubernetes => rebuild::rebuild(options, &mut report).await,
         Drill::DamagedBackup => everything::damaged(options, &mut report).await,
         Drill::RestoreYesterday => backups::restore_yesterday(options, &mut report).await,
         Drill::LoseQuorum => backups::lose_quorum(options, &mut report).await,
@@ -352,6 +362,7 @@ async fn shake(drill: Drill, stage: &mut Stage) -> Result<(), Unmet> {
         | Drill::SpotStorm
         | Drill::CertificateYear
         | Drill::LoseEverything
+        | Drill::RebuildKubernetes
         | Drill::DamagedBackup
         | Drill::RestoreYesterday
         | Drill::LoseQuorum

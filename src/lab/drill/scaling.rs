@@ -139,7 +139,7 @@ fn workers_of(lab: &Laboratory) -> Vec<Machine> {
     lab.machines().into_iter().filter(|machine| machine.identity().role == "worker").collect()
 }
 
-async fn are_ready(lab: &Laboratory, wanted: usize, patience: Duration) -> Result<(), Unmet> {
+pub(super) async fn are_ready(lab: &Laboratory, wanted: usize, patience: Duration) -> Result<(), Unmet> {
     lab.wait("workers to be ready", patience, |lab| {
         let all = workers_of(lab);
         if all.len() != wanted {
@@ -156,7 +156,11 @@ async fn are_ready(lab: &Laboratory, wanted: usize, patience: Duration) -> Resul
 }
 
 /// As many workers as there should be, and a node for each machine and for no other.
-async fn nodes_are_machines(lab: &Laboratory, client: &Client, workers: usize) -> Result<(), Unmet> {
+pub(super) async fn nodes_are_machines(
+    lab: &Laboratory,
+    client: &Client,
+    workers: usize,
+) -> Result<(), Unmet> {
     let api: Api<Node> = Api::all(client.clone());
     let began = Instant::now();
     loop {
