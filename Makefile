@@ -57,10 +57,17 @@ bench: tools ## measures forming, the control plane and idling; the figures go t
 build: tools-rust ## the agent as it ships: target/release/quorate
 	cargo build --release
 
-.PHONY: tools tools-rust tools-test
+.PHONY: package
+package: tools-package build ## the packages: target/package/*.deb and *.rpm
+	cargo build --features lab --bin quorate-lab
+	scripts/package
+
+.PHONY: tools tools-rust tools-test tools-package
 tools: ## installs what is missing into .tools/
 	@scripts/install-tools rust protoc etcd disks
 tools-rust:
 	@scripts/install-tools rust protoc
+tools-package:
+	@scripts/install-tools rust protoc packagers
 tools-test:
-	@scripts/install-tools moto
+	@scripts/install-tools moto cfn-lint

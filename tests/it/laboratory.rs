@@ -9,6 +9,8 @@ use quorate::lab::drill::{self, Drill, Options, Report};
 use quorate::lab::kubelet::Programs;
 use tokio::sync::Semaphore;
 
+use crate::permissions;
+
 /// Several laboratories at once share the processors, and what is then slow is not the agent.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
@@ -36,6 +38,7 @@ async fn run(drill: Drill, seed: u64, weather: bool) -> Report {
     assert!(report.writes_acknowledged > 0);
     assert_eq!(report.writes_lost, 0);
     assert!(report.operations_checked > 0);
+    permissions::judge_drill(drill, &report);
     report
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails; helpers of tests are tests too")]
 
+mod cluster_template;
 mod contract;
 mod disks;
 mod docs;
@@ -12,6 +13,7 @@ mod leaving;
 mod machine;
 mod model;
 mod monitor;
+mod permissions;
 mod planner;
 mod service;
 mod shutdown;

@@ -1,5 +1,6 @@
 //! What a drill reports.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use crate::lab::LabError;
 use crate::lab::error::chain;
 use crate::lab::history::{Checked, Fault};
 use crate::lab::load::{StoreError, Verdict};
+use crate::lab::region::Authorization;
 
 /// What was promised and did not hold, or what kept the drill from finding out.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,12 @@ pub struct Report {
     /// From the fault to full health, in milliseconds; the longest, when there were several faults;
     /// `null` when there was none.
     pub heal_ms: Option<u64>,
+    /// The permissions that the agents' calls needed, each once. Not told: they are thousands.
+    #[serde(skip)]
+    pub authorizations: BTreeSet<Authorization>,
+    /// Whether the agents make their volumes, for which they need more permissions.
+    #[serde(skip)]
+    pub creates_volumes: bool,
     /// What else the drill has to tell.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -85,6 +93,8 @@ impl Report {
             longest_gap_ms: 0,
             form_ms: None,
             heal_ms: None,
+            authorizations: BTreeSet::new(),
+            creates_volumes: false,
             more: Map::new(),
         }
     }

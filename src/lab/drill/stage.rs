@@ -279,6 +279,9 @@ impl Stage {
         // Nothing is put right before the verdict but the weather, through which nobody reads.
         self.lab.region().change(crate::lab::region::World::clear_faults);
         let clusters = self.census.so_far().clusters;
+        report.authorizations.extend(self.lab.region().with(|world| world.authorizations().clone()));
+        let source = self.lab.settings().configuration.get("etcd.volume.source");
+        report.creates_volumes |= source.is_some_and(|source| source == "created");
         let patience = if result.is_ok() { READ } else { READ_AFTER_FAILURE };
         let (history, reread) = self.registers.finish(patience).await;
         let verdict = self.load.finish(patience).await;

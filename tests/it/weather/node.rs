@@ -14,6 +14,8 @@ use quorate::telemetry::status::{self, Status};
 use serde_json::json;
 use tokio::process::Command;
 
+use crate::permissions::{self, Volumes};
+
 /// The longest that anything here may take, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -138,6 +140,18 @@ impl Node {
             status.phase == quorate::model::Phase::Running && status.waiting.is_empty()
         })
         .await
+    }
+}
+
+/// What its agent asked AWS for is held against the template's policies.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let created = self.lab.settings().configuration.get("etcd.volume.source") == Some(&json!("created"));
+        let volumes = if created { Volumes::Created } else { Volumes::PerZone };
+        permissions::judge(&self.lab.region().with(|world| world.authorizations().clone()), volumes);
     }
 }
 

@@ -12,6 +12,7 @@ mod ec2;
 mod elb;
 mod elbv2;
 pub(super) mod imds;
+mod permissions;
 mod query;
 mod s3;
 mod xml;
@@ -246,8 +247,13 @@ async fn process(shared: Shared, peer: Peer, parts: Parts, body: Bytes) -> Respo
     };
     let caller = shared.with(|world| identify(world, &signature, asked.service()));
     let known = caller.as_ref().ok();
-    let decision =
-        shared.change(|world| world.decide(asked.service(), asked.operation(), &asked.resource(), known));
+    let decision = shared.change(|world| {
+        if let Some(caller) = known {
+            let needed = permissions::needed(&asked, world);
+            world.note_needed(caller, needed);
+        }
+        world.decide(asked.service(), asked.operation(), &asked.resource(), known)
+    });
     let Decision { delay_before_ms, delay_after_ms, age_ms, outcome } = decision;
     pause(delay_before_ms).await;
     if outcome == Outcome::LostRequest {

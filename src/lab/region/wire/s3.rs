@@ -129,6 +129,20 @@ impl ObjectRequest {
         format!("{}/{key}", self.bucket)
     }
 
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Empty in requests for listings.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What a listing is limited to.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        self.query.get("prefix").map(String::as_str)
+    }
+
     pub(super) fn is_head(&self) -> bool {
         self.operation == Operation::Head
     }

@@ -18,12 +18,13 @@ mod metadata;
 mod multipart;
 mod notices;
 mod objects;
+mod permissions;
 mod refresh;
 #[cfg(test)]
 mod tests;
 mod volumes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub use notices::{
 };
 pub(crate) use objects::crc32;
 pub use objects::{Condition, Encryption, Listing, Object, Put};
+pub use permissions::{Authorization, Needed};
 pub use refresh::{Refresh, RefreshSpec, RefreshStatus};
 pub use volumes::{Attachment, AttachmentState, LaunchVolume, Volume, VolumeId, VolumeSpec, VolumeState};
 
@@ -285,6 +287,8 @@ pub struct World {
     next_fault: u64,
     calls: VecDeque<Call>,
     next_call: u64,
+    /// What instances' calls needed.
+    authorizations: BTreeSet<Authorization>,
     events: VecDeque<Event>,
     next_event: u64,
     launched: Vec<InstanceId>,
@@ -345,6 +349,7 @@ impl World {
             next_fault: 1,
             calls: VecDeque::new(),
             next_call: 1,
+            authorizations: BTreeSet::new(),
             events: VecDeque::new(),
             next_event: 1,
             launched: Vec::new(),
