@@ -22,6 +22,7 @@ use super::bench;
 use super::drill::{Drill, Options};
 use super::kube_proxy::{self, KubeProxyFlags};
 use super::kubelet::program::{self, KubeletFlags};
+use super::package;
 use super::settings::{Kubernetes, Settings};
 use super::supervisor::{self, Place, Request};
 
@@ -256,6 +257,11 @@ enum Verb {
         #[arg(long, default_value = "target/bench.json")]
         json: PathBuf,
     },
+    /// Writes what a package holds beside the agent: man pages, completions, licences, the page of commands
+    PackageFiles {
+        /// The directory to write below
+        out: PathBuf,
+    },
     /// Stops the laboratory and everything that it started
     Down,
     /// Stands in for the kubelet on a machine
@@ -376,6 +382,7 @@ pub async fn run(cli: Cli, out: &mut (impl Write + Send)) -> Result<u8, CliError
             let figures = bench::run(&agent, runs, nodeadm.as_deref()).await?;
             bench::write(&figures, &json, out)?;
         }
+        Verb::PackageFiles { out } => package::write(Path::new("."), &out)?,
         Verb::Down => {
             let stopped = supervisor::down(&dir).await?;
             writeln!(out, "{}", if stopped { "stopped" } else { "nothing was up" })?;

@@ -34,6 +34,7 @@ pub mod kubelet;
 pub mod laboratory;
 pub mod load;
 pub mod machine;
+pub mod package;
 pub mod process;
 pub mod region;
 pub mod registers;

@@ -266,6 +266,12 @@ fn capitalized(word: &str) -> String {
 }
 
 #[test]
+fn the_page_of_commands_is_what_the_program_says() {
+    let should = quorate::lab::package::page_of_commands();
+    assert!(read("docs/commands.md") == should, "docs/commands.md should be:\n{should}");
+}
+
+#[test]
 fn every_drill_is_on_the_laboratorys_page() {
     let page = read("docs/laboratory.md");
     let documented: Vec<(String, String)> = rows(section(&page, "## Drills"))

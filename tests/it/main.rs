@@ -13,6 +13,7 @@ mod leaving;
 mod machine;
 mod model;
 mod monitor;
+mod packaging;
 mod permissions;
 mod planner;
 mod service;
