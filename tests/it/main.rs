@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails; helpers of tests are tests too")]
 
+mod cloud_init;
 mod cluster_template;
 mod contract;
 mod disks;
