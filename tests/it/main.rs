@@ -8,6 +8,7 @@ mod contract;
 mod disks;
 mod docs;
 mod etcd;
+mod image;
 mod kubernetes_flags;
 mod laboratory;
 mod leaving;
