@@ -91,7 +91,7 @@ pub(super) async fn unmount(reach: &Reach) -> Result<(), StepError> {
     }
     let dir = reach.mount_point();
     if filesystem::mounted(&dir).await?.is_some() {
-        filesystem::umount(&dir).await?;
+        filesystem::umount(&reach.root, &dir).await?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ async fn whichever(reach: &Reach, step: &Step) -> Result<(), StepError> {
             let device = Path::new(device);
             match filesystem::probe(device, None).await? {
                 Content::Ours { kind, can_grow: true } => {
-                    Ok(filesystem::grow(device, &reach.mount_point(), kind.parse()?).await?)
+                    Ok(filesystem::grow(&reach.root, device, &reach.mount_point(), kind.parse()?).await?)
                 }
                 Content::Ours { can_grow: false, .. } | Content::Blank | Content::Foreign(_) => Ok(()),
             }
@@ -254,7 +254,7 @@ async fn mount(reach: &Reach, volume: &VolumeId, device: &Path) -> Result<(), St
             Content::Blank => return Err(StepError::NotOurs { found: "a blank device".to_owned() }),
             Content::Foreign(found) => return Err(StepError::NotOurs { found }),
         };
-        filesystem::mount(device, kind, &dir).await?;
+        filesystem::mount(&reach.root, device, kind, &dir).await?;
     }
     let remembered = reach.remembered_volume();
     if let Some(parent) = remembered.parent() {

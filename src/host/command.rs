@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::Root;
+
 /// The most that an error repeats of a program's words, in characters.
 const MOST_WORDS: usize = 600;
+/// How much longer systemd may take to end what it runs than that may take itself.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// A program that did not do what it was run for.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +120,27 @@ pub async fn run<A: AsRef<OsStr>>(
         Ok(Err(source)) => Err(CommandError::Run { program: name, source }),
         Err(_) => Err(CommandError::TimedOut { program: full, patience }),
     }
+}
+
+/// Runs a program that changes the whole machine: what is mounted, and how large it is. The agent's unit has a view of
+/// its own of the file system, from which mounts do not come back, and not the powers for it; so on a machine the
+/// program is run by systemd, beside the agent's unit, and what it says and how it ended come back. Elsewhere it is run
+/// as any other.
+pub async fn run_for_machine<A: AsRef<OsStr>>(
+    root: &Root,
+    program: &str,
+    args: impl IntoIterator<Item = A>,
+    patience: Duration,
+) -> Result<Finished, CommandError> {
+    let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    if !root.is_machine() {
+        return run(program, args, patience).await;
+    }
+    // What hangs is ended by systemd: systemd-run, which is killed here, would leave it running.
+    let limit = format!("--property=RuntimeMaxSec={}", patience.as_secs());
+    let by = ["--quiet", "--collect", "--wait", "--pipe", "--service-type=exec", &limit, "--", program];
+    let args = by.iter().map(OsString::from).chain(args);
+    run("systemd-run", args, patience + MARGIN).await
 }
 
 #[cfg(test)]

@@ -16,6 +16,11 @@ use quorate::model::{Content, DataDir, Slot, Stamp, StampState};
 
 const MIB: u64 = 1024 * 1024;
 
+/// No machine's root: what is mounted is mounted by this process.
+fn elsewhere() -> Root {
+    Root::new("/nonexistent")
+}
+
 fn slot(number: u8) -> Slot {
     Slot::try_from(number).unwrap()
 }
@@ -237,7 +242,7 @@ impl Loop {
     }
 
     async fn mount(&self, kind: Kind) {
-        filesystem::mount(&self.device, kind, &self.dir()).await.unwrap();
+        filesystem::mount(&elsewhere(), &self.device, kind, &self.dir()).await.unwrap();
     }
 
     async fn read_only(&self) -> bool {
@@ -281,7 +286,7 @@ async fn mounts_and_grows(kind: Kind, size: u64) {
     disk.image.resize(size * 2);
     must("losetup", &["--set-capacity", disk.device.to_str().unwrap()]);
     assert!(filesystem::can_grow(&disk.device, kind).await.unwrap());
-    let grown = filesystem::grow(&disk.device, &disk.dir(), kind).await;
+    let grown = filesystem::grow(&elsewhere(), &disk.device, &disk.dir(), kind).await;
     if kind == Kind::Ext4 && !may_use_resources() {
         eprintln!("SKIPPED: ext4 grows only for who has CAP_SYS_RESOURCE, and this root has not");
         assert!(matches!(grown, Err(FilesystemError::Grow { .. })), "{grown:?}");
@@ -293,7 +298,7 @@ async fn mounts_and_grows(kind: Kind, size: u64) {
 
     must("mount", &["-o", "remount,ro", disk.dir().to_str().unwrap()]);
     assert!(disk.read_only().await);
-    filesystem::umount(&disk.dir()).await.unwrap();
+    filesystem::umount(&elsewhere(), &disk.dir()).await.unwrap();
     assert_eq!(filesystem::mounted(&disk.dir()).await.unwrap(), None);
 }
 
@@ -333,7 +338,7 @@ async fn another_device_s_file_system_is_left_alone_on_a_block_device() {
 #[tokio::test]
 async fn a_mount_that_fails_says_why() {
     let Some(disk) = Loop::new(16 * MIB, &[]) else { return };
-    let error = filesystem::mount(&disk.device, Kind::Ext4, &disk.dir()).await.unwrap_err();
+    let error = filesystem::mount(&elsewhere(), &disk.device, Kind::Ext4, &disk.dir()).await.unwrap_err();
     assert!(matches!(error, FilesystemError::Mount { .. }), "{error:?}");
     let words = quorate::model::fact::chain(&error);
     assert!(words.contains("wrong fs type"), "{words}");

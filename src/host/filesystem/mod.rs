@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::Root;
 use super::command::{self, CommandError, Finished};
 use super::files::{self, FileError};
 use crate::model::{Content, Mount, Slot};
@@ -235,14 +236,14 @@ pub async fn format(device: &Path, kind: Kind, slot: Slot) -> Result<(), Filesys
         .map_err(|source| FilesystemError::Format { device: device.to_owned(), kind, source })
 }
 
-/// Mounts a device at `dir`, which is made when it is missing.
-pub async fn mount(device: &Path, kind: Kind, dir: &Path) -> Result<(), FilesystemError> {
+/// Mounts a device at `dir`, which is made when it is missing, for the whole machine.
+pub async fn mount(root: &Root, device: &Path, kind: Kind, dir: &Path) -> Result<(), FilesystemError> {
     files::create_dir(dir, 0o755).map_err(FilesystemError::MountPoint)?;
     let args = ["-t", kind.as_str(), "-o", OPTIONS]
         .map(AsRef::as_ref)
         .into_iter()
         .chain([device.as_os_str(), dir.as_os_str()]);
-    command::run("mount", args, MOUNT)
+    command::run_for_machine(root, "mount", args, MOUNT)
         .await
         .and_then(Finished::success)
         .map(drop)
@@ -250,8 +251,8 @@ pub async fn mount(device: &Path, kind: Kind, dir: &Path) -> Result<(), Filesyst
 }
 
 /// Unmounts what is mounted at `dir`.
-pub async fn umount(dir: &Path) -> Result<(), FilesystemError> {
-    command::run("umount", [dir], MOUNT)
+pub async fn umount(root: &Root, dir: &Path) -> Result<(), FilesystemError> {
+    command::run_for_machine(root, "umount", [dir], MOUNT)
         .await
         .and_then(Finished::success)
         .map(drop)
@@ -291,12 +292,12 @@ pub async fn can_grow(device: &Path, kind: Kind) -> Result<bool, FilesystemError
 
 /// Grows the file system on `device`, mounted at `dir`, to the device's size. The kernel lets only
 /// those grow ext4 who have CAP_SYS_RESOURCE.
-pub async fn grow(device: &Path, dir: &Path, kind: Kind) -> Result<(), FilesystemError> {
+pub async fn grow(root: &Root, device: &Path, dir: &Path, kind: Kind) -> Result<(), FilesystemError> {
     let (program, what) = match kind {
         Kind::Ext4 => ("resize2fs", device),
         Kind::Xfs => ("xfs_growfs", dir),
     };
-    command::run(program, [what], MAKE)
+    command::run_for_machine(root, program, [what], MAKE)
         .await
         .and_then(Finished::success)
         .map(drop)
