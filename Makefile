@@ -70,4 +70,5 @@ tools-rust:
 tools-package:
 	@scripts/install-tools rust protoc packagers
 tools-test:
-	@scripts/install-tools moto cfn-lint
+	@scripts/install-tools moto
+	@scripts/install-tools cfn-lint || echo "make: without cfn-lint its tests say SKIPPED"
