@@ -86,7 +86,8 @@ fn add_commands(command: &clap::Command, name: &str, page: &mut String) {
             let mut rows = String::new();
             for argument in verb.get_arguments().filter(|argument| is_own(argument)) {
                 let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                rows.push_str(&format!("| `{}` | {} |\n", written(argument), one_line(&help)));
+                let option = written(argument).replace('|', "\\|");
+                rows.push_str(&format!("| `{option}` | {} |\n", one_line(&help)));
             }
             if !rows.is_empty() {
                 page.push_str(&format!("\n| option | |\n|---|---|\n{rows}"));

@@ -53,7 +53,6 @@ impl Template {
     }
 
     /// The names of the parameters.
-    #[allow(dead_code, reason = "docs ask for it")]
     pub fn parameters() -> Vec<String> {
         parse(&read(PATH))["Parameters"].as_object().unwrap().keys().cloned().collect()
     }
