@@ -58,7 +58,7 @@ build: tools-rust ## the agent as it ships: target/release/quorate
 	cargo build --release
 
 .PHONY: package
-package: tools-package build ## the packages: target/package/*.deb and *.rpm
+package: tools-package ## the packages: target/package/*.deb and *.rpm
 	cargo build --features lab --bin quorate-lab
 	scripts/package
 
