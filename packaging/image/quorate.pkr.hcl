@@ -1,7 +1,7 @@
 # The machine image: a distribution's own, with all that a node needs (provision.sh).
 #
-#   packer init quorate.pkr.hcl
-#   packer build -var region=eu-west-1 -var package=../../target/package/quorate_0.1.0-1_amd64.deb quorate.pkr.hcl
+#   packer init packaging/image/quorate.pkr.hcl
+#   packer build -var region=eu-west-1 -var package=target/package/quorate_0.1.0-1_amd64.deb packaging/image/quorate.pkr.hcl
 #
 # It takes about ten minutes and costs the instance for as long. docs/first-cluster.md goes on from here.
 
@@ -148,6 +148,6 @@ build {
   }
 
   post-processor "manifest" {
-    output = "image.json"
+    output = "${path.root}/image.json"
   }
 }
