@@ -1,5 +1,7 @@
 //! The verbs.
 
+pub mod bundle;
+pub mod doctor;
 pub mod etcd;
 pub mod kubeconfig;
 pub mod kubelet;
@@ -21,6 +23,7 @@ use crate::agent::{Agent, Ended, Event, Machine};
 use crate::aws::{Access, HttpError, MetadataError, without_request_ids};
 use crate::config::verbs::{ConfigCommand, VerbError};
 use crate::config::{ConfigErrors, InstanceTags};
+use crate::exit::Exit;
 use crate::host::files::{FileError, read_optional};
 use crate::host::shutdown::{Bus, ShutdownLock};
 use crate::host::{Root, clock};
@@ -29,6 +32,7 @@ use crate::model::{Fact, Observation, Plan, Role, Waiting};
 use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
+use crate::telemetry::history;
 use crate::telemetry::journal::LogLevel;
 use crate::telemetry::monitor::{self, Board};
 use crate::telemetry::notify::{self, alive};
@@ -57,6 +61,18 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the agent decided: each step with why, how long it took and how it ended, and each change of phase.
+    History {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The newest only, this many.
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+    },
+    /// Check whether all that a cluster needs is there: clock, metadata service, permissions, bucket, volume, programs,
+    /// kernel, ports, load balancer. Nothing is changed.
+    Doctor(doctor::Wanted),
     /// Say what the agent would do now, and why. Nothing is changed.
     Plan {
         /// Plan from a recorded observation, offline; the agent keeps its last one in
@@ -134,6 +150,9 @@ pub enum CliError {
     /// What was asked of etcd was not done.
     #[error(transparent)]
     Etcd(#[from] etcd::VerbError),
+    /// The archive for a bug report was not written.
+    #[error(transparent)]
+    Bundle(#[from] bundle::BundleError),
     /// A recorded observation can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -161,12 +180,15 @@ pub enum CliError {
 }
 
 /// Does what was asked.
-pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<Exit, CliError> {
     let root = Root::new(cli.root);
     // One thread: the agent waits nearly always, and memory is the machine's, not ours.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Start)?;
-    let done = verb(cli.verb, &runtime, &root, level, output);
+    let done = match cli.verb {
+        Verb::Doctor(wanted) => runtime.block_on(doctor::run(&root, &wanted, output)),
+        other => verb(other, &runtime, &root, level, output).map(|()| Exit::Success),
+    };
     // Not waited for: a thread that reads a volume which hangs.
     runtime.shutdown_background();
     done
@@ -185,6 +207,12 @@ fn verb(
             let status = status::read(root)?;
             if json { print_json(output, &status) } else { print(output, &status.page(clock::now_ms())) }
         }
+        Verb::History { json, last } => {
+            let told = history::read(root, last)?;
+            if json { print_json(output, &told) } else { print(output, &told.page()) }
+        }
+        // It ends with codes of its own.
+        Verb::Doctor(wanted) => runtime.block_on(doctor::run(root, &wanted, output)).map(drop),
         Verb::Plan { observed: Some(path), json, record: _ } => {
             let record = recorded(path)?;
             show_plan(output, &plan(&record.settings, &record.observation), json)

@@ -26,11 +26,13 @@ pub enum Exit {
     NoAnswer,
     /// Not, since it should not be done here or now.
     Refused,
+    /// The doctor found what will keep the machine from its work.
+    Unfit,
 }
 
 impl Exit {
     /// All of them, by code.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::Failed,
         Self::CommandLine,
@@ -38,6 +40,7 @@ impl Exit {
         Self::NotThere,
         Self::NoAnswer,
         Self::Refused,
+        Self::Unfit,
     ];
 
     /// The code.
@@ -50,6 +53,7 @@ impl Exit {
             Self::NotThere => 4,
             Self::NoAnswer => 5,
             Self::Refused => 6,
+            Self::Unfit => 7,
         }
     }
 
@@ -71,6 +75,7 @@ impl Exit {
                 "it is not done here or now: on a worker, with a clock that is not synchronised, into a \
                  directory that is not empty"
             }
+            Self::Unfit => "`quorate doctor`: a check failed; the page says which, and what to do",
         }
     }
 
@@ -96,6 +101,7 @@ impl Exit {
             | CliError::Kubelet(kubelet::VerbError::Render(_) | kubelet::VerbError::File(_))
             | CliError::Access(_)
             | CliError::Status(StatusError::File(_) | StatusError::Damaged { .. } | StatusError::Json(_))
+            | CliError::Bundle(_)
             | CliError::File(_)
             | CliError::Record { .. }
             | CliError::Json(_)
@@ -153,7 +159,7 @@ mod tests {
     fn no_code_means_two_things() {
         let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster_api;
 pub mod config;
 mod digest;
+pub mod doctor;
 pub mod etcd;
 pub mod execute;
 pub mod exit;

@@ -16,8 +16,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&chain(&error), Exit::Failed),
     };
     let mut output = std::io::stdout().lock();
-    match cli::run(cli, &level, &mut output).and_then(|()| output.flush().map_err(CliError::Output)) {
-        Ok(()) => Exit::Success.into(),
+    let ended = cli::run(cli, &level, &mut output)
+        .and_then(|exit| output.flush().map(|()| exit).map_err(CliError::Output));
+    match ended {
+        Ok(exit) => exit.into(),
         Err(error) => match Exit::of(&error) {
             Exit::Success => Exit::Success.into(),
             exit => fail(&chain(&error), exit),

@@ -20,10 +20,12 @@ use tokio::time::{Duration, Instant};
 
 use crate::aws::without_request_ids;
 use crate::config::Settings;
+use crate::host::clock;
 use crate::model::fact::chain;
 use crate::model::{Noticed, Observation, Phase, Plan, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
 use crate::plan::plan;
+use crate::telemetry::history::{self, Entry, What};
 use crate::telemetry::metrics::{LookOutcome, StepOutcome};
 use crate::telemetry::monitor::Board;
 use crate::telemetry::notify::{self, alive};
@@ -72,6 +74,9 @@ pub trait World {
 
     /// Lets this much time pass.
     async fn rest(&mut self, after: Duration);
+
+    /// Writes down what was decided.
+    fn note(&mut self, entry: Entry);
 }
 
 /// How long a look or a step may take before it is given up. What they call has bounds of its own,
@@ -111,6 +116,8 @@ pub struct Agent<W> {
     told: Option<(Phase, String)>,
     limits: Limits,
     board: Arc<Board>,
+    /// Whether nothing was written down yet.
+    is_new: bool,
 }
 
 impl<W: World> Agent<W> {
@@ -126,12 +133,14 @@ impl<W: World> Agent<W> {
             told: None,
             limits: LIMITS,
             board,
+            is_new: true,
         }
     }
 
     /// Goes round until an event ends it.
     pub async fn run(&mut self, events: &mut Receiver<Event>) -> Ended {
         notify::ready();
+        self.is_new = true;
         let mut depth = Depth::Full;
         loop {
             let waited = self.waiting.clone();
@@ -232,6 +241,11 @@ impl<W: World> Agent<W> {
             Some(halt) => tracing::error!(%phase, reason = %halt, "halted"),
             None => tracing::info!(%phase, waiting = %words, "phase"),
         }
+        if std::mem::take(&mut self.is_new) {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            self.world.note(entry(plan, status.at, What::Started { version }));
+        }
+        self.world.note(entry(plan, status.at, What::Phase));
         self.told = Some(now);
     }
 
@@ -244,11 +258,14 @@ impl<W: World> Agent<W> {
             }
             let name = step.name();
             failpoint::before(name);
-            let began = Instant::now();
+            let (at, began) = (clock::now_ms(), Instant::now());
             self.board.is_alive_for(self.limits.step);
             let done = tokio::time::timeout(self.limits.step, alive(self.world.execute(step))).await;
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.board.counters.stepped(name, outcome_of::<W>(&done));
+            if let Some(what) = decision::<W>(step, took_ms, &done) {
+                self.world.note(entry(plan, at, what));
+            }
             match done {
                 Ok(Ok(())) => {
                     failpoint::after(name);
@@ -283,6 +300,37 @@ impl<W: World> Agent<W> {
             () = alive(self.world.rest(after)) => None,
         }
     }
+}
+
+/// What is written down of a decision that a plan has made.
+fn entry(plan: &Plan, at: i64, what: What) -> Entry {
+    let report = &plan.report;
+    let why = report.in_words().iter().map(|words| history::shortened(words)).collect();
+    Entry { at, phase: report.phase, slot: report.slot, what, why }
+}
+
+/// What is written down of a step; nothing of one that only goes on, unless it can't.
+fn decision<W: World>(
+    step: &Step,
+    took_ms: u64,
+    done: &Result<Result<(), W::Error>, Elapsed>,
+) -> Option<What> {
+    let (ended, error) = match done {
+        Ok(Ok(())) if step.is_routine() => return None,
+        Ok(Ok(())) => (history::Ended::Done, None),
+        Ok(Err(error)) if W::was_overtaken(error) => (history::Ended::Overtaken, Some(chain(error))),
+        Ok(Err(error)) => (history::Ended::Failed, Some(chain(error))),
+        Err(_) => (history::Ended::GivenUp, None),
+    };
+    Some(What::Step {
+        step: step.name().to_owned(),
+        // A step is data: it is never refused.
+        particulars: history::shortened(&serde_json::to_string(step).unwrap_or_default()),
+        took_ms,
+        ended,
+        error: error.map(|error| history::shortened(&error)),
+        times: 1,
+    })
 }
 
 /// How a step ended, for those who count.

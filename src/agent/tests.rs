@@ -51,6 +51,7 @@ struct Script {
     /// What becomes of a step.
     act: Box<Do>,
     sender: Sender<Event>,
+    notes: Rc<RefCell<Vec<Entry>>>,
 }
 
 impl World for Script {
@@ -83,6 +84,10 @@ impl World for Script {
         false
     }
 
+    fn note(&mut self, entry: Entry) {
+        self.notes.borrow_mut().push(entry);
+    }
+
     async fn rest(&mut self, after: Duration) {
         self.acts.borrow_mut().push(Act::Rested(after));
         self.now += i64::try_from(after.as_millis()).unwrap();
@@ -96,6 +101,7 @@ struct Rig {
     sender: Sender<Event>,
     acts: Rc<RefCell<Vec<Act>>>,
     waits: Rc<RefCell<Vec<Vec<Waiting>>>>,
+    notes: Rc<RefCell<Vec<Entry>>>,
 }
 
 impl Rig {
@@ -109,7 +115,7 @@ impl Rig {
         act: impl FnMut(&Step) -> Result<(), Refused> + 'static,
     ) -> Self {
         let (sender, events) = channel(8);
-        let (acts, waits) = (Rc::default(), Rc::default());
+        let (acts, waits, notes) = (Rc::default(), Rc::default(), Rc::default());
         let script = Script {
             acts: Rc::clone(&acts),
             waits: Rc::clone(&waits),
@@ -119,8 +125,9 @@ impl Rig {
             see: Box::new(see),
             act: Box::new(act),
             sender: sender.clone(),
+            notes: Rc::clone(&notes),
         };
-        Self { agent: Agent::new(settings(), script, Arc::default()), events, sender, acts, waits }
+        Self { agent: Agent::new(settings(), script, Arc::default()), events, sender, acts, waits, notes }
     }
 
     async fn run(&mut self) -> Ended {
@@ -299,6 +306,33 @@ async fn a_step_that_fails_ends_the_plan_and_nothing_after_it_is_done() {
     );
     assert_eq!(rig.run().await, Ended::Stopped);
     assert_eq!(rig.done(), ["format", "format"], "it is tried again, and never gone past");
+    let notes = rig.notes.borrow();
+    let failed = || ("format".to_owned(), history::Ended::Failed);
+    assert_eq!(steps(&notes), [failed(), failed()]);
+    let What::Step { error, particulars, .. } = &notes[2].what else { panic!("{notes:?}") };
+    assert_eq!(error.as_deref(), Some("refused by the test"));
+    assert!(particulars.contains("vol-"), "{particulars}");
+}
+
+/// The steps that were written down, and how each ended.
+fn steps(notes: &[Entry]) -> Vec<(String, history::Ended)> {
+    let of = |entry: &Entry| match &entry.what {
+        What::Step { step, ended, .. } => Some((step.clone(), *ended)),
+        What::Started { .. } | What::Phase => None,
+    };
+    notes.iter().filter_map(of).collect()
+}
+
+#[tokio::test]
+async fn decisions_are_written_down_with_their_reasons_and_a_phase_once() {
+    let mut rig = Rig::new(6, |look, _| Some(if look < 4 { unanswered("refused") } else { standby() }));
+    rig.run().await;
+    let notes = rig.notes.borrow();
+    let what: Vec<&What> = notes.iter().map(|entry| &entry.what).collect();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    assert_eq!(what, [&What::Started { version }, &What::Phase, &What::Phase]);
+    assert!(notes[1].why.iter().any(|why| why.contains("the volumes: refused")), "{notes:?}");
+    assert_eq!(notes[2].phase, Phase::Standby);
 }
 
 #[tokio::test]
@@ -404,17 +438,22 @@ async fn a_step_that_never_ends_is_given_up_and_ends_the_plan() {
             false
         }
 
+        fn note(&mut self, entry: Entry) {
+            self.0.note(entry);
+        }
+
         async fn rest(&mut self, after: Duration) {
             self.0.rest(after).await;
         }
     }
     let rig = Rig::new(2, |_, _| Some(blank_volume()));
-    let Rig { agent, mut events, acts, .. } = rig;
+    let Rig { agent, mut events, acts, notes, .. } = rig;
     let mut agent = Agent::new(settings(), Stuck(agent.world), Arc::default());
     agent.limits.step = Duration::from_millis(20);
     assert_eq!(agent.run(&mut events).await, Ended::Stopped);
     let did = acts.borrow().iter().filter(|act| matches!(act, Act::Did(_))).count();
     assert_eq!(did, 1, "the step after it is not done");
+    assert_eq!(steps(&notes.borrow()), [("format".to_owned(), history::Ended::GivenUp)]);
 }
 
 fn volumes_answer() -> WaitingOn {

@@ -8,6 +8,7 @@ use crate::kubernetes::paths;
 use crate::model::{Fact, Observation, Plan, Step, Waiting};
 use crate::observe::{Depth, Memory, observe};
 use crate::reach::Reach;
+use crate::telemetry::history::{Entry, History};
 use crate::telemetry::status::{self, Status};
 
 use super::World;
@@ -22,6 +23,7 @@ pub struct Machine {
     reach: Reach,
     memory: Memory,
     written: Option<Plan>,
+    history: History,
     /// While this machine looks after requests for certificates.
     requests: Option<RequestWatch>,
     /// When it was last woken by one.
@@ -31,7 +33,8 @@ pub struct Machine {
 impl Machine {
     /// The machine, reached this way.
     pub fn new(reach: Reach) -> Self {
-        Self { reach, memory: Memory::default(), written: None, requests: None, woken: None }
+        let history = History::begin(&reach.root);
+        Self { reach, memory: Memory::default(), written: None, history, requests: None, woken: None }
     }
 
     /// Watches requests for certificates while this machine holds the lease in the API.
@@ -78,6 +81,10 @@ impl World for Machine {
                 sleep_until(at).await;
             }
         }
+    }
+
+    fn note(&mut self, entry: Entry) {
+        self.history.note(entry);
     }
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {

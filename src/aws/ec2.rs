@@ -172,6 +172,18 @@ pub struct NewVolume {
     pub tags: BTreeMap<String, String>,
 }
 
+/// How an instance's metadata service is set up; `None` for what EC2 does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetadataOptions {
+    /// Whether it answers by version 2 only.
+    pub tokens_required: Option<bool>,
+    /// How many hops an answer to a request for a token may take.
+    pub hop_limit: Option<i32>,
+    /// Whether it publishes the instance's tags.
+    pub tags_published: Option<bool>,
+}
+
 /// EC2, in one region.
 #[derive(Debug, Clone)]
 pub struct Ec2 {
@@ -191,6 +203,21 @@ impl Ec2 {
         let instance = self.named_instance(id).await.map_err(|source| call.failed(source))?;
         let instance = instance.ok_or_else(|| call.malformed("it is neither there nor not found"))?;
         Ok(decode::tags(instance.tags()))
+    }
+
+    /// How the instance's metadata service is set up.
+    pub async fn metadata_options(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
+        use aws_sdk_ec2::types::{HttpTokensState, InstanceMetadataTagsState};
+        let call = Asked { operation: "DescribeInstances", what: id.to_string() };
+        let instance = self.named_instance(id).await.map_err(|source| call.failed(source))?;
+        let instance = instance.ok_or_else(|| call.malformed("it is neither there nor not found"))?;
+        Ok(instance.metadata_options().map_or_else(MetadataOptions::default, |options| MetadataOptions {
+            tokens_required: options.http_tokens().map(|tokens| tokens == &HttpTokensState::Required),
+            hop_limit: options.http_put_response_hop_limit(),
+            tags_published: options
+                .instance_metadata_tags()
+                .map(|tags| tags == &InstanceMetadataTagsState::Enabled),
+        }))
     }
 
     /// All instances that carry the cluster's tag, whatever their state.
@@ -319,6 +346,39 @@ impl Ec2 {
             .unwrap_or_default()
             .parse()
             .map_err(|error: crate::model::ids::ParseIdError| call.malformed(error.to_string()))
+    }
+
+    /// Whether this role may attach this volume to this instance. Nothing is attached.
+    pub async fn may_attach(&self, volume: &VolumeId, instance: &InstanceId) -> Result<bool, Ec2Error> {
+        let call = Asked { operation: "AttachVolume", what: format!("{volume} to {instance}") };
+        let asked = self.client.attach_volume().volume_id(volume.as_str()).instance_id(instance.as_str());
+        call.would(asked.device("/dev/xvdf").dry_run(true).send().await.map_err(|error| Cause::new(&error)))
+    }
+
+    /// Whether this role may detach this volume from this instance. Nothing is detached.
+    pub async fn may_detach(&self, volume: &VolumeId, instance: &InstanceId) -> Result<bool, Ec2Error> {
+        let call = Asked { operation: "DetachVolume", what: format!("{volume} from {instance}") };
+        let asked = self.client.detach_volume().volume_id(volume.as_str()).instance_id(instance.as_str());
+        call.would(asked.dry_run(true).send().await.map_err(|error| Cause::new(&error)))
+    }
+
+    /// Whether this role may set these tags on this resource. None is set.
+    pub async fn may_tag(&self, resource: &str, tags: &[(&str, &str)]) -> Result<bool, Ec2Error> {
+        let call = Asked { operation: "CreateTags", what: resource.to_owned() };
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
+        let asked = self.client.create_tags().resources(resource).set_tags(Some(tags)).dry_run(true);
+        call.would(asked.send().await.map_err(|error| Cause::new(&error)))
+    }
+
+    /// Whether this role may create an encrypted volume with these tags in this zone. None is created.
+    pub async fn may_create(&self, zone: &Zone, tags: &[(&str, &str)]) -> Result<bool, Ec2Error> {
+        let call = Asked { operation: "CreateVolume", what: format!("a volume in {zone}") };
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
+        let specification =
+            TagSpecification::builder().resource_type(ResourceType::Volume).set_tags(Some(tags)).build();
+        let asked = self.client.create_volume().availability_zone(zone.as_str()).size(1).encrypted(true);
+        let asked = asked.tag_specifications(specification).dry_run(true);
+        call.would(asked.send().await.map_err(|error| Cause::new(&error)))
     }
 
     /// Asks for a volume to be attached. The attachment is not there yet when this returns.
@@ -477,6 +537,17 @@ struct Asked {
 }
 
 impl Asked {
+    /// What the answer to a call says that was not to be carried out: EC2 refuses it either way, in two manners.
+    /// Source: "DryRun", Amazon EC2 API reference, common parameters.
+    fn would<T>(&self, answer: Result<T, Cause>) -> Result<bool, Ec2Error> {
+        match answer {
+            Err(cause) if cause.code() == Some("DryRunOperation") => Ok(true),
+            Err(cause) if cause.is_denied() => Ok(false),
+            Err(cause) => Err(self.failed(cause)),
+            Ok(_) => Err(self.malformed("it was carried out, although it was to be tried only")),
+        }
+    }
+
     fn failed(&self, source: Cause) -> Ec2Error {
         let kind = Ec2ErrorKind::of(&source);
         Ec2Error::Call { operation: self.operation, what: self.what.clone(), kind, source }

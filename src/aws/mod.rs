@@ -39,13 +39,13 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 pub use self::autoscaling::{AutoScaling, AutoScalingError, Group, GroupInstance};
 pub use self::cause::{Cause, without_request_ids};
-pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, NewVolume};
+pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, MetadataOptions, NewVolume};
 pub use self::http::HttpError;
 pub use self::load_balancers::{LoadBalancerError, LoadBalancers};
 pub use self::metadata::{MetadataError, MetadataService, PublishedTag};
 pub use self::objects::{
-    Changed, Download, Listed, ObjectError, ObjectStore, StoreLocation, Stored, UnfinishedUpload, Upload,
-    Uploaded, Written,
+    Allowed, BucketEncryption, BucketLifecycle, Changed, Download, Listed, ObjectError, ObjectStore,
+    StoreLocation, Stored, UnfinishedUpload, Upload, Uploaded, Written,
 };
 
 use crate::model::{Region, Role};

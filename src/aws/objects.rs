@@ -21,6 +21,7 @@ mod error;
 mod listing;
 mod parts;
 mod removal;
+mod settings;
 mod upload;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ pub use self::download::Download;
 pub use self::error::ObjectError;
 pub use self::listing::Listed;
 pub use self::parts::UnfinishedUpload;
+pub use self::settings::{Allowed, BucketEncryption, BucketLifecycle};
 pub use self::upload::{Upload, Uploaded};
 use super::whole::WholeXml;
 use super::{ATTEMPT, Cause, OPERATION, http, retries};

@@ -47,6 +47,14 @@ pub(super) fn missing(report: &Report) -> String {
     halts.chain(waits).collect::<Vec<_>>().join("; ")
 }
 
+/// The files that are rendered, without those that hold what is secret or made on the node.
+pub fn files(record: &Record) -> Result<Vec<RenderedFile>, VerbError> {
+    Ok(match record.settings.role {
+        Role::ControlPlane => control_plane(record)?.files,
+        Role::Worker => worker(record)?.files,
+    })
+}
+
 /// Renders into the directory `out`, which is made where it is missing, and tells what it wrote and
 /// what it left out.
 pub fn run(record: &Record, out: &Path) -> Result<String, VerbError> {

@@ -42,6 +42,16 @@ pub struct Report {
     pub noticed: Option<Vec<Mismatch>>,
 }
 
+impl Report {
+    /// The reasons in words: halt, waits and warnings.
+    pub fn in_words(&self) -> Vec<String> {
+        let halt = self.halt.iter().map(|halt| format!("halted: {halt}"));
+        let waiting = self.waiting.iter().map(|on| format!("waits for {on}"));
+        let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
+        halt.chain(waiting).chain(warnings).collect()
+    }
+}
+
 /// Something waited for, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

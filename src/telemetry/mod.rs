@@ -1,5 +1,6 @@
-//! How the agent is seen: its journal, its status, and its metrics.
+//! How the agent is seen: its journal, its status, its history, and its metrics.
 
+pub mod history;
 pub mod journal;
 pub mod metrics;
 pub mod monitor;

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a check fails by panicking, in its helpers as well")]
 
 mod balancers;
+mod buckets;
 pub mod endpoints;
 mod faults;
 mod http;

@@ -7,6 +7,7 @@ mod cluster_template;
 mod contract;
 mod disks;
 mod docs;
+mod doctor;
 mod etcd;
 mod image;
 mod kubernetes_flags;

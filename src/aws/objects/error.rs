@@ -209,6 +209,13 @@ fn needed(operation: &str) -> &'static str {
     match operation {
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
+        "GetBucketLocation" => "s3:GetBucketLocation",
+        "GetBucketEncryption" => "s3:GetEncryptionConfiguration",
+        "GetBucketVersioning" => "s3:GetBucketVersioning",
+        "GetPublicAccessBlock" => "s3:GetBucketPublicAccessBlock",
+        "GetBucketPolicyStatus" => "s3:GetBucketPolicyStatus",
+        "GetBucketPolicy" => "s3:GetBucketPolicy",
+        "GetBucketLifecycleConfiguration" => "s3:GetLifecycleConfiguration",
         _ => "s3:GetObject, s3:PutObject and s3:ListBucket",
     }
 }

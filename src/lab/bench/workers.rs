@@ -42,6 +42,7 @@ use crate::model::{Fact, Observation, Plan, ServiceName, ServiceState, Step, Wai
 use crate::observe::Depth;
 use crate::pki::ClusterAuthorities;
 use crate::reach::{JOIN, Reach};
+use crate::telemetry::history::Entry;
 use crate::telemetry::status::Status;
 
 /// How long all of it may take.
@@ -314,6 +315,10 @@ impl Looks for Simulated {
             return Ok(());
         }
         self.machine.execute(step).await
+    }
+
+    fn note(&mut self, entry: Entry) {
+        self.machine.note(entry);
     }
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {

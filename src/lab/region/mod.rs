@@ -23,12 +23,12 @@ mod world;
 
 pub use server::{Endpoints, ImdsPlacement, Region, RegionConfig, RegionError};
 pub use world::{
-    AccessRule, Attachment, AttachmentState, Authorization, Balancer, BalancerKind, BalancerSpec, Call,
-    Caller, CheckProtocol, CheckSpec, Condition, Credentials, Decision, Encryption, Ending, Event, EventKind,
-    Fault, FaultKind, FaultSpec, Group, GroupSpec, Hold, HookResult, HookSpec, ImdsFaults, ImdsGate,
-    Instance, InstanceId, InstanceSpec, InstanceState, Interruption, LaunchVolume, Lifecycle, LifecycleState,
-    Listing, Maintenance, MaintenanceCode, MaintenanceSpec, MaintenanceState, Mounted, Notices, Object,
-    Outcome, Pool, PoolHealth, PoolSpec, PoolTarget, Put, Refresh, RefreshSpec, RefreshStatus, Refusal,
-    Service, SpotAction, Timings, Transition, TypeSpec, View, Volume, VolumeId, VolumeSpec, VolumeState,
-    World, WorldConfig, Zone,
+    AccessRule, Attachment, AttachmentState, Authorization, Balancer, BalancerKind, BalancerSpec,
+    BucketSettings, Call, Caller, CheckProtocol, CheckSpec, Condition, Credentials, Decision, Encryption,
+    Ending, Event, EventKind, Fault, FaultKind, FaultSpec, Group, GroupSpec, Hold, HookResult, HookSpec,
+    ImdsFaults, ImdsGate, Instance, InstanceId, InstanceSpec, InstanceState, Interruption, LaunchVolume,
+    Lifecycle, LifecycleRule, LifecycleState, Listing, Maintenance, MaintenanceCode, MaintenanceSpec,
+    MaintenanceState, Mounted, Notices, Object, Outcome, Pool, PoolHealth, PoolSpec, PoolTarget, Put,
+    Refresh, RefreshSpec, RefreshStatus, Refusal, Service, SpotAction, Timings, Transition, TypeSpec, View,
+    Volume, VolumeId, VolumeSpec, VolumeState, World, WorldConfig, Zone,
 };

@@ -254,6 +254,10 @@ impl Endpoints {
     }
 
     /// The simulated region, where a check is about nothing else.
+    pub fn is_simulated(&self) -> bool {
+        self.region.is_some()
+    }
+
     pub fn region(&self) -> &Region {
         self.region.as_ref().expect("this check is for the simulated region")
     }

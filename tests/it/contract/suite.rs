@@ -20,6 +20,9 @@ use quorate::model::{
     TargetGroupArn, TargetHealth, TargetId, Unfit,
 };
 
+use super::buckets::{
+    a_bucket_s_settings_are_told_and_missing_ones_are_no_error, what_a_role_may_do_is_tried_without_doing_it,
+};
 use super::endpoints::{Endpoints, ZONES, tags};
 use super::transfers::{
     a_range_of_an_object_is_read_on_condition, an_object_of_a_backup_is_removed,
@@ -57,6 +60,8 @@ checks![
     an_object_is_deleted_and_deleting_it_twice_is_no_error,
     keys_are_listed_by_prefix_in_order_and_in_pages,
     awkward_keys_come_back_as_they_went,
+    a_bucket_s_settings_are_told_and_missing_ones_are_no_error,
+    what_a_role_may_do_is_tried_without_doing_it,
     an_upload_in_parts_comes_to_be_whole_and_once,
     an_unfinished_upload_is_listed_and_ended,
     parts_that_are_not_there_or_too_small_are_refused,

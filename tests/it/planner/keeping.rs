@@ -12,6 +12,7 @@ use quorate::model::plan::Subject;
 use quorate::model::*;
 use quorate::observe::Depth;
 use quorate::plan::plan as plan_of;
+use quorate::telemetry::history::{Entry, What};
 use quorate::telemetry::status::Status;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::Duration;
@@ -421,6 +422,11 @@ impl World for Settled {
     }
 
     fn tell(&mut self, _: &Status, _: &Observation, _: &Plan) {}
+
+    fn note(&mut self, entry: Entry) {
+        // What only goes on is not written down.
+        assert!(!matches!(entry.what, What::Step { .. }), "{entry:?}");
+    }
 
     fn was_overtaken(_: &Refused) -> bool {
         false

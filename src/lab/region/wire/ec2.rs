@@ -220,6 +220,14 @@ fn instance_content(x: &mut Xml, i: &Instance, view: &View, region: &str) {
         x.text("availabilityZone", &i.zone);
         x.text("tenancy", "default");
     });
+    // Its metadata service wants a token, always.
+    x.node("metadataOptions", |x| {
+        x.text("state", "applied");
+        x.text("httpTokens", "required");
+        x.text("httpPutResponseHopLimit", 2);
+        x.text("httpEndpoint", "enabled");
+        x.text("instanceMetadataTags", if i.spec.metadata_tags { "enabled" } else { "disabled" });
+    });
     // An instance that is gone has no address any more.
     if !i.is_terminated() {
         x.text("privateDnsName", i.host_name(region));

@@ -5,6 +5,7 @@
 mod encoding;
 mod multipart;
 mod range;
+mod settings;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use axum::http::Method;
 use axum::http::request::Parts;
 
 use self::encoding::{decode_token, encode_token, percent_decode, percent_encode, unchunk};
+use self::settings::Setting;
 use super::Answer;
 use super::xml::Xml;
 use crate::lab::region::clock;
@@ -40,6 +42,7 @@ enum Operation {
     CompleteMultipart,
     AbortMultipart,
     ListMultiparts,
+    Setting(Setting),
 }
 
 impl Operation {
@@ -57,6 +60,7 @@ impl Operation {
             (&Method::DELETE, true) => Self::Delete,
             (&Method::GET, false) if query.get("list-type").is_some_and(|t| t == "2") => Self::List,
             (&Method::GET, false) if has("uploads") => Self::ListMultiparts,
+            (&Method::GET, false) => Self::Setting(Setting::asked(has)?),
             _ => return None,
         })
     }
@@ -69,6 +73,7 @@ impl Operation {
             Self::UploadPart => matches!(name, "uploadId" | "partNumber" | "x-id"),
             Self::CompleteMultipart | Self::AbortMultipart => matches!(name, "uploadId" | "x-id"),
             Self::Put | Self::Get | Self::Head | Self::Delete => name == "x-id",
+            Self::Setting(setting) => name == setting.query() || name == "x-id",
         }
     }
 }
@@ -121,6 +126,7 @@ impl ObjectRequest {
             Operation::CompleteMultipart => "CompleteMultipartUpload",
             Operation::AbortMultipart => "AbortMultipartUpload",
             Operation::ListMultiparts => "ListMultipartUploads",
+            Operation::Setting(setting) => setting.operation(),
         }
     }
 
@@ -224,6 +230,7 @@ impl ObjectRequest {
             Operation::CompleteMultipart => self.complete_multipart(world, caller)?,
             Operation::AbortMultipart => self.abort_multipart(world, caller)?,
             Operation::ListMultiparts => self.list_multiparts(world, caller)?,
+            Operation::Setting(setting) => self.setting(setting, world, caller)?,
         };
         Ok(answer.with("x-amz-request-id", request_id))
     }

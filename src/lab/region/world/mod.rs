@@ -10,6 +10,7 @@
 
 mod access;
 mod balancers;
+mod bucket;
 mod compute;
 mod faults;
 mod groups;
@@ -35,6 +36,7 @@ pub use balancers::{
     Balancer, BalancerKind, BalancerSpec, CheckProtocol, CheckSpec, Pool, PoolHealth, PoolSpec, PoolTarget,
 };
 pub(crate) use balancers::{Passage, Probe, Route};
+pub use bucket::{BucketSettings, LifecycleRule};
 pub use compute::{Instance, InstanceId, InstanceSpec, InstanceState, TypeSpec};
 pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
@@ -277,6 +279,7 @@ pub struct World {
     history: VecDeque<(u64, Arc<View>)>,
     zones: Vec<Zone>,
     buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    bucket_settings: BTreeMap<String, BucketSettings>,
     /// Uploads in parts that are neither finished nor ended, by id.
     multiparts: BTreeMap<String, Multipart>,
     rules: Vec<AccessRule>,
@@ -340,6 +343,7 @@ impl World {
             view,
             zones,
             buckets: BTreeMap::new(),
+            bucket_settings: BTreeMap::new(),
             multiparts: BTreeMap::new(),
             rules: Vec::new(),
             keys: BTreeMap::new(),
