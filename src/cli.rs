@@ -1,12 +1,14 @@
 //! The verbs.
 
 pub mod bundle;
+pub mod check;
 pub mod doctor;
 pub mod etcd;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod leave;
 pub mod render;
+pub mod show;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::agent::setup::{Record, SetupError, learn, retry_after, sources};
 use crate::agent::{Agent, Ended, Event, Machine};
@@ -32,8 +34,11 @@ use crate::model::{Fact, Observation, Plan, Role, Waiting};
 use crate::observe::{Depth, Memory, observe, observe_node};
 use crate::plan::plan;
 use crate::reach::Reach;
+use crate::telemetry::checks::State;
+use crate::telemetry::console::Console;
 use crate::telemetry::history;
 use crate::telemetry::journal::LogLevel;
+use crate::telemetry::messages;
 use crate::telemetry::monitor::{self, Board};
 use crate::telemetry::notify::{self, alive};
 use crate::telemetry::status::{self, Status, StatusError};
@@ -55,12 +60,17 @@ pub struct Cli {
 pub enum Verb {
     /// Run the agent: observe, plan, execute, until SIGTERM. SIGHUP reads the configuration again.
     Run,
-    /// Say what the agent does, what it waits for and since when.
+    /// Say what the agent does, what it waits for and since when. How it ends says how the machine does.
     Status {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Again and again, until it is ended.
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
+    /// Check one thing for a monitor that runs plugins, as Icinga does: one line, figures, and the plugins' exit codes.
+    Check(check::Wanted),
     /// Say what the agent decided: each step with why, how long it took and how it ended, and each change of phase.
     History {
         /// As JSON.
@@ -179,15 +189,37 @@ pub enum CliError {
     Output(#[source] std::io::Error),
 }
 
+/// How a run ended that did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As the table of exit codes has it.
+    Exit(Exit),
+    /// As monitors have it of their plugins.
+    Plugin(State),
+}
+
+impl From<End> for std::process::ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Exit(exit) => exit.into(),
+            End::Plugin(state) => state.code().into(),
+        }
+    }
+}
+
 /// Does what was asked.
-pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<Exit, CliError> {
+pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<End, CliError> {
     let root = Root::new(cli.root);
     // One thread: the agent waits nearly always, and memory is the machine's, not ours.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Start)?;
     let done = match cli.verb {
-        Verb::Doctor(wanted) => runtime.block_on(doctor::run(&root, &wanted, output)),
-        other => verb(other, &runtime, &root, level, output).map(|()| Exit::Success),
+        Verb::Status { json, watch } => {
+            runtime.block_on(show::run(&root, json, watch, output)).map(End::Exit)
+        }
+        Verb::Check(wanted) => check::run(&root, &wanted, output).map(End::Plugin),
+        Verb::Doctor(wanted) => runtime.block_on(doctor::run(&root, &wanted, output)).map(End::Exit),
+        other => verb(other, &runtime, &root, level, output).map(|()| End::Exit(Exit::Success)),
     };
     // Not waited for: a thread that reads a volume which hangs.
     runtime.shutdown_background();
@@ -203,16 +235,12 @@ fn verb(
 ) -> Result<(), CliError> {
     match verb {
         Verb::Run => runtime.block_on(run_agent(root, level)),
-        Verb::Status { json } => {
-            let status = status::read(root)?;
-            if json { print_json(output, &status) } else { print(output, &status.page(clock::now_ms())) }
-        }
+        // These end with codes of their own.
+        Verb::Status { .. } | Verb::Check(_) | Verb::Doctor(_) => Ok(()),
         Verb::History { json, last } => {
             let told = history::read(root, last)?;
             if json { print_json(output, &told) } else { print(output, &told.page()) }
         }
-        // It ends with codes of its own.
-        Verb::Doctor(wanted) => runtime.block_on(doctor::run(root, &wanted, output)).map(drop),
         Verb::Plan { observed: Some(path), json, record: _ } => {
             let record = recorded(path)?;
             show_plan(output, &plan(&record.settings, &record.observation), json)
@@ -277,7 +305,7 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
             }
         });
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "quorate");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), message_id = messages::STARTED, "quorate");
     let access = Access::from_environment().await.map_err(CliError::Access)?;
     let board = Arc::new(Board::default());
     let mut shutdown = None;
@@ -297,7 +325,7 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
         match ended {
             Ended::Stopped => {
                 notify::stopping();
-                tracing::info!("stopped; etcd is left as it is");
+                tracing::info!(message_id = messages::STOPPED, "stopped; etcd is left as it is");
                 return Ok(());
             }
             Ended::Reload => {
@@ -334,6 +362,7 @@ async fn set_up(
     let since = clock::now_ms();
     let mut failures = 0;
     let mut told = String::new();
+    let mut console = Console::of(root);
     loop {
         // Asking changes nothing: an event does not wait for the answer.
         let learnt = tokio::select! {
@@ -365,13 +394,26 @@ async fn set_up(
         if told != without_request_ids(&why) {
             told = without_request_ids(&why);
             match &status.halt {
-                Some(_) => tracing::error!(why, "the configuration is wrong"),
-                None => tracing::warn!(why, "this machine can't be learnt about yet"),
+                Some(_) => {
+                    tracing::error!(
+                        why,
+                        message_id = messages::CONFIGURATION_WRONG,
+                        "the configuration is wrong"
+                    );
+                }
+                None => {
+                    tracing::warn!(
+                        why,
+                        message_id = messages::MACHINE_UNKNOWN,
+                        "this machine can't be learnt about yet"
+                    );
+                }
             }
         }
         // The service is up, and says what it waits for: a start that never ends helps nobody.
         notify::ready();
         notify::status(&status.line());
+        console.tell(&status, Instant::now());
         if let Err(error) = status::write(&status::path(root), &status) {
             tracing::warn!(why = chain(&error), "the status can't be written");
         }

@@ -28,11 +28,17 @@ pub enum Exit {
     Refused,
     /// The doctor found what will keep the machine from its work.
     Unfit,
+    /// The machine is on its way, or waits for something.
+    Waiting,
+    /// Something on the machine should be seen to.
+    Degraded,
+    /// Only a human can help the machine.
+    Halted,
 }
 
 impl Exit {
     /// All of them, by code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Success,
         Self::Failed,
         Self::CommandLine,
@@ -41,6 +47,9 @@ impl Exit {
         Self::NoAnswer,
         Self::Refused,
         Self::Unfit,
+        Self::Waiting,
+        Self::Degraded,
+        Self::Halted,
     ];
 
     /// The code.
@@ -54,6 +63,9 @@ impl Exit {
             Self::NoAnswer => 5,
             Self::Refused => 6,
             Self::Unfit => 7,
+            Self::Waiting => 10,
+            Self::Degraded => 11,
+            Self::Halted => 12,
         }
     }
 
@@ -76,6 +88,11 @@ impl Exit {
                  directory that is not empty"
             }
             Self::Unfit => "`quorate doctor`: a check failed; the page says which, and what to do",
+            Self::Waiting => "`quorate status`: the machine is on its way, or waits for something",
+            Self::Degraded => {
+                "`quorate status`: the machine warns of something, or the agent does not run and this is its last word"
+            }
+            Self::Halted => "`quorate status`: the machine has halted",
         }
     }
 
@@ -159,7 +176,7 @@ mod tests {
     fn no_code_means_two_things() {
         let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12]);
     }
 
     #[test]

@@ -22,10 +22,11 @@ use crate::aws::without_request_ids;
 use crate::config::Settings;
 use crate::host::clock;
 use crate::model::fact::chain;
-use crate::model::{Noticed, Observation, Phase, Plan, Step, Waiting, WaitingOn};
+use crate::model::{Noticed, Observation, Phase, Plan, Report, Step, Waiting, WaitingOn};
 use crate::observe::Depth;
 use crate::plan::plan;
 use crate::telemetry::history::{self, Entry, What};
+use crate::telemetry::messages;
 use crate::telemetry::metrics::{LookOutcome, StepOutcome};
 use crate::telemetry::monitor::Board;
 use crate::telemetry::notify::{self, alive};
@@ -118,6 +119,10 @@ pub struct Agent<W> {
     board: Arc<Board>,
     /// Whether nothing was written down yet.
     is_new: bool,
+    /// The phase, and since when.
+    phase: Option<(Phase, i64)>,
+    news: News,
+    failure: Option<Failure>,
 }
 
 impl<W: World> Agent<W> {
@@ -134,6 +139,9 @@ impl<W: World> Agent<W> {
             limits: LIMITS,
             board,
             is_new: true,
+            phase: None,
+            news: News::default(),
+            failure: None,
         }
     }
 
@@ -202,7 +210,8 @@ impl<W: World> Agent<W> {
             seen = tokio::time::timeout(limit, look) => seen,
         };
         let Ok(mut seen) = seen else {
-            tracing::error!(limit_s = limit.as_secs(), "a look at the world did not end; looking again");
+            let (limit_s, message_id) = (limit.as_secs(), messages::LOOK_GIVEN_UP);
+            tracing::error!(limit_s, message_id, "a look at the world did not end; looking again");
             self.board.counters.looked(LookOutcome::GivenUp);
             return Looked::GivenUp;
         };
@@ -210,7 +219,11 @@ impl<W: World> Agent<W> {
         let plan = plan(&self.settings, &seen);
         self.waiting = remember(&self.waiting, &plan.report.waiting, seen.at);
         let waiting = self.waiting.iter().filter(|w| plan.report.waiting.contains(&w.on)).cloned().collect();
-        let status = Status::new(&self.settings, &seen, &plan, waiting);
+        let phase = plan.report.phase;
+        let since = self.phase.filter(|(before, _)| *before == phase).map_or(seen.at, |(_, since)| since);
+        self.phase = Some((phase, since));
+        let status =
+            Status { phase_since: Some(since), ..Status::new(&self.settings, &seen, &plan, waiting) };
         self.noticed.clone_from(&status.noticed);
         self.narrate(&plan, &status);
         self.board.counters.looked(LookOutcome::Planned);
@@ -237,9 +250,15 @@ impl<W: World> Agent<W> {
             return;
         }
         notify::status(&status.line());
+        if !self.news.is_news(kinds(&plan.report), status.at) {
+            return;
+        }
+        let slot = plan.report.slot.map(tracing::field::display);
         match &plan.report.halt {
-            Some(halt) => tracing::error!(%phase, reason = %halt, "halted"),
-            None => tracing::info!(%phase, waiting = %words, "phase"),
+            Some(halt) => {
+                tracing::error!(%phase, slot, reason = %halt, message_id = messages::HALTED, "halted");
+            }
+            None => tracing::info!(%phase, slot, waiting = %words, message_id = messages::PHASE, "phase"),
         }
         if std::mem::take(&mut self.is_new) {
             let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -280,16 +299,38 @@ impl<W: World> Agent<W> {
                     return Ok(pace::Outcome::Overtaken);
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(step = name, took_ms, why = chain(&error), "step failed");
+                    self.tell_failure(name, took_ms, &chain(&error), clock::now_ms());
                     return Ok(pace::Outcome::Failed);
                 }
                 Err(_) => {
-                    tracing::error!(step = name, took_ms, "step did not end; looking again");
+                    let message_id = messages::STEP_GIVEN_UP;
+                    tracing::error!(step = name, took_ms, message_id, "step did not end; looking again");
                     return Ok(pace::Outcome::Failed);
                 }
             }
         }
         Ok(pace::Outcome::Done)
+    }
+
+    /// Says that a step failed: the same over and over once a minute, with how often.
+    fn tell_failure(&mut self, step: &'static str, took_ms: u64, why: &str, now: i64) {
+        let kind = without_request_ids(why);
+        if let Some(failure) = &mut self.failure
+            && (failure.step, &failure.why) == (step, &kind)
+            && now.saturating_sub(failure.told) < REPEATED
+        {
+            failure.times += 1;
+            return;
+        }
+        let same = self.failure.take().filter(|failure| (failure.step, &failure.why) == (step, &kind));
+        let times = same.map_or(1, |failure| failure.times + 1);
+        let message_id = messages::STEP_FAILED;
+        if times == 1 {
+            tracing::warn!(step, took_ms, why, message_id, "step failed");
+        } else {
+            tracing::warn!(step, took_ms, why, times, message_id, "step failed");
+        }
+        self.failure = Some(Failure { step, why: kind, told: now, times: 0 });
     }
 
     /// Waits for the next round, or for an event that ends the rounds.
@@ -300,6 +341,54 @@ impl<W: World> Agent<W> {
             () = alive(self.world.rest(after)) => None,
         }
     }
+}
+
+/// A step that failed, when that was told, and how often it has failed so since.
+#[derive(Debug)]
+struct Failure {
+    step: &'static str,
+    why: String,
+    told: i64,
+    times: u32,
+}
+
+/// How often what repeats itself is told, in milliseconds.
+const REPEATED: i64 = 60_000;
+/// How many lines are told at once of one and the same phase and reasons, whose particulars change.
+const BURST: u32 = 5;
+
+/// What keeps a wait whose particulars change at each look from filling the journal.
+#[derive(Debug, Default)]
+struct News {
+    kinds: Vec<String>,
+    told: u32,
+    at: i64,
+}
+
+impl News {
+    /// Whether there is room for another line on reasons of these kinds. `now` is in milliseconds since 1970.
+    fn is_news(&mut self, kinds: Vec<String>, now: i64) -> bool {
+        if self.kinds != kinds {
+            *self = Self { kinds, told: 0, at: now };
+        }
+        let has_room = self.told < BURST || now.saturating_sub(self.at) >= REPEATED;
+        if has_room {
+            (self.told, self.at) = (self.told.saturating_add(1), now);
+        }
+        has_room
+    }
+}
+
+/// The phase and the names of the reasons, without their particulars.
+fn kinds(report: &Report) -> Vec<String> {
+    fn name(reason: &impl serde::Serialize, tag: &str) -> String {
+        let json = serde_json::to_value(reason).unwrap_or_default();
+        json.get(tag).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    }
+    let halt = report.halt.iter().map(|halt| name(halt, "because"));
+    let waiting = report.waiting.iter().map(|on| name(on, "on"));
+    let warnings = report.warnings.iter().map(|warning| name(warning, "about"));
+    [report.phase.to_string()].into_iter().chain(halt).chain(waiting).chain(warnings).collect()
 }
 
 /// What is written down of a decision that a plan has made.

@@ -568,6 +568,36 @@ async fn a_wait_is_looked_at_ever_more_slowly_down_to_the_tick() {
     assert!(rests.iter().all(|rest| *rest > Duration::from_millis(100)), "it spins: {rests:?}");
 }
 
+#[test]
+fn a_wait_whose_particulars_change_at_each_look_is_told_a_few_times_and_then_once_a_minute() {
+    let kinds = |phase: &str| vec![phase.to_owned(), "pods".to_owned()];
+    let mut news = News::default();
+    let told = (0..300).filter(|look| news.is_news(kinds("leaving"), START + look * 1_000)).count();
+    assert_eq!(told, 5 + 4);
+    // Another reason, or another phase, is told at once.
+    assert!(news.is_news(kinds("left"), START + 300_000));
+}
+
+#[tokio::test]
+async fn a_step_that_fails_again_in_the_same_way_is_told_once_a_minute_with_how_often() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut rig = Rig::new(1, |_, _| Some(standby()));
+    for second in 0..130 {
+        rig.agent.tell_failure("format", 5, &format!("busy [request {second}]"), START + second * 1_000);
+    }
+    rig.agent.tell_failure("format", 5, "denied", START + 130_000);
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let failed: Vec<&str> = said.lines().filter(|line| line.contains("step failed")).collect();
+    assert_eq!(failed.len(), 4, "{said}");
+    assert!(
+        !failed[0].contains("times=") && failed[1].contains("times=60") && failed[2].contains("times=60")
+    );
+    assert!(failed[3].contains("denied") && !failed[3].contains("times="), "{said}");
+}
+
 /// What a test's log says.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

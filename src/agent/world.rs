@@ -3,11 +3,13 @@
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::cluster_api::watch::RequestWatch;
+use crate::config::settings::ConsoleLines;
 use crate::execute::{StepError, execute};
 use crate::kubernetes::paths;
 use crate::model::{Fact, Observation, Plan, Step, Waiting};
 use crate::observe::{Depth, Memory, observe};
 use crate::reach::Reach;
+use crate::telemetry::console::Console;
 use crate::telemetry::history::{Entry, History};
 use crate::telemetry::status::{self, Status};
 
@@ -24,6 +26,7 @@ pub struct Machine {
     memory: Memory,
     written: Option<Plan>,
     history: History,
+    console: Option<Console>,
     /// While this machine looks after requests for certificates.
     requests: Option<RequestWatch>,
     /// When it was last woken by one.
@@ -34,7 +37,12 @@ impl Machine {
     /// The machine, reached this way.
     pub fn new(reach: Reach) -> Self {
         let history = History::begin(&reach.root);
-        Self { reach, memory: Memory::default(), written: None, history, requests: None, woken: None }
+        let console = match reach.settings.monitoring.console {
+            ConsoleLines::On => Some(Console::of(&reach.root)),
+            ConsoleLines::Off => None,
+        };
+        let memory = Memory::default();
+        Self { reach, memory, written: None, history, console, requests: None, woken: None }
     }
 
     /// Watches requests for certificates while this machine holds the lease in the API.
@@ -89,6 +97,9 @@ impl World for Machine {
 
     fn tell(&mut self, status: &Status, seen: &Observation, plan: &Plan) {
         self.memory.planned(plan);
+        if let Some(console) = &mut self.console {
+            console.tell(status, Instant::now());
+        }
         let root = &self.reach.root;
         let mut told = status::write(&status::path(root), status);
         if self.written.as_ref() != Some(plan) {

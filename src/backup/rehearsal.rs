@@ -17,6 +17,7 @@ use crate::etcd::config::Tuning;
 use crate::host::clock;
 use crate::model::backup::{REHEARSAL, Rehearsal};
 use crate::model::{ChainName, ClusterUuid, Generation};
+use crate::telemetry::messages;
 
 /// How many times the database's size is needed: the snapshot, what is restored of it, and what etcd adds.
 const ROOM: u64 = 3;
@@ -65,7 +66,10 @@ pub async fn if_due(
     let Rehearsal { chain, took_ms, error, .. } = &rehearsed;
     match error {
         None => tracing::info!(%chain, took_ms, "a backup was rehearsed"),
-        Some(error) => tracing::error!(%chain, error, "a backup could not be restored"),
+        Some(error) => {
+            let message_id = messages::REHEARSAL_FAILED;
+            tracing::error!(%chain, error, message_id, "a backup could not be restored");
+        }
     }
     Ok(Some(rehearsed))
 }

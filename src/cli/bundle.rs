@@ -82,7 +82,10 @@ pub async fn make(root: &Root, diagnosis: &Diagnosis) -> Bundle {
     bundle.put("doctor.json", json(&serde_json::to_vec(diagnosis)).map(Some));
     bundle.put("status.json", json_file(&status::path(root)));
     let record = read_optional(&status::observation_path(root));
-    bundle.put("observed.json", record.as_ref().map_err(|error| chain(error)).and_then(optional_json));
+    bundle.put(
+        "observed.json",
+        record.as_ref().map_err(|error| chain(error)).and_then(|bytes| optional_json(bytes.as_ref())),
+    );
     match record.ok().flatten().map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
         Some(Ok(record)) => rendered(&record, &mut bundle),
         Some(Err(error)) => bundle.missing.push(("rendered/".to_owned(), error.to_string())),
@@ -130,11 +133,11 @@ async fn journal() -> Result<String, String> {
 }
 
 fn json_file(path: &Path) -> Result<Option<String>, String> {
-    read_optional(path).map_err(|error| chain(&error)).and_then(|bytes| optional_json(&bytes))
+    read_optional(path).map_err(|error| chain(&error)).and_then(|bytes| optional_json(bytes.as_ref()))
 }
 
-fn optional_json(bytes: &Option<Vec<u8>>) -> Result<Option<String>, String> {
-    bytes.as_ref().map(|bytes| json(&Ok(bytes.clone()))).transpose()
+fn optional_json(bytes: Option<&Vec<u8>>) -> Result<Option<String>, String> {
+    bytes.map(|bytes| json(&Ok(bytes.clone()))).transpose()
 }
 
 fn json(bytes: &Result<Vec<u8>, serde_json::Error>) -> Result<String, String> {
@@ -155,7 +158,7 @@ fn redact_json(value: &mut Value) {
                         REDACTED.clone_into(text);
                     }
                     Value::Array(variables) if key == "extraEnv" => {
-                        variables.iter_mut().for_each(without_value)
+                        variables.iter_mut().for_each(without_value);
                     }
                     other => redact_json(other),
                 }

@@ -25,6 +25,7 @@ use crate::pki::cluster::MASTERS;
 use crate::pki::{ClusterAuthorities, PkiError, Secret};
 use crate::reach::{CLUSTER_AUTHORITIES, Reach};
 use crate::telemetry::journal::NOTED;
+use crate::telemetry::messages;
 
 /// The lifetime when none is given: a working day.
 const TTL: TimeSpan = TimeSpan::from_millis(8 * 3_600_000);
@@ -161,6 +162,7 @@ pub async fn make(reach: &Reach, wanted: &Wanted) -> Result<Secret, VerbError> {
     let text = kubeconfig.render().map_err(VerbError::Kubeconfig)?;
     tracing::info!(
         target: NOTED,
+        message_id = messages::KUBECONFIG_MADE,
         user = person.user, groups = groups.join(","), ttl = %wanted.ttl, not_after = client.not_after,
         fingerprint = client.fingerprint, server = %server, "made a kubeconfig"
     );

@@ -16,8 +16,8 @@ use super::kubernetes::{
 use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
-    BucketName, Chance, ClusterSize, CompactionMode, DeviceName, EtcdLogLevel, Filesystem, GroupName,
-    HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
+    BucketName, Chance, ClusterSize, CompactionMode, ConsoleLines, DeviceName, EtcdLogLevel, Filesystem,
+    GroupName, HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
     RebalancePolicy, RecoveryPolicy, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
@@ -680,6 +680,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Integer { min: 1024, max: 65_535, unit: "port" },
         default: Default::Value("9907"),
         doc: "Port at which metrics and health are served.",
+    },
+    Key {
+        path: "monitoring.console",
+        kind: Kind::Choice(ConsoleLines::CHOICES),
+        default: Default::Value("on"),
+        doc: "Whether the phase and the reason for waiting are written to the system console, which EC2 shows.",
     },
     Key {
         path: "log.level",

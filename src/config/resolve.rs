@@ -365,6 +365,7 @@ impl Effective {
             monitoring: MonitoringSettings {
                 listen: self.need("monitoring.listen")?,
                 port: self.need("monitoring.port")?,
+                console: self.need("monitoring.console")?,
             },
             log: LogSettings { level: self.need("log.level")? },
         })

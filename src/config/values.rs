@@ -230,6 +230,18 @@ choice!(
 );
 
 choice!(
+    /// Whether lines are written to the system console.
+    #[derive(Default)]
+    ConsoleLines {
+        /// They are.
+        #[default]
+        On = "on",
+        /// They are not.
+        Off = "off",
+    }
+);
+
+choice!(
     /// Where the agent serves metrics and health.
     Listen {
         /// At the node's own address, and at loopback.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{Allowed, BucketEncryption, BucketLifecycle, MetadataOptions};
 use crate::config::Settings;
 use crate::kubernetes::KubernetesVersion;
+use crate::model::containerd::ContainerdObservation;
 use crate::model::node::Machine;
 use crate::model::{Fact, Identity, Observation};
 
@@ -71,6 +72,8 @@ pub struct AroundSeen {
     pub kubelet: Fact<KubernetesVersion>,
     /// The version of kube-proxy.
     pub kube_proxy: Fact<KubernetesVersion>,
+    /// containerd.
+    pub containerd: ContainerdObservation,
     /// How far this machine's clock is ahead of S3's, in milliseconds.
     pub ahead_of_s3_ms: Fact<i64>,
     /// What EC2 would let this role do, by the name of the action.

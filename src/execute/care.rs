@@ -4,6 +4,7 @@ use crate::host::{clock, notes};
 use crate::model::machine::client_url;
 use crate::model::{ClusterUuid, ComparisonPlace, Comparisons, Generation, InstanceId, MemberId, WedgeNote};
 use crate::reach::Reach;
+use crate::telemetry::messages;
 
 use super::StepError;
 
@@ -39,6 +40,7 @@ pub(super) fn note_wedge(reach: &Reach, note: WedgeNote) -> Result<(), StepError
 
 /// Tells the group that this instance is not healthy.
 pub(super) async fn give_up(reach: &Reach, instance: &InstanceId, why: &str) -> Result<(), StepError> {
-    tracing::error!(%instance, why, "giving this instance up to its Auto Scaling group");
+    let message_id = messages::INSTANCE_GIVEN_UP;
+    tracing::error!(%instance, why, message_id, "giving this instance up to its Auto Scaling group");
     Ok(reach.aws.autoscaling.set_unhealthy(instance).await?)
 }

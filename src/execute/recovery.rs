@@ -11,6 +11,7 @@ use crate::model::{
     Charter, ChosenBackup, ClusterUuid, DataDir, EtcdLaunch, Generation, Recovery, RestorePoint,
 };
 use crate::reach::{CHARTER, Reach};
+use crate::telemetry::messages;
 
 use super::StepError;
 
@@ -24,7 +25,10 @@ pub(super) async fn choose(
     let point = newest(reach, uuid, generation, &mut damaged).await?;
     match &point {
         Some(point) => tracing::info!(chain = %point.chain, revision = point.revision, "a backup is whole"),
-        None => tracing::error!(why = damaged.join("; "), "no backup is whole"),
+        None => {
+            let why = damaged.join("; ");
+            tracing::error!(why, message_id = messages::NO_BACKUP_WHOLE, "no backup is whole");
+        }
     }
     let damaged = if point.is_some() { Vec::new() } else { damaged };
     let found = ChosenBackup { uuid: uuid.clone(), generation, at: clock::now_ms(), point, damaged };

@@ -270,6 +270,20 @@ pub enum TargetHealth {
     },
 }
 
+impl fmt::Display for TargetHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered => f.write_str("not registered"),
+            Self::Initial => f.write_str("not checked yet"),
+            Self::Healthy => f.write_str("healthy"),
+            Self::Unhealthy { reason } => write!(f, "unhealthy: {reason}"),
+            Self::Draining => f.write_str("draining"),
+            Self::Unused { reason } => write!(f, "not looked at: {reason}"),
+            Self::Unavailable { reason } => write!(f, "no word of its health: {reason}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

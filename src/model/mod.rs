@@ -31,7 +31,7 @@ pub mod service;
 pub mod stamp;
 pub mod step;
 pub mod tags;
-mod words;
+pub(crate) mod words;
 pub mod worker;
 
 pub use addons::{

@@ -276,7 +276,10 @@ pub fn read(root: &Root, last: Option<usize>) -> Result<Told, FileError> {
 impl Told {
     /// The page for people.
     pub fn page(&self) -> String {
-        let mut page: String = self.entries.iter().map(|entry| format!("{entry}\n")).collect();
+        let mut page = String::new();
+        for entry in &self.entries {
+            page.push_str(&format!("{entry}\n"));
+        }
         if self.entries.is_empty() {
             page.push_str("nothing has been decided on this machine yet\n");
         }

@@ -20,6 +20,9 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 /// program in a terminal: who was given what.
 pub const NOTED: &str = "quorate::noted";
 
+/// The journal's field for what kind of message it is.
+const MESSAGE_ID: &str = "MESSAGE_ID";
+
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -114,6 +117,9 @@ impl Fields {
     fn put(&mut self, field: &Field, value: String) {
         if field.name() == "message" {
             self.message = value;
+        } else if field.name() == "message_id" {
+            // The journal's own field: it leads to the catalogue.
+            self.fields.insert(MESSAGE_ID.to_owned(), value);
         } else {
             let name = format!("QUORATE_{}", field.name().replace(['.', '-'], "_").to_uppercase());
             self.fields.insert(name, value);
@@ -176,7 +182,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
 /// The message, and the fields behind it for who reads the journal without `-o verbose`.
 fn readable(fields: &Fields) -> String {
     let mut text = fields.message.clone();
-    for (name, value) in &fields.fields {
+    for (name, value) in fields.fields.iter().filter(|(name, _)| *name != MESSAGE_ID) {
         let name = name.trim_start_matches("QUORATE_").to_lowercase();
         text.extend([" ", &name, "=", value]);
     }
@@ -217,11 +223,12 @@ mod tests {
         let kept = Kept::default();
         let subscriber = tracing_subscriber::registry().with(kept.clone());
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(step = "format", attempt = 2, "done");
+            tracing::info!(step = "format", attempt = 2, message_id = "0f", "done");
         });
         let kept = kept.0.lock().unwrap();
         assert_eq!(kept[0].fields["QUORATE_STEP"], "format");
         assert_eq!(kept[0].fields["QUORATE_ATTEMPT"], "2");
+        assert_eq!(kept[0].fields["MESSAGE_ID"], "0f");
         assert_eq!(readable(&kept[0]), "done attempt=2 step=format");
     }
 

@@ -23,6 +23,9 @@ use crate::model::{AlarmKind, Phase, Warning};
 /// The format of a page: OpenMetrics 1.0.0.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The format before it, for who does not ask for OpenMetrics: Prometheus' own text, version 0.0.4.
+pub const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 type Labels = Vec<(&'static str, String)>;
 type Number = Gauge<f64, AtomicU64>;
 
@@ -107,6 +110,36 @@ pub fn page(status: Option<&Status>, counters: &Counters, now: i64) -> Result<St
     Ok(text)
 }
 
+/// The same page in Prometheus' own text format: without units and an end, and with the types that it has. There an
+/// `info` is a gauge, and a metric is called as its samples are.
+/// Source: "Exposition formats", Prometheus' documentation; "Considerations for other versions", OpenMetrics 1.0.0.
+pub fn classic(page: &str) -> String {
+    let mut types = BTreeMap::new();
+    for line in page.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            types.insert(name, kind);
+        }
+    }
+    let sampled = |name: &str| match types.get(name).copied() {
+        Some("info") => format!("{name}_info"),
+        Some("counter") => format!("{name}_total"),
+        _ => name.to_owned(),
+    };
+    let mut text = String::with_capacity(page.len());
+    for line in page.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", name, help] => text.push_str(&format!("# HELP {} {help}", sampled(name))),
+            ["#", "TYPE", name, "info"] => text.push_str(&format!("# TYPE {} gauge", sampled(name))),
+            ["#", "TYPE", name, kind] => text.push_str(&format!("# TYPE {} {kind}", sampled(name))),
+            ["#", ..] => continue,
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// A page in the making.
 struct Page {
     registry: Registry,
@@ -167,6 +200,8 @@ impl Page {
         let phases = Phase::ALL.map(|phase| (phase.to_string(), yes(phase == status.phase)));
         self.by("phase", "Where the machine is on its way: 1 for the phase that it is in", "phase", phases);
         self.number("halted", "Whether only a human can help", yes(status.halt.is_some()));
+        let because = counted(status.halt.iter().map(|halt| kind(halt, "because")));
+        self.by("halt", "Why only a human can help", "because", because);
     }
 
     fn reasons(&mut self, status: &Status, now: i64) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::metrics::{self, CONTENT_TYPE, Counters};
+use super::metrics::{self, CLASSIC_CONTENT_TYPE, CONTENT_TYPE, Counters};
 use super::status::Status;
 use crate::config::settings::{Listen, MonitoringSettings};
 use crate::host::clock;
@@ -127,12 +127,21 @@ fn routes(board: Arc<Board>) -> Router {
         .with_state(board)
 }
 
-async fn metrics(State(board): State<Arc<Board>>) -> Response {
+async fn metrics(State(board): State<Arc<Board>>, headers: HeaderMap) -> Response {
     let page = metrics::page(board.told().status.as_ref(), &board.counters, clock::now_ms());
     match page {
-        Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
+        Ok(page) if wants_openmetrics(&headers) => {
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response()
+        }
+        Ok(page) => ([(header::CONTENT_TYPE, CLASSIC_CONTENT_TYPE)], metrics::classic(&page)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Prometheus asks for OpenMetrics by its name; who does not is given what everybody reads.
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accept.into_iter().any(|value| value.contains("application/openmetrics-text"))
 }
 
 async fn healthz(State(board): State<Arc<Board>>) -> Response {

@@ -4,7 +4,6 @@
 //! it is.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,13 +14,13 @@ use crate::host::files::{FileError, create_dir, read_optional, write_durably};
 use crate::host::{Root, clock};
 use crate::kubernetes::Component;
 use crate::model::addons::AppliedAddon;
-use crate::model::backup::{BackupProgress, Keeping, Rehearsal};
+use crate::model::backup::BackupProgress;
 use crate::model::enrolment::ClusterNode;
 use crate::model::kubernetes::{ComponentObservation, KubernetesObservation, Readiness};
 use crate::model::mismatch;
 use crate::model::{
     Alarm, ClusterName, ClusterUuid, Fact, Generation, Halt, InstanceId, MemberId, Noticed, Observation,
-    Phase, Plan, Role, Slot, StampState, Waiting, Warning, Zone,
+    Phase, Plan, Role, Slot, StampState, Waiting, WaitingOn, Warning, Zone,
 };
 
 /// The version of the file's form.
@@ -47,6 +46,9 @@ pub struct Status {
     pub zone: Option<Zone>,
     /// Where it is on its way.
     pub phase: Phase,
+    /// Since when, as far as this agent has seen it, in milliseconds since 1970.
+    #[serde(default)]
+    pub phase_since: Option<i64>,
     /// Its slot.
     pub slot: Option<Slot>,
     /// What it waits for, and since when.
@@ -111,6 +113,12 @@ pub struct KubernetesStatus {
     /// How many workers are nodes, by zone, as the machine that looks after them knows it; `None` on all others.
     #[serde(default)]
     pub workers: Option<BTreeMap<String, usize>>,
+    /// The load balancers that stand in front of the API servers; `None` where that is not known.
+    #[serde(default)]
+    pub load_balancers: Option<Vec<String>>,
+    /// What the load balancer says of this machine; `None` where there is none, or it did not say.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 impl KubernetesStatus {
@@ -129,6 +137,17 @@ impl KubernetesStatus {
             keeper: seen.api_lease.known().and_then(|lease| lease.as_ref()?.holder.clone()),
             addons: seen.addons.applied.known().map(addons),
             workers: seen.enrolment.nodes.known().map(workers),
+            load_balancers: seen.load_balancing.known().map(|balancing| {
+                let fit = balancing.iter().flat_map(|balancing| &balancing.found.fit);
+                let mut names: Vec<String> = fit.map(|fit| fit.name.clone()).collect();
+                names.dedup();
+                names
+            }),
+            target: seen
+                .load_balancing
+                .known()
+                .and_then(|balancing| balancing.as_ref()?.target.known())
+                .map(ToString::to_string),
         })
     }
 }
@@ -190,6 +209,7 @@ impl Status {
             instance: None,
             zone: None,
             phase,
+            phase_since: None,
             slot: None,
             waiting,
             halt,
@@ -258,6 +278,7 @@ impl Status {
             instance: seen.identity.known().map(|me| me.instance.clone()),
             zone: seen.identity.known().map(|me| me.zone.clone()),
             phase: report.phase,
+            phase_since: None,
             slot: report.slot,
             waiting,
             halt: report.halt.clone(),
@@ -296,106 +317,49 @@ impl Status {
         }
     }
 
-    /// The page that `quorate status` prints.
-    pub fn page(&self, now: i64) -> String {
-        fn known<T: ToString>(value: Option<&T>) -> String {
-            value.map_or_else(|| "-".to_owned(), ToString::to_string)
+    /// How the machine does, in one word. What stands by waits for nothing that it could do without.
+    pub fn condition(&self, agent: AgentState) -> Condition {
+        let waits = self.waiting.iter().any(|waiting| waiting.on != WaitingOn::FreeSlot);
+        let is_there = matches!(self.phase, Phase::Running | Phase::Standby | Phase::Left);
+        if self.halt.is_some() {
+            Condition::Halted
+        } else if !self.warnings.is_empty() || agent == AgentState::Down {
+            Condition::Degraded
+        } else if waits || !is_there {
+            Condition::Waiting
+        } else {
+            Condition::Ok
         }
-        let mut page = String::new();
-        let mut row = |name: &str, value: String| {
-            // Writing to a string does not fail.
-            let _: std::fmt::Result = writeln!(page, "{name:<10} {value}");
-        };
-        row("cluster", format!("{}  role {}", known(self.cluster.as_ref()), known(self.role.as_ref())));
-        row("node", format!("{}  zone {}", known(self.instance.as_ref()), known(self.zone.as_ref())));
-        row("slot", format!("{}  member {}", known(self.slot.as_ref()), known(self.member.as_ref())));
-        row("phase", format!("{}  (seen {} ago)", self.phase, ago(now, self.at)));
-        for waiting in &self.waiting {
-            row("waits for", format!("{} (for {})", waiting.on, ago(now, waiting.since)));
-        }
-        if let Some(halt) = &self.halt {
-            row("halted", halt.to_string());
-        }
-        for warning in &self.warnings {
-            row("warning", warning.to_string());
-        }
-        let is_news = |noticed: &&Noticed| {
-            let mismatch = noticed.mismatch.clone();
-            !self.warnings.contains(&Warning::Mismatch { mismatch })
-        };
-        for noticed in self.noticed.iter().filter(is_news) {
-            row("noticed", format!("{} (for {})", noticed.mismatch, ago(now, noticed.since)));
-        }
-        for member in &self.members {
-            let mut words = vec![if member.learner { "learner" } else { "voter" }];
-            if Some(member.id) == self.leader {
-                words.push("leader");
-            }
-            words.push(match member.healthy {
-                Some(true) => "healthy",
-                Some(false) => "not healthy",
-                None => "does not answer",
-            });
-            let name = if member.name.is_empty() { "(not started)" } else { &member.name };
-            let size =
-                member.size.map_or_else(String::new, |size| format!(", {} MiB", size.div_ceil(1 << 20)));
-            row("member", format!("{:>16} {name:<13} {}{size}", member.id, words.join(", ")));
-        }
-        for alarm in self.alarms.iter().flatten() {
-            row("alarm", format!("{:>16} {}", alarm.member, alarm.kind));
-        }
-        if let Some(backups) = &self.backups {
-            row("backups", of_backups(backups, now));
-        }
-        if let Some(end) = self.certificates_end {
-            let days = end.saturating_sub(now).div_euclid(86_400_000);
-            row("certs", format!("the first ends in {days} days"));
-        }
-        if let Some(kubernetes) = &self.kubernetes {
-            let endpoint = known(kubernetes.endpoint.as_ref());
-            row("kubernetes", format!("{}  endpoint {endpoint}", kubernetes.version));
-            for (component, why) in &kubernetes.components {
-                let why = why.as_ref().map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}"));
-                row("", format!("{:<23} {why}", component.name()));
-            }
-            if let Some(workers) = kubernetes.workers.as_ref().filter(|workers| !workers.is_empty()) {
-                let zones: Vec<String> =
-                    workers.iter().map(|(zone, count)| format!("{count} in {zone}")).collect();
-                row("workers", zones.join(", "));
-            }
-            for (addon, why) in kubernetes.addons.iter().flatten() {
-                let why = why.as_deref().map_or("applied".to_owned(), |why| format!("not applied: {why}"));
-                row("add-on", format!("{:<23} {why}", addon.as_str()));
-            }
-        }
-        page
     }
 }
 
-/// Who keeps the backups, and how far they are.
-fn of_backups(backups: &BackupProgress, now: i64) -> String {
-    match &backups.keeping {
-        None => "nobody is known to keep them".to_owned(),
-        Some(Keeping::Elsewhere { by }) => format!("kept by {by}"),
-        Some(Keeping::Here) => {
-            let taken = match backups.taken {
-                Some(taken) => format!("snapshot {} ago", ago(now, taken)),
-                None => "no snapshot yet".to_owned(),
-            };
-            let shipped = match (backups.unshipped_since, backups.shipped) {
-                (Some(since), _) => format!("changes of the last {} not in S3 yet", ago(now, since)),
-                (None, Some(revision)) => format!("all changes in S3, up to revision {revision}"),
-                (None, None) => "no changes in S3 yet".to_owned(),
-            };
-            let rehearsed = match &backups.rehearsed {
-                None => "never rehearsed".to_owned(),
-                Some(Rehearsal { at, error: None, .. }) => format!("rehearsed {} ago", ago(now, *at)),
-                Some(Rehearsal { at, error: Some(_), .. }) => {
-                    format!("REHEARSAL FAILED {} ago", ago(now, *at))
-                }
-            };
-            format!("kept here: {taken}, {shipped}, {rehearsed}")
-        }
+/// How a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It does what it is there for, and waits for nothing.
+    Ok,
+    /// It is on its way, or waits for something.
+    Waiting,
+    /// Something should be seen to: a warning, or the agent does not run.
+    Degraded,
+    /// Only a human can help.
+    Halted,
+}
+
+/// Whether the agent that wrote a status runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentState {
+    /// It does.
+    Runs,
+    /// It does not: the status is its last word.
+    Down,
+}
+
+impl AgentState {
+    /// Of the agent that wrote this status. Its process is looked for, and its name: another may have the number now.
+    pub fn of(status: &Status) -> Self {
+        let comm = std::fs::read_to_string(format!("/proc/{}/comm", status.pid));
+        if comm.is_ok_and(|name| name.starts_with("quorate")) { Self::Runs } else { Self::Down }
     }
 }
 
@@ -406,16 +370,6 @@ fn certificates_end(seen: &Observation) -> Option<i64> {
     let worker = seen.kubernetes.worker.certificate.known().and_then(Option::as_ref);
     let worker = worker.map(|certificate| certificate.not_after);
     [etcd, kubernetes, worker].into_iter().flatten().min()
-}
-
-/// A span of time as a person says it: `0 s`, `3 min`, `2 h`.
-fn ago(now: i64, since: i64) -> String {
-    let seconds = now.saturating_sub(since).max(0) / 1000;
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
 }
 
 /// The status can't be had.
@@ -472,11 +426,15 @@ pub fn read(root: &Root) -> Result<Status, StatusError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::{View, page};
     use super::*;
-    use crate::model::WaitingOn;
     use crate::model::plan::Subject;
 
     const AT: i64 = 1_795_370_400_000;
+
+    fn plain(now: i64) -> View {
+        View { now, colour: false, agent: AgentState::Runs }
+    }
 
     fn status(phase: Phase) -> Status {
         let member = |id: u64, slot: u8, learner, healthy| MemberStatus {
@@ -499,6 +457,7 @@ mod tests {
             instance: Some("i-0123456789abcdef0".parse().unwrap()),
             zone: Some("eu-west-1a".parse().unwrap()),
             phase,
+            phase_since: Some(AT - 600_000),
             slot: Some(Slot::try_from(1).unwrap()),
             steps: vec!["recordSlot".to_owned()],
             uuid: Some("6f2b1c1e-8f3a-4b52-9f0e-2d7a5c3b1a90".parse().unwrap()),
@@ -528,6 +487,8 @@ mod tests {
             .into(),
             keeper: Some("i-0123456789abcdef0".to_owned()),
             workers: Some([("eu-west-1a".to_owned(), 3), ("eu-west-1b".to_owned(), 2)].into()),
+            load_balancers: Some(vec!["demo".to_owned()]),
+            target: Some("healthy".to_owned()),
             addons: Some(
                 [
                     ("coredns".parse().unwrap(), None),
@@ -565,11 +526,11 @@ mod tests {
 
     #[test]
     fn the_page_of_a_running_member_names_all_members() {
-        insta::assert_snapshot!(running().page(AT + 5_000), @r#"
+        insta::assert_snapshot!(page(&running(), &plain(AT + 5_000)), @r#"
         cluster    demo  role control-plane
         node       i-0123456789abcdef0  zone eu-west-1a
         slot       1  member a1
-        phase      running  (seen 5 s ago)
+        phase      running for 10 min  (seen 5 s ago)
         warning    3 slots in 2 zones: the loss of one zone can cost the quorum
         member                   a1 etcd-1        voter, healthy, 5 MiB
         member                   b2 etcd-2        voter, leader, healthy, 5 MiB
@@ -579,6 +540,7 @@ mod tests {
                    kube-apiserver          not ready: 500 not poststarthook/rbac/bootstrap-roles
                    kube-controller-manager ready
                    kube-scheduler          ready
+        target     healthy, of demo
         workers    3 in eu-west-1a, 2 in eu-west-1b
         add-on     coredns                 applied
         add-on     monitors                not applied: the API does not serve it yet
@@ -587,11 +549,11 @@ mod tests {
 
     #[test]
     fn the_page_of_a_waiting_machine_says_on_what_and_how_long() {
-        insta::assert_snapshot!(waiting().page(AT + 180_000), @r#"
+        insta::assert_snapshot!(page(&waiting(), &plain(AT + 180_000)), @r#"
         cluster    demo  role control-plane
         node       i-0123456789abcdef0  zone eu-west-1a
         slot       1  member -
-        phase      founding  (seen 3 min ago)
+        phase      founding for 13 min  (seen 3 min ago)
         waits for  slots 2, 3 to be claimed by other machines (for 4 min)
         waits for  an answer about the instances: throttled (for 2 h)
         alarm                    b2 NOSPACE
@@ -600,13 +562,51 @@ mod tests {
 
     #[test]
     fn the_page_of_a_halted_machine_says_why() {
-        insta::assert_snapshot!(halted().page(AT), @r#"
+        insta::assert_snapshot!(page(&halted(), &plain(AT)), @r#"
         cluster    -  role -
         node       -  zone -
         slot       -  member -
         phase      halted  (seen 0 s ago)
         halted     volume vol-0123456789abcdef0 is mounted read-only; look for file system errors in the kernel's log, repair it, or replace the volume
         "#);
+    }
+
+    #[test]
+    fn colours_are_there_when_they_are_wanted_and_change_no_word() {
+        for status in [running(), waiting(), halted()] {
+            let coloured = page(&status, &View { colour: true, ..plain(AT) });
+            assert!(coloured.contains("\u{1b}["));
+            let mut bare = String::new();
+            let mut parts = coloured.split("\u{1b}[");
+            bare.push_str(parts.next().unwrap());
+            for part in parts {
+                bare.push_str(part.split_once('m').unwrap().1);
+            }
+            assert_eq!(bare, page(&status, &plain(AT)));
+        }
+    }
+
+    #[test]
+    fn a_status_whose_agent_is_gone_says_so_first() {
+        let down = View { agent: AgentState::Down, ..plain(AT + 3_600_000) };
+        let told = page(&running(), &down);
+        assert!(told.starts_with("agent      does not run: this is what it said 60 min ago"), "{told}");
+        let gone = Status { pid: u32::MAX, ..running() };
+        assert_eq!(AgentState::of(&gone), AgentState::Down);
+        assert_eq!(AgentState::of(&Status { pid: std::process::id(), ..running() }), AgentState::Runs);
+    }
+
+    #[test]
+    fn a_machine_s_condition_is_the_worst_of_what_it_says() {
+        let well = Status { warnings: Vec::new(), ..running() };
+        assert_eq!(well.condition(AgentState::Runs), Condition::Ok);
+        assert_eq!(well.condition(AgentState::Down), Condition::Degraded);
+        assert_eq!(running().condition(AgentState::Runs), Condition::Degraded);
+        assert_eq!(waiting().condition(AgentState::Runs), Condition::Waiting);
+        assert_eq!(halted().condition(AgentState::Runs), Condition::Halted);
+        let on = WaitingOn::FreeSlot;
+        let standby = Status { phase: Phase::Standby, waiting: vec![Waiting { on, since: AT }], ..well };
+        assert_eq!(standby.condition(AgentState::Runs), Condition::Ok);
     }
 
     #[test]

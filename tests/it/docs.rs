@@ -135,6 +135,8 @@ fn the_status_has_the_keys_that_are_documented_and_no_others() {
         keeper: None,
         addons: Some(BTreeMap::default()),
         workers: None,
+        load_balancers: None,
+        target: None,
     };
     assert_eq!(set(&names(kubernetes)), set(&keys(&serde_json::to_value(plane).unwrap())));
     assert_eq!(set(&names(section(&page, "## Phases"))), set(&variants_in("src/model/phase.rs", "Phase")));

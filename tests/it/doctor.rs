@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use quorate::cli::bundle;
 use quorate::cli::doctor::{About, Wanted, examine};
@@ -301,7 +302,6 @@ async fn an_archive_for_a_bug_report_holds_what_was_seen_and_no_secret() {
         assert!(!all.contains(line.trim_matches('\\')), "a part of a key is in the archive");
     }
     assert!(all.contains(sky.instance.as_str()) && all.contains("HTTPS_PROXY=<redacted>"));
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     // Files that there are none of are named.
     assert!(made.told(&path).contains("history.1.jsonl: it is not there"));

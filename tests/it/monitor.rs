@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::model::backup::{BackupProgress, Keeping, Rehearsal};
 use quorate::model::{
-    Alarm, AlarmKind, ChainName, Generation, MemberId, Mismatch, Noticed, Slot, Waiting, WaitingOn, Warning,
+    Alarm, AlarmKind, ChainName, Generation, Halt, MemberId, Mismatch, Noticed, Slot, Waiting, WaitingOn,
+    Warning,
 };
 use quorate::telemetry::metrics::{self, Counters, LookOutcome, StepOutcome};
 use quorate::telemetry::status::{KubernetesStatus, MemberStatus, Status};
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::docs::{read, rows};
 use crate::weather::node::Node;
 
-const AT: i64 = 1_700_000_000_000;
+pub const AT: i64 = 1_700_000_000_000;
 const PORT: u16 = 9907;
 
 /// Each metric's name and the names of its labels, by the samples on a page.
@@ -33,7 +34,7 @@ fn samples(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The same, by the table of the documentation.
-fn documented() -> BTreeMap<String, BTreeSet<String>> {
+pub fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let page = read("docs/metrics.md");
     let (_, table) = page.split_once("\n## The metrics\n").unwrap();
     let named = |cell: &str| -> Vec<String> {
@@ -44,7 +45,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Of which everything is known.
-fn full() -> Status {
+pub fn full() -> Status {
     let slot = Slot::try_from(1).unwrap();
     let member = MemberStatus {
         id: MemberId(1),
@@ -59,6 +60,7 @@ fn full() -> Status {
     let mismatch = Mismatch::SlotWithoutMember { slot, zone: "eu-west-1a".parse().unwrap() };
     Status {
         slot: Some(slot),
+        halt: Some(Halt::AuthorityLost),
         member: Some(MemberId(1)),
         leader: Some(MemberId(1)),
         members: vec![member],
@@ -90,12 +92,14 @@ fn full() -> Status {
             keeper: Some("i-0123456789abcdef0".to_owned()),
             addons: Some([("coredns".parse().unwrap(), None)].into()),
             workers: Some([("eu-west-1a".to_owned(), 3)].into()),
+            load_balancers: None,
+            target: None,
         }),
         ..Status::starting(vec![Waiting { on: WaitingOn::Clock, since: AT - 90_500 }], None)
     }
 }
 
-fn page(status: Option<&Status>) -> String {
+pub fn page(status: Option<&Status>) -> String {
     let counters = Counters::default();
     counters.looked(LookOutcome::Planned);
     counters.stepped("startEtcd", StepOutcome::Failed);
@@ -117,7 +121,8 @@ fn metrics_say_what_the_status_says() {
         "quorate_steps_total{step=\"startEtcd\",outcome=\"failed\"} 1",
         "quorate_phase{phase=\"identifying\"} 1.0",
         "quorate_phase{phase=\"running\"} 0.0",
-        "quorate_halted 0.0",
+        "quorate_halted 1.0",
+        "quorate_halt{because=\"authorityLost\"} 1.0",
         "quorate_waiting_seconds{on=\"clock\"} 90.5",
         "quorate_warnings{about=\"workersShareZone\"} 1.0",
         "quorate_mismatches{what=\"slotWithoutMember\"} 1.0",

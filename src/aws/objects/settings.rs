@@ -8,7 +8,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, ExpirationStatus, PolicyStatus,
+    PublicAccessBlockConfiguration, ServerSideEncryptionConfiguration,
+};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
@@ -63,7 +66,7 @@ impl ObjectStore {
         const OPERATION: &str = "GetBucketLocation";
         let answer = self.client.get_bucket_location().bucket(&self.bucket).send().await;
         let answer = answer.map_err(|error| self.failed(OPERATION, "", Cause::new(&error)))?;
-        Ok(match answer.location_constraint().map(|constraint| constraint.as_str()) {
+        Ok(match answer.location_constraint().map(BucketLocationConstraint::as_str) {
             // The two oldest ways to say it.
             None | Some("") => "us-east-1".to_owned(),
             Some("EU") => "eu-west-1".to_owned(),
@@ -82,8 +85,10 @@ impl ObjectStore {
             }
             Err(cause) => return Err(self.failed(OPERATION, "", cause)),
         };
-        let rules =
-            answer.server_side_encryption_configuration().map(|found| found.rules()).unwrap_or_default();
+        let rules = answer
+            .server_side_encryption_configuration()
+            .map(ServerSideEncryptionConfiguration::rules)
+            .unwrap_or_default();
         let default = rules.iter().find_map(|rule| rule.apply_server_side_encryption_by_default());
         Ok(default.map(|default| BucketEncryption {
             algorithm: default.sse_algorithm().as_str().to_owned(),
@@ -108,14 +113,14 @@ impl ObjectStore {
             Err(cause) if cause.code() == Some("NoSuchPublicAccessBlockConfiguration") => None,
             Err(cause) => return Err(self.failed(OPERATION, "", cause)),
         };
-        let is_set = |of: fn(&aws_sdk_s3::types::PublicAccessBlockConfiguration) -> Option<bool>| {
+        let is_set = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| {
             block.as_ref().and_then(of) == Some(true)
         };
         let blocks = [
-            ("BlockPublicAcls", is_set(|block| block.block_public_acls())),
-            ("IgnorePublicAcls", is_set(|block| block.ignore_public_acls())),
-            ("BlockPublicPolicy", is_set(|block| block.block_public_policy())),
-            ("RestrictPublicBuckets", is_set(|block| block.restrict_public_buckets())),
+            ("BlockPublicAcls", is_set(PublicAccessBlockConfiguration::block_public_acls)),
+            ("IgnorePublicAcls", is_set(PublicAccessBlockConfiguration::ignore_public_acls)),
+            ("BlockPublicPolicy", is_set(PublicAccessBlockConfiguration::block_public_policy)),
+            ("RestrictPublicBuckets", is_set(PublicAccessBlockConfiguration::restrict_public_buckets)),
         ];
         Ok(blocks.into_iter().filter(|(_, is_set)| !is_set).map(|(name, _)| name.to_owned()).collect())
     }
@@ -127,7 +132,7 @@ impl ObjectStore {
         match answer.map_err(|error| Cause::new(&error)) {
             Ok(answer) => answer
                 .policy_status()
-                .and_then(|status| status.is_public())
+                .and_then(PolicyStatus::is_public)
                 .ok_or_else(|| self.malformed(OPERATION, "", "it does not say whether the policy is public")),
             Err(cause) if cause.code() == Some("NoSuchBucketPolicy") => Ok(false),
             Err(cause) => Err(self.failed(OPERATION, "", cause)),
@@ -180,6 +185,9 @@ impl ObjectStore {
 
     /// Whether this role may write at a key, by a write on a condition that never holds: that the object there has a
     /// version which no object has. `Err` with [`ObjectError::Malformed`] where the condition is passed over.
+    ///
+    /// # Panics
+    /// Never: the version is a constant that is one.
     pub async fn may_write(&self, key: &str) -> Result<Allowed, ObjectError> {
         #[expect(clippy::expect_used, reason = "a constant that is one")]
         let never: ETag = "\"00000000000000000000000000000000\"".parse().expect("an entity tag");

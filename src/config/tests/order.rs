@@ -105,6 +105,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
     monitoring:
       listen: node                      # default
       port: 9907                        # default
+      console: on                       # default
     log:
       level: debug                      # user data:2
     "#);
@@ -192,6 +193,7 @@ fn without_origins_only_yaml_is_shown() {
     monitoring:
       listen: node
       port: 9907
+      console: on
     log:
       level: info
     "#);
@@ -325,7 +327,8 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
       "tick": "10s",
       "monitoring": {
         "listen": "node",
-        "port": 9907
+        "port": 9907,
+        "console": "on"
       },
       "log": {
         "level": "info"

@@ -9,6 +9,7 @@ use crate::aws::MetadataOptions;
 use crate::config::Settings;
 use crate::config::settings::{ControlPlaneKind, VolumeSource};
 use crate::kubernetes::KubernetesVersion;
+use crate::model::containerd::ContainerdObservation;
 use crate::model::disk::Content;
 use crate::model::{EtcdVersion, Fact, Identity, InstanceState, Observation, Role, VolumeState};
 use crate::plan::plan;
@@ -158,9 +159,7 @@ fn programs(settings: &Settings, around: &AroundSeen) -> Vec<Finding> {
             Fact::Unknown(why) => open.failed(why, format!("install {name} at {path} in the image")),
         });
     }
-    if let Some(observation) = observation {
-        findings.push(containerd(observation));
-    }
+    findings.push(containerd(&around.containerd));
     findings
 }
 
@@ -181,9 +180,8 @@ fn etcd(settings: &Settings, found: &Fact<EtcdVersion>) -> Finding {
     }
 }
 
-fn containerd(observation: &Observation) -> Finding {
+fn containerd(seen: &ContainerdObservation) -> Finding {
     let open = Finding::of("program.containerd", "containerd 2, with systemd's control groups");
-    let seen = &observation.kubernetes.containerd;
     match &seen.version {
         Fact::Unknown(why) => open.unknown(why),
         Fact::Known(None) => open.failed("there is none", "install containerd 2 in the image"),
@@ -258,18 +256,23 @@ fn volume(settings: &Settings, identity: Option<&Identity>, observation: &Observ
         (Fact::Known(volumes), Some(me)) => (volumes, me),
     };
     let here = volumes.iter().filter(|(_, volume)| volume.ours && volume.zone.as_ref() == Some(&me.zone));
-    let (mut own, mut free, mut held) = (Vec::new(), 0, 0);
+    let (mut own, mut free, mut held, mut coming) = (Vec::new(), 0, 0, 0);
     for (id, volume) in here {
         match (volume.holder(), volume.state) {
             (Some(holder), _) if *holder == me.instance => own.push(id.to_string()),
             (Some(_), _) => held += 1,
             (None, VolumeState::Available) => free += 1,
-            (None, _) => {}
+            (None, VolumeState::Creating | VolumeState::InUse) => coming += 1,
+            (
+                None,
+                VolumeState::Deleting | VolumeState::Deleted | VolumeState::Error | VolumeState::NotFound,
+            ) => {}
         }
     }
     match settings.etcd.volume.source {
         _ if !own.is_empty() => open.ok(format!("{}, held by this machine", own.join(", "))),
         _ if free > 0 => open.ok(format!("{free} free in {}", me.zone)),
+        _ if coming > 0 => open.ok(format!("{coming} in {}, being created, attached or detached", me.zone)),
         _ if held > 0 => open.warning(
             format!("{held} in {}, held by other machines", me.zone),
             "nothing, where this machine is to stand by; else create another volume in this zone",

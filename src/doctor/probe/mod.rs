@@ -14,8 +14,10 @@ use super::seen::{AroundSeen, BucketSeen, CornerSeen, EndpointSeen, Seen};
 use crate::agent::setup::{SetupError, learn};
 use crate::aws::{Access, Allowed, ObjectError, ObjectStore, PublishedTag};
 use crate::config::settings::VolumeSource;
+use crate::host::containerd::Containerd;
 use crate::host::service::kubelet_version;
 use crate::host::{Root, clock};
+use crate::model::containerd::ContainerdObservation;
 use crate::model::fact::chain;
 use crate::model::{Fact, Observation, Role, Waiting, tags};
 use crate::observe::{Depth, Memory, observe};
@@ -89,6 +91,7 @@ async fn around(reach: &Reach, scope: Scope, waiting: Vec<Waiting>) -> AroundSee
             observation: None,
             kubelet: Fact::unknown(UNASKED),
             kube_proxy: Fact::unknown(UNASKED),
+            containerd: ContainerdObservation::unknown(UNASKED),
             ahead_of_s3_ms: Fact::unknown(UNASKED),
             actions: BTreeMap::new(),
             corner,
@@ -118,6 +121,7 @@ async fn around(reach: &Reach, scope: Scope, waiting: Vec<Waiting>) -> AroundSee
         observation: Some(observation),
         kubelet: kubelet.into(),
         kube_proxy: kube_proxy.into(),
+        containerd: Containerd::of(&reach.root).observe().await,
         ahead_of_s3_ms: ahead,
         actions,
         corner,

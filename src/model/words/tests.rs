@@ -48,7 +48,7 @@ fn text(of: &str) -> String {
 }
 
 /// One of each kind, and what its words must name.
-fn waits() -> Vec<(WaitingOn, Vec<String>)> {
+pub(crate) fn waits() -> Vec<(WaitingOn, Vec<String>)> {
     let member_id = member().to_string();
     vec![
         (
@@ -136,7 +136,7 @@ fn waits() -> Vec<(WaitingOn, Vec<String>)> {
 }
 
 #[expect(clippy::too_many_lines, reason = "one of each, and what it must name")]
-fn halts() -> Vec<(Halt, Vec<String>)> {
+pub(crate) fn halts() -> Vec<(Halt, Vec<String>)> {
     let region = |name: &str| name.parse::<Region>().unwrap();
     let cluster = |name: &str| name.parse::<ClusterName>().unwrap();
     vec![
@@ -251,7 +251,7 @@ fn backups(trouble: BackupTrouble) -> Warning {
     Warning::Backups { trouble }
 }
 
-fn warnings() -> Vec<(Warning, Vec<String>)> {
+pub(crate) fn warnings() -> Vec<(Warning, Vec<String>)> {
     vec![
         (
             Warning::Answer { subject: Subject::Charter, why: text("throttled") },
@@ -498,7 +498,7 @@ fn every_warning_names_what_should_be_seen_to() {
     check(&warnings(), 29, kind_of_warning);
 }
 
-fn mismatches() -> Vec<(Mismatch, Vec<String>)> {
+pub(crate) fn mismatches() -> Vec<(Mismatch, Vec<String>)> {
     let (member, slot) = (member(), two());
     let id = member.to_string();
     let without_machine =
