@@ -72,3 +72,4 @@ tools-package:
 tools-test:
 	@scripts/install-tools moto
 	@scripts/install-tools cfn-lint || echo "make: without cfn-lint its tests say SKIPPED"
+	@scripts/install-tools promtool icinga2 || echo "make: without promtool or icinga2 their tests say SKIPPED"

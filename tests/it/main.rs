@@ -16,6 +16,7 @@ mod leaving;
 mod machine;
 mod model;
 mod monitor;
+mod monitoring;
 mod packaging;
 mod permissions;
 mod planner;
