@@ -209,7 +209,8 @@ impl From<End> for std::process::ExitCode {
 
 /// Does what was asked.
 pub fn run(cli: Cli, level: &LogLevel, output: &mut dyn Write) -> Result<End, CliError> {
-    let root = Root::new(cli.root);
+    // Others, as the kernel, name files by their whole paths.
+    let root = Root::new(std::path::absolute(&cli.root).unwrap_or(cli.root));
     // One thread: the agent waits nearly always, and memory is the machine's, not ours.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Start)?;

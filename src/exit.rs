@@ -90,7 +90,8 @@ impl Exit {
             Self::Unfit => "`quorate doctor`: a check failed; the page says which, and what to do",
             Self::Waiting => "`quorate status`: the machine is on its way, or waits for something",
             Self::Degraded => {
-                "`quorate status`: the machine warns of something, or the agent does not run and this is its last word"
+                "`quorate status`: the machine warns of something, a component or add-on is not ready, or the agent does \
+                 not run and this is its last word"
             }
             Self::Halted => "`quorate status`: the machine has halted",
         }

@@ -122,17 +122,19 @@ impl Laboratory {
     /// A bucket, a volume for each slot, the load balancer and the groups.
     fn furnish(&self) -> Result<(), LabError> {
         let settings = self.settings();
-        let rule = AccessRule {
+        // As docs/permissions.md has it: what workers are told, and no more.
+        let workers = |prefix: &str, read: bool| AccessRule {
             role: "worker".into(),
             bucket: BUCKET.into(),
-            prefix: format!("{CLUSTER}/pki/"),
-            read: false,
+            prefix: prefix.to_owned(),
+            read,
             write: false,
-            list: false,
+            list: true,
         };
         self.inner.region.change(|world| {
             world.create_bucket(BUCKET);
-            world.add_access_rule(rule);
+            world.add_access_rule(workers("", false));
+            world.add_access_rule(workers(&format!("{CLUSTER}/workers/"), true));
         });
         for slot in 1..=settings.size {
             self.create_volume(slot)?;

@@ -320,10 +320,14 @@ impl Status {
     /// How the machine does, in one word. What stands by waits for nothing that it could do without.
     pub fn condition(&self, agent: AgentState) -> Condition {
         let waits = self.waiting.iter().any(|waiting| waiting.on != WaitingOn::FreeSlot);
+        let has_ill = self.kubernetes.as_ref().is_some_and(|kubernetes| {
+            kubernetes.components.values().any(Option::is_some)
+                || kubernetes.addons.iter().flatten().any(|(_, why)| why.is_some())
+        });
         let is_there = matches!(self.phase, Phase::Running | Phase::Standby | Phase::Left);
         if self.halt.is_some() {
             Condition::Halted
-        } else if !self.warnings.is_empty() || agent == AgentState::Down {
+        } else if !self.warnings.is_empty() || has_ill || agent == AgentState::Down {
             Condition::Degraded
         } else if waits || !is_there {
             Condition::Waiting
@@ -340,7 +344,8 @@ pub enum Condition {
     Ok,
     /// It is on its way, or waits for something.
     Waiting,
-    /// Something should be seen to: a warning, or the agent does not run.
+    /// Something should be seen to: a warning, a component or an add-on that is not as it should be, or the agent does not
+    /// run.
     Degraded,
     /// Only a human can help.
     Halted,
@@ -598,7 +603,9 @@ mod tests {
 
     #[test]
     fn a_machine_s_condition_is_the_worst_of_what_it_says() {
-        let well = Status { warnings: Vec::new(), ..running() };
+        let well = Status { warnings: Vec::new(), kubernetes: None, ..running() };
+        let not_ready = Status { warnings: Vec::new(), ..running() };
+        assert_eq!(not_ready.condition(AgentState::Runs), Condition::Degraded);
         assert_eq!(well.condition(AgentState::Runs), Condition::Ok);
         assert_eq!(well.condition(AgentState::Down), Condition::Degraded);
         assert_eq!(running().condition(AgentState::Runs), Condition::Degraded);

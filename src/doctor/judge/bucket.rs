@@ -183,7 +183,7 @@ fn read(role: Role, corner: &CornerSeen, folder: &str, may: &Fact<Allowed>) -> F
         (Fact::Known(Allowed::Yes), true) => open.failed(
             "S3 lets this worker's role read there",
             "give workers a role of their own that may read workers/ alone (docs/permissions.md): who gets a shell on \
-             a worker could sign certificates for anybody",
+             a worker would have the CA keys, or every secret of the cluster's",
         ),
     }
 }
