@@ -23,6 +23,7 @@ use quorate::telemetry::status;
 use super::node::PATIENCE;
 use super::sky::{BUCKET, Sky, look, look_again, machine};
 use crate::contract::endpoints::tags;
+use crate::permissions::{self, Volumes};
 
 const TOKEN: &str = "abcdef.0123456789abcdef";
 const HOUR: i64 = 3_600_000;
@@ -296,12 +297,17 @@ async fn an_identity_of_another_cluster_is_set_aside_whole() {
 
 /// A worker in a laboratory without a control plane, which was told of an API that nobody serves.
 async fn lonely(name: &str) -> (Laboratory, Machine, Scratch) {
+    lonely_with(name, |_| {}).await
+}
+
+async fn lonely_with(name: &str, adjust: impl FnOnce(&mut Settings)) -> (Laboratory, Machine, Scratch) {
     let scratch = Scratch::new(name).unwrap();
     let mut settings = Settings::new(scratch.path(), Path::new(env!("CARGO_BIN_EXE_quorate"))).unwrap();
     (settings.zones, settings.control_plane, settings.size, settings.workers) = (1, 0, 1, 1);
     settings.start = Start::Held;
     settings.kubernetes = Kubernetes::Rendered("1.36.2".to_owned());
     settings.configuration.insert("tick".to_owned(), serde_json::json!("1s"));
+    adjust(&mut settings);
     let lab = Laboratory::start(settings).await.unwrap();
     let machine = lab.machines().remove(0);
     put(lab.region(), join("demo", "127.0.0.1:1", now() + HOUR).bytes().unwrap());
@@ -331,6 +337,32 @@ async fn a_worker_cut_off_after_any_step_of_joining_carries_on() {
             fs::read_to_string(Root::new(machine.root()).path(paths::BOOTSTRAP_KUBECONFIG)).unwrap();
         assert!(bootstrap.contains(TOKEN), "{step}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_asks_aws_for_nothing_that_its_role_is_not_given() {
+    let (lab, machine, _scratch) = lonely_with("worker-role", |settings| settings.hooks = true).await;
+    machine.start();
+    until_said(&lab, &machine, "the API at 127.0.0.1:1 to answer").await;
+    let needed = [
+        "s3:GetObject",
+        "autoscaling:DescribeAutoScalingInstances",
+        "autoscaling:DescribeLifecycleHooks",
+        "autoscaling:RecordLifecycleActionHeartbeat",
+    ];
+    let asked = |lab: &Laboratory| lab.region().with(|world| world.authorizations().clone());
+    // The launch hook is held for as long as it is not ready.
+    lab.wait("all that a worker asks", PATIENCE, |lab| {
+        let asked = asked(lab);
+        let is_asked = |action: &&str| asked.iter().any(|one| one.action == *action && one.role == "worker");
+        match needed.iter().find(|action| !is_asked(action)) {
+            None => Ok(()),
+            Some(action) => Err(format!("{action} was not asked for")),
+        }
+    })
+    .await
+    .unwrap();
+    permissions::judge(&asked(&lab), Volumes::PerZone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
