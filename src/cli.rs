@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use crate::agent::setup::{Record, SetupError, learn, retry_after, sources};
 use crate::agent::{Agent, Ended, Event, Machine};
 use crate::aws::{Access, HttpError, MetadataError, without_request_ids};
+use crate::config::settings::CloudWatchFigures;
 use crate::config::verbs::{ConfigCommand, VerbError};
 use crate::config::{ConfigErrors, InstanceTags};
 use crate::exit::Exit;
@@ -36,6 +37,7 @@ use crate::plan::plan;
 use crate::reach::Reach;
 use crate::telemetry::checks::State;
 use crate::telemetry::console::Console;
+use crate::telemetry::figures;
 use crate::telemetry::history;
 use crate::telemetry::journal::LogLevel;
 use crate::telemetry::messages;
@@ -319,6 +321,9 @@ async fn run_agent(root: &Root, level: &LogLevel) -> Result<(), CliError> {
                 }
                 let settings = reach.settings.clone();
                 let _monitor = monitor::serve(settings.monitoring, reach.identity.address, &board);
+                let _figures = (settings.role == Role::ControlPlane
+                    && settings.monitoring.cloudwatch == CloudWatchFigures::On)
+                    .then(|| figures::tell(&board, &settings.cluster, Arc::clone(&reach.aws.cloudwatch)));
                 Agent::new(settings, Machine::new(reach), Arc::clone(&board)).run(&mut events).await
             }
             None => Ended::Stopped,

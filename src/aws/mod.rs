@@ -1,4 +1,4 @@
-//! AWS: the metadata service, EC2, Auto Scaling, load balancers and the object store in S3.
+//! AWS: the metadata service, EC2, Auto Scaling, load balancers, CloudWatch and the object store in S3.
 //!
 //! Each adapter makes calls and decodes answers, exactly: what AWS definitely says is a value
 //! (that something is not there, too), and everything else is an error that says whether it may
@@ -14,6 +14,7 @@
 
 mod autoscaling;
 mod cause;
+mod cloudwatch;
 mod ec2;
 mod http;
 mod load_balancers;
@@ -39,6 +40,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 pub use self::autoscaling::{AutoScaling, AutoScalingError, Group, GroupInstance};
 pub use self::cause::{Cause, without_request_ids};
+pub use self::cloudwatch::{CloudWatch, CloudWatchError, Figure, Unit};
 pub use self::ec2::{Ec2, Ec2Error, Ec2ErrorKind, MetadataOptions, NewVolume};
 pub use self::http::HttpError;
 pub use self::load_balancers::{LoadBalancerError, LoadBalancers};
@@ -168,11 +170,12 @@ impl Access {
     pub async fn clients(&self, region: &Region, role: Role, store: StoreLocation) -> Clients {
         let sdk = self.sdk_config(region, role).await;
         let objects = ObjectStore::new(&sdk, role, store);
-        let (a, b, c) = (sdk.clone(), sdk.clone(), sdk);
+        let (a, b, c, d) = (sdk.clone(), sdk.clone(), sdk.clone(), sdk);
         Clients {
             ec2: seldom(move || Ec2::new(&a, role)),
             autoscaling: seldom(move || AutoScaling::new(&b, role)),
             load_balancers: seldom(move || LoadBalancers::new(&c, role)),
+            cloudwatch: seldom(move || CloudWatch::new(&d, role)),
             objects,
             metadata: self.metadata.clone(),
         }
@@ -195,6 +198,8 @@ pub struct Clients {
     pub autoscaling: Seldom<AutoScaling>,
     /// Load balancers, of both kinds.
     pub load_balancers: Seldom<LoadBalancers>,
+    /// CloudWatch.
+    pub cloudwatch: Seldom<CloudWatch>,
     /// The cluster's place in S3.
     pub objects: ObjectStore,
     /// The metadata service.

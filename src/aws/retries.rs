@@ -67,6 +67,8 @@ pub(super) enum Service {
     LoadBalancing,
     /// S3.
     S3,
+    /// CloudWatch.
+    CloudWatch,
 }
 
 impl Service {
@@ -76,12 +78,13 @@ impl Service {
             Self::AutoScaling => "autoscaling",
             Self::LoadBalancing => "elasticloadbalancing",
             Self::S3 => "s3",
+            Self::CloudWatch => "monitoring",
         }
     }
 
     fn back_a_second(self) -> f32 {
         match self {
-            Self::Ec2 | Self::AutoScaling | Self::LoadBalancing => BACK_A_SECOND,
+            Self::Ec2 | Self::AutoScaling | Self::LoadBalancing | Self::CloudWatch => BACK_A_SECOND,
             Self::S3 => BACK_A_SECOND_FROM_S3,
         }
     }

@@ -16,9 +16,9 @@ use super::kubernetes::{
 use super::node::{self, NodeLabel, NodeNaming, NodeTaint, PodNetwork};
 use super::units::{ByteSize, TimeSpan};
 use super::values::{
-    BucketName, Chance, ClusterSize, CompactionMode, ConsoleLines, DeviceName, EtcdLogLevel, Filesystem,
-    GroupName, HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
-    RebalancePolicy, RecoveryPolicy, VolumeSource, VolumeType,
+    BucketName, Chance, CloudWatchFigures, ClusterSize, CompactionMode, ConsoleLines, DeviceName,
+    EtcdLogLevel, Filesystem, GroupName, HookName, KmsKeyId, LeavingResult, Listen, LogLevel,
+    MaintenancePolicy, Prefix, ProgramPath, RebalancePolicy, RecoveryPolicy, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Zone};
@@ -686,6 +686,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Choice(ConsoleLines::CHOICES),
         default: Default::Value("on"),
         doc: "Whether the phase and the reason for waiting are written to the system console, which EC2 shows.",
+    },
+    Key {
+        path: "monitoring.cloudwatch",
+        kind: Kind::Choice(CloudWatchFigures::CHOICES),
+        default: Default::Value("off"),
+        doc: "Whether a control-plane node puts its figures into CloudWatch, once a minute.",
     },
     Key {
         path: "log.level",

@@ -366,6 +366,7 @@ impl Effective {
                 listen: self.need("monitoring.listen")?,
                 port: self.need("monitoring.port")?,
                 console: self.need("monitoring.console")?,
+                cloudwatch: self.need("monitoring.cloudwatch")?,
             },
             log: LogSettings { level: self.need("log.level")? },
         })

@@ -15,9 +15,9 @@ pub(crate) use super::kubernetes::{node_range_length, pods_of_a_range};
 pub use super::node::{NodeLabel, NodeNaming, NodeTaint, PodNetwork, TaintEffect};
 pub use super::units::{ByteSize, TimeSpan};
 pub use super::values::{
-    BucketName, Chance, ClusterSize, ConsoleLines, DeviceName, EtcdLogLevel, Filesystem, GroupName, HookName,
-    KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath, RebalancePolicy,
-    RecoveryPolicy, VolumeSource, VolumeType,
+    BucketName, Chance, CloudWatchFigures, ClusterSize, ConsoleLines, DeviceName, EtcdLogLevel, Filesystem,
+    GroupName, HookName, KmsKeyId, LeavingResult, Listen, LogLevel, MaintenancePolicy, Prefix, ProgramPath,
+    RebalancePolicy, RecoveryPolicy, VolumeSource, VolumeType,
 };
 use crate::kubernetes::version::KubernetesVersion;
 use crate::model::ids::{ClusterName, Region, Role, Zone};
@@ -350,6 +350,9 @@ pub struct MonitoringSettings {
     /// Whether the phase and the reason for waiting are written to the system console.
     #[serde(default)]
     pub console: ConsoleLines,
+    /// Whether CloudWatch is told figures, of a control-plane machine.
+    #[serde(default)]
+    pub cloudwatch: CloudWatchFigures,
 }
 
 /// The agent's log.

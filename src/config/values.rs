@@ -230,6 +230,18 @@ choice!(
 );
 
 choice!(
+    /// Whether CloudWatch is told figures.
+    #[derive(Default)]
+    CloudWatchFigures {
+        /// It is.
+        On = "on",
+        /// It is not.
+        #[default]
+        Off = "off",
+    }
+);
+
+choice!(
     /// Whether lines are written to the system console.
     #[derive(Default)]
     ConsoleLines {

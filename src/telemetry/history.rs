@@ -118,8 +118,8 @@ pub fn shortened(text: &str) -> String {
 pub struct History {
     queue: Option<SyncSender<Entry>>,
     ended: Receiver<()>,
-    /// The step that failed last, when it was written down, and how often it has failed so since.
-    last: Option<(String, Ended, String, i64, u32)>,
+    /// The step that failed last.
+    last: Option<Failure>,
     dropped: u64,
 }
 
@@ -164,19 +164,28 @@ impl History {
             return true;
         }
         let why = without_request_ids(error.as_deref().unwrap_or_default());
-        if let Some((last, how, because, at, count)) = &mut self.last
-            && (last, *how, because) == (&mut *step, *ended, &mut why.clone())
-        {
-            *count += 1;
-            if entry.at.saturating_sub(*at) < REPEATED {
-                return false;
+        match &mut self.last {
+            Some(last) if (&last.step, last.ended, &last.why) == (&*step, *ended, &why) => {
+                last.times += 1;
+                if entry.at.saturating_sub(last.at) < REPEATED {
+                    return false;
+                }
+                (*times, last.times, last.at) = (last.times, 0, entry.at);
             }
-            (*times, *count, *at) = (*count, 0, entry.at);
-            return true;
+            _ => self.last = Some(Failure { step: step.clone(), ended: *ended, why, at: entry.at, times: 0 }),
         }
-        self.last = Some((step.clone(), *ended, why, entry.at, 0));
         true
     }
+}
+
+/// A step that was not done, when that was written down, and how often it has ended so since.
+#[derive(Debug)]
+struct Failure {
+    step: String,
+    ended: Ended,
+    why: String,
+    at: i64,
+    times: u32,
 }
 
 impl Drop for History {

@@ -4,6 +4,7 @@
 mod agreement;
 pub mod checks;
 pub mod console;
+pub mod figures;
 pub mod history;
 pub mod journal;
 pub mod messages;

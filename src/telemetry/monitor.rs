@@ -61,6 +61,11 @@ impl Board {
         self.told().status = Some(status.clone());
     }
 
+    /// What the agent told last.
+    pub fn status(&self) -> Option<Status> {
+        self.told().status.clone()
+    }
+
     /// The agent's loop goes round, and shows it again within this time.
     pub fn is_alive_for(&self, limit: Duration) {
         self.told().due = Some(Instant::now() + limit + LATE);

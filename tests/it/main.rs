@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails; helpers of tests are tests too")]
 
 mod cloud_init;
+mod cloudwatch;
 mod cluster_template;
 mod contract;
 mod disks;

@@ -106,6 +106,7 @@ fn later_sources_win_key_by_key_and_each_value_knows_its_origin() {
       listen: node                      # default
       port: 9907                        # default
       console: on                       # default
+      cloudwatch: off                   # default
     log:
       level: debug                      # user data:2
     "#);
@@ -194,6 +195,7 @@ fn without_origins_only_yaml_is_shown() {
       listen: node
       port: 9907
       console: on
+      cloudwatch: off
     log:
       level: info
     "#);
@@ -328,7 +330,8 @@ fn the_smallest_useful_file_is_a_cluster_and_a_bucket() {
       "monitoring": {
         "listen": "node",
         "port": 9907,
-        "console": "on"
+        "console": "on",
+        "cloudwatch": "off"
       },
       "log": {
         "level": "info"

@@ -243,7 +243,11 @@ fn asked_little(lab: &Laboratory, early: &[Machine]) -> Result<(), Unmet> {
             Service::S3 if call.resource.ends_with("workers/join.json") => {
                 *reads.entry(instance).or_default() += 1;
             }
-            Service::S3 | Service::Ec2 | Service::Autoscaling | Service::LoadBalancing => {
+            Service::S3
+            | Service::Ec2
+            | Service::Autoscaling
+            | Service::LoadBalancing
+            | Service::CloudWatch => {
                 return Err(Unmet::Broken(format!(
                     "the worker {instance} asked for {} {}",
                     call.operation, call.resource

@@ -7,6 +7,7 @@
 
 mod auth;
 mod autoscaling;
+mod cloudwatch;
 pub(super) mod connection;
 mod ec2;
 mod elb;
@@ -117,6 +118,7 @@ enum Asked {
     NetworkBalancers(Params),
     ClassicBalancers(Params),
     S3(s3::ObjectRequest),
+    CloudWatch(cloudwatch::MetricRequest),
 }
 
 impl Asked {
@@ -126,6 +128,7 @@ impl Asked {
             Self::Autoscaling(_) => Service::Autoscaling,
             Self::NetworkBalancers(_) | Self::ClassicBalancers(_) => Service::LoadBalancing,
             Self::S3(_) => Service::S3,
+            Self::CloudWatch(_) => Service::CloudWatch,
         }
     }
 
@@ -136,6 +139,7 @@ impl Asked {
             | Self::NetworkBalancers(params)
             | Self::ClassicBalancers(params) => params.action(),
             Self::S3(request) => request.operation(),
+            Self::CloudWatch(_) => cloudwatch::MetricRequest::operation(),
         }
     }
 
@@ -146,6 +150,7 @@ impl Asked {
             Self::NetworkBalancers(params) => elbv2::resource(params),
             Self::ClassicBalancers(params) => elb::resource(params),
             Self::S3(request) => request.resource(),
+            Self::CloudWatch(request) => request.resource(),
         }
     }
 
@@ -157,6 +162,7 @@ impl Asked {
                 autoscaling::refusal(refusal, request_id)
             }
             Self::S3(request) => s3::refusal(refusal, request_id, request.is_head()),
+            Self::CloudWatch(_) => cloudwatch::refusal(refusal, request_id),
         }
     }
 
@@ -173,6 +179,7 @@ impl Asked {
             Self::NetworkBalancers(params) => elbv2::answer(world, params, age_ms, request_id),
             Self::ClassicBalancers(params) => elb::answer(world, params, age_ms, request_id),
             Self::S3(request) => request.answer(world, caller, request_id),
+            Self::CloudWatch(request) => request.answer(world),
         }
     }
 
@@ -186,11 +193,11 @@ impl Asked {
             (Service::S3, Outcome::Throttled) => {
                 Refusal::new(503, "SlowDown", "Please reduce your request rate.")
             }
-            (Service::Autoscaling | Service::LoadBalancing, Outcome::Throttled) => {
+            (Service::Autoscaling | Service::LoadBalancing | Service::CloudWatch, Outcome::Throttled) => {
                 Refusal::bad("Throttling", "Rate exceeded")
             }
             (_, Outcome::Throttled) => Refusal::new(503, "RequestLimitExceeded", "Request limit exceeded."),
-            (Service::Autoscaling | Service::LoadBalancing, Outcome::ServerError) => {
+            (Service::Autoscaling | Service::LoadBalancing | Service::CloudWatch, Outcome::ServerError) => {
                 Refusal::new(500, "InternalFailure", "internal error")
             }
             (_, Outcome::ServerError) => Refusal::new(500, "InternalError", "An internal error has occurred"),
@@ -297,6 +304,7 @@ async fn understand(
                 Ok(Asked::ClassicBalancers(params))
             }
         }
+        "monitoring" => Ok(Asked::CloudWatch(cloudwatch::MetricRequest::read(parts, &body)?)),
         "s3" => Ok(Asked::S3(s3::ObjectRequest::read(parts, body, &shared.aws_host())?)),
         other => {
             let message = format!("this region has no service '{other}'");
@@ -322,7 +330,7 @@ fn identify(world: &World, signature: &Signature, service: Service) -> Result<Ca
         return Err(match service {
             Service::S3 => Refusal::new(403, "RequestTimeTooSkewed", message),
             Service::Ec2 => Refusal::bad("RequestExpired", message),
-            Service::Autoscaling | Service::LoadBalancing | Service::Imds => {
+            Service::Autoscaling | Service::LoadBalancing | Service::CloudWatch | Service::Imds => {
                 Refusal::bad("SignatureDoesNotMatch", message)
             }
         });
@@ -336,7 +344,7 @@ fn identify(world: &World, signature: &Signature, service: Service) -> Result<Ca
         Service::Ec2 => {
             Refusal::new(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         }
-        Service::Autoscaling | Service::LoadBalancing | Service::Imds => Refusal::new(
+        Service::Autoscaling | Service::LoadBalancing | Service::CloudWatch | Service::Imds => Refusal::new(
             403,
             "InvalidClientTokenId",
             "The security token included in the request is invalid.",

@@ -1,12 +1,12 @@
 //! Which permissions a call needs: actions, resources and condition keys, as IAM knows them.
 //!
 //! Source: "Actions, resources, and condition keys" of Amazon EC2, Amazon EC2 Auto Scaling, Elastic Load Balancing V2,
-//! Elastic Load Balancing and Amazon S3, in the Service Authorization Reference.
+//! Elastic Load Balancing, Amazon S3 and Amazon CloudWatch, in the Service Authorization Reference.
 
 use std::collections::BTreeMap;
 
 use super::query::Params;
-use super::{Asked, s3};
+use super::{Asked, cloudwatch, s3};
 use crate::lab::region::world::{Needed, World};
 
 type Context = BTreeMap<String, String>;
@@ -19,6 +19,11 @@ pub(super) fn needed(asked: &Asked, world: &World) -> Vec<Needed> {
         Asked::NetworkBalancers(params) => network(params, world),
         Asked::ClassicBalancers(params) => classic(params, world),
         Asked::S3(request) => vec![object(request)],
+        Asked::CloudWatch(request) => {
+            let namespace = ("cloudwatch:namespace".to_owned(), request.resource());
+            let action = format!("cloudwatch:{}", cloudwatch::MetricRequest::operation());
+            vec![one(action, "*", Context::from([namespace]))]
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Service {
     LoadBalancing,
     /// S3.
     S3,
+    /// CloudWatch.
+    CloudWatch,
     /// The metadata services.
     Imds,
 }

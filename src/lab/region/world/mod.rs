@@ -16,6 +16,7 @@ mod faults;
 mod groups;
 mod lifecycle;
 mod metadata;
+mod metrics;
 mod multipart;
 mod notices;
 mod objects;
@@ -42,6 +43,7 @@ pub use faults::{Call, Decision, Fault, FaultKind, FaultSpec, Outcome, Service};
 pub use groups::{Group, GroupSpec};
 pub use lifecycle::{Ending, Hold, HookResult, HookSpec, Lifecycle, LifecycleState, Transition};
 pub use metadata::{Credentials, ImdsFaults, ImdsGate};
+pub use metrics::Measured;
 pub use multipart::{CompletedPart, Multipart, Whole};
 pub use notices::{
     Interruption, Maintenance, MaintenanceCode, MaintenanceSpec, MaintenanceState, Notices, SpotAction,
@@ -280,6 +282,7 @@ pub struct World {
     zones: Vec<Zone>,
     buckets: BTreeMap<String, BTreeMap<String, Object>>,
     bucket_settings: BTreeMap<String, BucketSettings>,
+    measured: Vec<Measured>,
     /// Uploads in parts that are neither finished nor ended, by id.
     multiparts: BTreeMap<String, Multipart>,
     rules: Vec<AccessRule>,
@@ -344,6 +347,7 @@ impl World {
             zones,
             buckets: BTreeMap::new(),
             bucket_settings: BTreeMap::new(),
+            measured: Vec::new(),
             multiparts: BTreeMap::new(),
             rules: Vec::new(),
             keys: BTreeMap::new(),
