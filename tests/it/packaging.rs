@@ -81,9 +81,8 @@ fn every_unit_is_packed_and_the_operators_file_is_left_alone() {
     let packed = packed("deb");
     for entry in std::fs::read_dir(repository().join("systemd")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if name.ends_with(".service") {
-            assert!(packed.contains_key(&format!("usr/lib/systemd/system/{name}")), "{name}");
-        }
+        let place = if name.ends_with(".catalog") { "catalog" } else { "system" };
+        assert!(packed.contains_key(&format!("usr/lib/systemd/{place}/{name}")), "{name}");
     }
     let metadata = metadata();
     let in_etc: Vec<String> =

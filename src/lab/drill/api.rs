@@ -238,7 +238,7 @@ fn client(config: &Config) -> Result<Client, Unmet> {
 }
 
 /// Who leads: a holder for each lease that has one.
-async fn holders(config: &Config) -> Result<Vec<String>, Unmet> {
+pub(super) async fn holders(config: &Config) -> Result<Vec<String>, Unmet> {
     let leases: Api<Lease> = Api::namespaced(client(config)?, "kube-system");
     let mut holders = Vec::new();
     for name in ELECTED {
