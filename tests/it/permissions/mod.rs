@@ -34,7 +34,7 @@ enum By {
 }
 
 /// Each action that a policy allows.
-const NEEDED: [(&str, &str, By); 33] = [
+const NEEDED: [(&str, &str, By); 34] = [
     (CONTROL_PLANE, "ec2:DescribeInstances", By::Drill(Drill::Form)),
     (CONTROL_PLANE, "ec2:DescribeVolumes", By::Drill(Drill::Form)),
     (CONTROL_PLANE, "ec2:AttachVolume", By::Drill(Drill::Form)),
@@ -89,6 +89,11 @@ const NEEDED: [(&str, &str, By); 33] = [
         By::Reason("an upload that failed: tests/it/contract/transfers.rs does it"),
     ),
     (CONTROL_PLANE, "s3:ListBucketMultipartUploads", By::Drill(Drill::LoseEverything)),
+    (
+        CONTROL_PLANE,
+        "cloudwatch:PutMetricData",
+        By::Reason("where `monitoring.cloudwatch` is on: tests/it/cloudwatch.rs does it"),
+    ),
     (WORKER, "s3:GetObject", By::Kubernetes(Drill::Workers)),
     (
         WORKER,
