@@ -159,8 +159,9 @@ fn the_agent_has_a_view_of_its_own_and_no_power_to_mount() {
     for path in written {
         assert!(trees.split(' ').any(|tree| path.starts_with(tree)), "{}", path.display());
     }
-    // The volume's device is one of these.
-    assert_eq!(values(&unit, "DeviceAllow"), ["block-* rw"]);
+    // The volume's device is one of these; and on the console it says what it waits for.
+    assert_eq!(values(&unit, "DevicePolicy"), ["closed"]);
+    assert_eq!(values(&unit, "DeviceAllow"), ["block-* rw", "/dev/console w"]);
     assert_eq!(values(&unit, "PrivateDevices"), [""; 0]);
     // Mounts of the machine appear in its view only as long as that follows the machine's.
     for cut in [

@@ -55,9 +55,10 @@ fn overlay(kernel: &Root, root: &Root) -> Fact<bool> {
         Fact::Known(None) => return Fact::unknown("the kernel does not tell its release"),
         Fact::Unknown(why) => return Fact::Unknown(why),
     };
-    match text(root, &format!("/lib/modules/{}/modules.dep", release.trim())) {
-        Fact::Known(modules) => {
-            let modules = modules.unwrap_or_default();
+    let path = format!("/lib/modules/{}/modules.dep", release.trim());
+    match text(root, &path) {
+        Fact::Known(None) => Fact::unknown(format!("it is not built in, and {path} is not there")),
+        Fact::Known(Some(modules)) => {
             let is_overlay =
                 |line: &str| line.split(':').next().is_some_and(|path| path.contains("/overlay.ko"));
             Fact::Known(modules.lines().any(is_overlay))
@@ -125,10 +126,11 @@ fn processes(kernel: &Root) -> Result<BTreeMap<u64, String>, FileError> {
         }
         let of = proc.join(&process);
         // One that has ended meanwhile, or is another's, has none to tell.
-        for inode in sockets(&of.join("fd")).unwrap_or_default() {
-            let name = std::fs::read_to_string(of.join("comm")).unwrap_or_default();
-            found.insert(inode, name.trim().to_owned());
-        }
+        let (Ok(inodes), Ok(name)) = (sockets(&of.join("fd")), std::fs::read_to_string(of.join("comm")))
+        else {
+            continue;
+        };
+        found.extend(inodes.into_iter().map(|inode| (inode, name.trim().to_owned())));
     }
     Ok(found)
 }
