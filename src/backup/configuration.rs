@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::error::BackupError;
+use super::read;
 use crate::aws::{ObjectStore, Written};
 use crate::config::settings::Settings;
 use crate::digest::sha256;
-use crate::model::{BackupKey, BackupPart, ChainName, Manifest};
+use crate::model::{BackupKey, BackupPart, ChainName, ClusterUuid, Manifest};
 
 /// The settings of a machine, as they are written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,43 +45,49 @@ impl Configuration {
             Written::No => Err(BackupError::Overtaken { object: objects.url(&key) }),
         }
     }
+}
 
-    /// What was another in the configuration of a backup, a line for each setting; none where it was the same.
-    ///
-    /// # Errors
-    /// The backup's can't be had.
-    pub async fn since(
-        &self,
-        objects: &ObjectStore,
-        manifest: &Manifest,
-    ) -> Result<Vec<String>, BackupError> {
-        if manifest.configuration == self.fingerprint {
-            return Ok(Vec::new());
-        }
-        let then = read(objects, manifest).await?;
-        let now = serde_json::from_slice(&self.json).map_err(BackupError::json("the settings"))?;
-        Ok(differences(&then, &now))
+/// What these settings have in another way than a backup's, a line for each setting.
+///
+/// # Errors
+/// The backup's can't be had.
+pub async fn changed_since(
+    objects: &ObjectStore,
+    uuid: &ClusterUuid,
+    chain: &ChainName,
+    settings: &Settings,
+) -> Result<Vec<String>, BackupError> {
+    let manifest = read::named_manifest(objects, uuid, chain).await?;
+    let now = Configuration::of(settings)?;
+    if manifest.configuration.as_ref() == Some(&now.fingerprint) {
+        return Ok(Vec::new());
     }
+    let Some(then) = of_backup(objects, &manifest).await? else {
+        return Ok(vec!["nothing says how the machine was configured that made the backup".to_owned()]);
+    };
+    let now = serde_json::from_slice(&now.json).map_err(BackupError::json("the settings"))?;
+    Ok(differences(&then, &now))
 }
 
 fn key(chain: &ChainName) -> String {
     BackupKey { chain: chain.clone(), part: BackupPart::Configuration }.to_string()
 }
 
-/// The configuration of a backup, which is what the manifest says.
+/// The configuration of a backup, which is what the manifest says; `None` where it names none.
 ///
 /// # Errors
 /// It is missing or damaged, or S3 gives no answer.
-pub async fn read(objects: &ObjectStore, manifest: &Manifest) -> Result<Value, BackupError> {
+pub async fn of_backup(objects: &ObjectStore, manifest: &Manifest) -> Result<Option<Value>, BackupError> {
+    let Some(expected) = &manifest.configuration else { return Ok(None) };
     let key = key(&manifest.chain);
     let missing = || BackupError::Missing { object: objects.url(&key) };
     let damaged = |why: String| BackupError::Damaged { object: objects.url(&key), why };
     let bytes = objects.get(&key).await?.ok_or_else(missing)?.bytes;
     let found = sha256(&bytes);
-    if found != manifest.configuration {
-        return Err(damaged(format!("its SHA-256 is {found}, expected {}", manifest.configuration)));
+    if found != *expected {
+        return Err(damaged(format!("its SHA-256 is {found}, expected {expected}")));
     }
-    serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
 /// The settings that are not the same, by their paths.

@@ -109,6 +109,16 @@ pub async fn manifest(
     Ok(Some(manifest))
 }
 
+/// The manifest of a chain that somebody has named: that it is not there is an error.
+pub async fn named_manifest(
+    objects: &ObjectStore,
+    uuid: &ClusterUuid,
+    chain: &ChainName,
+) -> Result<Manifest, BackupError> {
+    let missing = || BackupError::Missing { object: objects.url(&chain.manifest()) };
+    manifest(objects, uuid, chain).await?.ok_or_else(missing)
+}
+
 /// A segment that follows, as it lies in S3 and as it was read, and where the chain ends with it.
 pub(super) struct Following {
     pub bytes: Vec<u8>,

@@ -115,10 +115,7 @@ async fn restore_aside(
     chain: &ChainName,
 ) -> Result<restore::Replayed, BackupError> {
     let Rehearsals { dir, etcd, pki, tuning, .. } = rehearsals;
-    let manifest = read::manifest(objects, uuid, chain).await?.ok_or_else(|| BackupError::Damaged {
-        object: objects.url(&chain.manifest()),
-        why: "it was there, and is gone".to_owned(),
-    })?;
+    let manifest = read::named_manifest(objects, uuid, chain).await?;
     require_room(dir, manifest.size)?;
     let read = read::follow(objects, manifest, UpTo::Newest).await?;
     if let read::ChainEnd::Broken(why) = read.end {

@@ -113,8 +113,7 @@ async fn replay_backup(
     uuid: &ClusterUuid,
     point: &RestorePoint,
 ) -> Result<(Replay, Replayed), BackupError> {
-    let missing = || BackupError::Missing { object: objects.url(&point.chain.manifest()) };
-    let manifest = read::manifest(objects, uuid, &point.chain).await?.ok_or_else(missing)?;
+    let manifest = read::named_manifest(objects, uuid, &point.chain).await?;
     let snapshot = bench.dir.join("snapshot.db");
     let file = fs::File::create(&snapshot).map_err(BackupError::io("creating", &snapshot))?;
     let mut file = std::io::BufWriter::with_capacity(1 << 20, file);

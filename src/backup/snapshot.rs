@@ -72,7 +72,7 @@ pub async fn take(
         sha256,
         stored_size: stored.size,
         stored_sha256: stored.sha256,
-        configuration: configuration.fingerprint().to_owned(),
+        configuration: Some(configuration.fingerprint().to_owned()),
     };
     configuration.put(objects, chain).await?;
     read::snapshot(objects, &manifest, &mut std::io::sink()).await?;

@@ -12,9 +12,8 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::sleep;
 
 use crate::aws::Written;
-use crate::backup::configuration::{self, Configuration};
 use crate::backup::read::{ChainEnd, UpTo};
-use crate::backup::{BackupError, choose, read, rehearsal};
+use crate::backup::{BackupError, choose, configuration, read, rehearsal};
 use crate::etcd::EtcdError;
 use crate::host::{clock, volume};
 use crate::model::charter::{CharterRefusal, Recovery};
@@ -356,7 +355,7 @@ async fn verify_one(
     let objects = &reach.aws.objects;
     let Some(manifest) = read::manifest(objects, uuid, chain).await? else { return Ok(None) };
     read::snapshot(objects, &manifest, &mut std::io::sink()).await?;
-    configuration::read(objects, &manifest).await?;
+    configuration::of_backup(objects, &manifest).await?;
     let read = read::follow(objects, manifest, UpTo::Newest).await?;
     Ok(Some(match read.end {
         ChainEnd::Broken(why) => Err(why),
@@ -393,7 +392,7 @@ async fn restore(
     for why in &point.passed_over {
         writeln!(output, "not used   {why}")?;
     }
-    match changed_since(reach, charter, &point).await {
+    match configuration::changed_since(objects, &charter.uuid, &point.chain, &reach.settings).await {
         Ok(changed) => {
             for line in changed {
                 writeln!(output, "since then {line}")?;
@@ -403,18 +402,6 @@ async fn restore(
         Err(error) => writeln!(output, "since then what was configured is not known: {}", words(&error))?,
     }
     go_on(reach, &seen, &versioned, founder, Recovery::Backup { point }, consent, (output, answers)).await
-}
-
-/// What is configured in another way than when the backup was made.
-async fn changed_since(
-    reach: &Reach,
-    charter: &Charter,
-    point: &RestorePoint,
-) -> Result<Vec<String>, BackupError> {
-    let objects = &reach.aws.objects;
-    let missing = || BackupError::Missing { object: objects.url(&point.chain.manifest()) };
-    let manifest = read::manifest(objects, &charter.uuid, &point.chain).await?.ok_or_else(missing)?;
-    Configuration::of(&reach.settings)?.since(objects, &manifest).await
 }
 
 async fn recover(
@@ -541,8 +528,7 @@ fn own_stamp(reach: &Reach) -> Result<Stamp, VerbError> {
 /// A backup by its name, as far as it is whole.
 async fn named(reach: &Reach, charter: &Charter, chain: &ChainName) -> Result<RestorePoint, VerbError> {
     let objects = &reach.aws.objects;
-    let missing = || BackupError::Missing { object: objects.url(&chain.manifest()) };
-    let manifest = read::manifest(objects, &charter.uuid, chain).await?.ok_or_else(missing)?;
+    let manifest = read::named_manifest(objects, &charter.uuid, chain).await?;
     read::snapshot(objects, &manifest, &mut std::io::sink()).await?;
     let read = read::follow(objects, manifest, UpTo::Newest).await?;
     let passed_over = match read.end {

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backup::configuration::Configuration;
 use crate::backup::read::UpTo;
 use crate::backup::restore::{self, Bench};
-use crate::backup::{BackupError, choose, read};
+use crate::backup::{BackupError, choose, configuration};
 use crate::host::{chosen, clock, files, volume};
 use crate::model::{
     Charter, ChosenBackup, ClusterUuid, DataDir, EtcdLaunch, Generation, Recovery, RestorePoint,
@@ -114,13 +113,7 @@ pub(super) async fn restore(
 /// Tells what is configured in another way than when the backup was made. It keeps nothing back: the data are whole.
 async fn tell_what_changed(reach: &Reach, uuid: &ClusterUuid, point: &RestorePoint) {
     let objects = &reach.aws.objects;
-    let changed = async {
-        match read::manifest(objects, uuid, &point.chain).await? {
-            Some(manifest) => Configuration::of(&reach.settings)?.since(objects, &manifest).await,
-            None => Ok(Vec::new()),
-        }
-    };
-    match changed.await {
+    match configuration::changed_since(objects, uuid, &point.chain, &reach.settings).await {
         Ok(lines) if lines.is_empty() => {}
         Ok(lines) => tracing::warn!(
             changed = lines.join("; "),

@@ -200,8 +200,10 @@ pub struct Manifest {
     pub stored_size: u64,
     /// The SHA-256 of what lies in S3, in hexadecimal.
     pub stored_sha256: String,
-    /// The SHA-256 of the configuration under which it was made, in hexadecimal, which lies beside it.
-    pub configuration: String,
+    /// The SHA-256 of the configuration under which it was made, in hexadecimal, which lies beside it; `None` in those of
+    /// agents that did not put it there yet.
+    #[serde(default)]
+    pub configuration: Option<String>,
 }
 
 /// A backup that was read from S3 from its beginning to the end that is named here, and is whole so far.

@@ -18,6 +18,7 @@ use quorate::backup::ship::Shipping;
 use quorate::backup::snapshot::{self, Subject};
 use quorate::backup::{BackupError, choose, read};
 use quorate::cli::etcd::{Consent, EtcdCommand};
+use quorate::config::Settings;
 use quorate::model::fact::chain as words;
 use quorate::model::{BackupKey, BackupPart, ChainName, Manifest, RestorePoint};
 
@@ -139,6 +140,18 @@ impl Rig {
         let manifest = manifest.map_err(|error| words(&error)).unwrap();
         snapshot::finish(objects, &manifest).await.unwrap();
         manifest
+    }
+
+    /// A snapshot, and one round of changes since; gives the last revision.
+    async fn one_backup(&self) -> (Manifest, i64) {
+        let subject = self.begin().await;
+        let shipping = self.shipping();
+        let ships = ship(&shipping, &subject.chain);
+        let manifest = self.snapshot(&subject).await;
+        let last = self.write(1).await;
+        self.shipped(&shipping, last).await;
+        ships.abort();
+        (manifest, last)
     }
 
     /// Waits until everything up to a revision is in S3.
@@ -390,13 +403,7 @@ async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
     let (done, _) = run(EtcdCommand::Verify { all: false }).await;
     assert!(done.unwrap_err().contains("no backup in S3 can be restored: there is none"));
 
-    let subject = rig.begin().await;
-    let shipping = rig.shipping();
-    let ships = ship(&shipping, &subject.chain);
-    let manifest = rig.snapshot(&subject).await;
-    let last = rig.write(1).await;
-    rig.shipped(&shipping, last).await;
-    ships.abort();
+    let (manifest, last) = rig.one_backup().await;
     let (done, told) = run(EtcdCommand::Backups { json: false }).await;
     done.unwrap();
     for named in [manifest.chain.to_string(), last.to_string(), "no backup was ever rehearsed".to_owned()] {
@@ -414,12 +421,19 @@ async fn the_commands_say_what_there_is_and_whether_it_is_whole() {
 
     // What was configured is in the bucket, and a difference is named.
     let mut settings = rig.reach.settings.clone();
-    let then = configuration::read(objects, &manifest).await.unwrap();
-    assert_eq!(then, serde_json::to_value(&settings).unwrap());
-    assert_eq!(subject.configuration.since(objects, &manifest).await.unwrap(), Vec::<String>::new());
+    let then = configuration::of_backup(objects, &manifest).await.unwrap();
+    assert_eq!(then, Some(serde_json::to_value(&settings).unwrap()));
+    // One of an agent that did not put it there is no less a backup.
+    let mut older = serde_json::to_value(&manifest).unwrap();
+    older.as_object_mut().unwrap().remove("configuration");
+    let older: Manifest = serde_json::from_value(older).unwrap();
+    assert_eq!(configuration::of_backup(objects, &older).await.unwrap(), None);
+    let changed = async |now: &Settings| {
+        configuration::changed_since(objects, &uuid(), &manifest.chain, now).await.unwrap()
+    };
+    assert_eq!(changed(&settings).await, Vec::<String>::new());
     settings.etcd.snapshot_count = 4711;
-    let changed = Configuration::of(&settings).unwrap().since(objects, &manifest).await.unwrap();
-    assert_eq!(changed, ["etcd.snapshotCount was 10000, and is 4711"]);
+    assert_eq!(changed(&settings).await, ["etcd.snapshotCount was 10000, and is 4711"]);
     let key = BackupKey { chain: manifest.chain.clone(), part: BackupPart::Configuration };
     let before = objects.get(&key.to_string()).await.unwrap().unwrap().bytes;
     objects.put(&key.to_string(), b"{}".to_vec()).await.unwrap();
@@ -497,13 +511,7 @@ async fn a_rehearsal_restores_the_newest_backup_and_says_when_it_can_not() {
     let rig = Rig::new().await;
     rig.write(0).await;
     assert_eq!(rig.rehearse(Duration::ZERO).await, None, "there is nothing yet");
-    let subject = rig.begin().await;
-    let shipping = rig.shipping();
-    let ships = ship(&shipping, &subject.chain);
-    let manifest = rig.snapshot(&subject).await;
-    let last = rig.write(1).await;
-    rig.shipped(&shipping, last).await;
-    ships.abort();
+    let (manifest, last) = rig.one_backup().await;
     let first = rig.rehearse(Duration::ZERO).await.unwrap();
     assert_eq!(
         (&first.chain, first.revision, first.keys),
