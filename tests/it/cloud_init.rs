@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mailparse::ParsedMail;
 use quorate::config::{self, InstanceTags, Loaded, PART_TYPE};
 use serde::Deserialize;
 
+use crate::programs::{asked, repository};
+
 /// EC2's limit, in bytes.
 const MOST: usize = 16 * 1024;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The files of an ending, with their contents.
 fn files(ending: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -43,17 +40,9 @@ fn cloud_init_takes(text: &[u8], whence: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("user-data");
     std::fs::write(&path, text).unwrap();
-    let own = repository().join(".tools/bin/cloud-init");
-    let program = if own.is_file() { own } else { PathBuf::from("cloud-init") };
-    match Command::new(program).args(["schema", "--config-file"]).arg(&path).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: cloud-init is not installed; `scripts/install-tools cloud-init` unpacks it");
-        }
-        other => {
-            let output = other.unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            assert!(output.status.success(), "{}: {}", whence.display(), String::from_utf8_lossy(&said));
-        }
+    let arguments = ["schema", "--config-file"].map(AsRef::as_ref);
+    if let Some((taken, said)) = asked("cloud-init", arguments.into_iter().chain([path.as_os_str()])) {
+        assert!(taken, "{}: {said}", whence.display());
     }
 }
 

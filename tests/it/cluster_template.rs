@@ -2,38 +2,19 @@
 //! for. Its policies are held against the agents' calls in `permissions`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use quorate::config::{self, InstanceTags};
 use quorate::model::tags;
 use serde_json::{Value, json};
 
 use crate::permissions::template::{self, Template};
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::programs::{asked, repository};
 
 /// What the linter of CloudFormation templates says of one; `None` where it is not installed.
 fn linted(path: &Path) -> Option<(bool, String)> {
-    let own = repository().join(".tools/cfn-lint/bin/cfn-lint");
-    let program = if own.is_file() { own } else { PathBuf::from("cfn-lint") };
-    let output = Command::new(program)
-        .args(["--regions", template::REGION, "us-east-1", "--template"])
-        .arg(path)
-        .output();
-    match output {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: cfn-lint is not installed; `scripts/install-tools cfn-lint` does it");
-            None
-        }
-        other => {
-            let output = other.unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
-        }
-    }
+    let regions = ["--regions", template::REGION, "us-east-1", "--template"].map(AsRef::as_ref);
+    asked("cfn-lint", regions.into_iter().chain([path.as_os_str()]))
 }
 
 #[test]

@@ -13,13 +13,10 @@ use axum::http::StatusCode;
 use quorate::kubernetes::containerd::{PAUSE, PLUGIN_PROGRAMS};
 
 use crate::docs::read;
+use crate::programs::{asked, repository, said};
 
 const SCRIPT: &str = "packaging/image/provision.sh";
 const VERSIONS: &str = "packaging/image/versions.sh";
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
@@ -61,10 +58,6 @@ impl Rig {
         }
         command.envs(environment.iter().copied()).output().unwrap()
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
 #[test]
@@ -374,16 +367,8 @@ fn wrong_usage_is_told_from_what_fails() {
 
 #[test]
 fn shellcheck_finds_nothing_in_the_script() {
-    let checked = Command::new("shellcheck").arg(SCRIPT).arg(VERSIONS).current_dir(repository()).output();
-    match checked {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: shellcheck is not on the PATH");
-        }
-        other => {
-            let output = other.unwrap();
-            assert!(output.status.success(), "{}", said(&output));
-        }
-    }
+    let Some(said) = asked("shellcheck", [SCRIPT, VERSIONS]) else { return };
+    assert_eq!(said, (true, String::new()));
 }
 
 /// Packer's own check needs its plugins, from the network; the form of the file does not.
@@ -399,14 +384,8 @@ fn the_recipe_uploads_what_it_runs_and_packer_takes_its_form() {
     {
         assert!(text.contains(options), "{options}");
     }
-    let path = repository().join("packaging/image/quorate.pkr.hcl");
-    match Command::new("packer").args(["fmt", "-check", "-diff"]).arg(path).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: packer is not on the PATH");
-        }
-        other => {
-            let output = other.unwrap();
-            assert!(output.status.success(), "{}", said(&output));
-        }
-    }
+    let Some(said) = asked("packer", ["fmt", "-check", "-diff", "packaging/image/quorate.pkr.hcl"]) else {
+        return;
+    };
+    assert_eq!(said, (true, String::new()));
 }

@@ -21,6 +21,7 @@ mod monitoring;
 mod packaging;
 mod permissions;
 mod planner;
+mod programs;
 mod service;
 mod shutdown;
 mod units;

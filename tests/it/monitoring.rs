@@ -1,8 +1,8 @@
 //! What is shipped for monitoring, held to the agent and to the programs that read it; and `quorate check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use quorate::host::Root;
 use quorate::model::backup::{BackupProgress, Keeping};
@@ -15,31 +15,12 @@ use serde_json::Value;
 
 use crate::docs::{read, rows};
 use crate::monitor::{AT, documented, full, page};
+use crate::programs::{program, repository, said};
 
 const PROMETHEUS: &str = "packaging/monitoring/prometheus";
 
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// A program of others, on the PATH or in `.tools`; `None` when there is none, which is said.
-fn program(name: &str) -> Option<PathBuf> {
-    let own = repository(".tools/bin").join(name);
-    let places = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&places).map(|dir| dir.join(name)).chain([own]).find(|path| path.is_file());
-    if found.is_none() {
-        eprintln!("SKIPPED: {name} is not on the PATH, nor in .tools: scripts/install-tools {name}");
-    }
-    found
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
 /// The metrics that an expression names, with the labels that it names of each.
@@ -133,7 +114,7 @@ fn every_alert_is_made_to_fire_and_to_clear() {
 #[test]
 fn prometheus_takes_the_rules_their_tests_and_the_scrape_configuration() {
     let Some(promtool) = program("promtool") else { return };
-    let dir = repository(PROMETHEUS);
+    let dir = repository().join(PROMETHEUS);
     for arguments in [
         &["check", "rules", "quorate.rules.yaml"][..],
         &["test", "rules", "quorate.rules.test.yaml"],
@@ -199,7 +180,7 @@ fn icinga_takes_the_check_command_and_the_services() {
          object Host \"a\" {{\n check_command = \"dummy\"\n vars.quorate = \"control-plane\"\n}}\n\
          object Host \"b\" {{\n check_command = \"dummy\"\n vars.quorate = \"worker\"\n}}\n\
          include \"{}\"\n",
-        repository("packaging/monitoring/icinga2/quorate.conf").display()
+        repository().join("packaging/monitoring/icinga2/quorate.conf").display()
     );
     std::fs::write(path("all.conf"), hosts).unwrap();
     let mut command = Command::new(&icinga);
@@ -442,7 +423,7 @@ fn every_message_that_matters_is_in_the_catalogue_and_on_its_page_and_no_other()
     assert_eq!(documented, messages::ALL);
     // Each is said somewhere, and nothing else says it has one.
     let mut said = String::new();
-    let mut folders = vec![repository("src")];
+    let mut folders = vec![repository().join("src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -481,7 +462,7 @@ fn the_journal_takes_the_catalogue() {
     let place = dir.path().join("usr/lib/systemd/catalog");
     std::fs::create_dir_all(&place).unwrap();
     std::fs::create_dir_all(dir.path().join("var/lib/systemd/catalog")).unwrap();
-    std::fs::copy(repository("systemd/quorate.catalog"), place.join("quorate.catalog")).unwrap();
+    std::fs::copy(repository().join("systemd/quorate.catalog"), place.join("quorate.catalog")).unwrap();
     let root = format!("--root={}", dir.path().display());
     let output = Command::new(&journalctl).args([&root, "--update-catalog"]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));

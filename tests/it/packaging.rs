@@ -1,7 +1,6 @@
 //! What the packages hold and do, as far as it can be seen without building them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::Command;
 
 use quorate::config::{self, Completeness};
@@ -9,10 +8,7 @@ use quorate::kubernetes::Owner;
 use serde_json::Value;
 
 use crate::docs::read;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::programs::{asked, repository};
 
 /// `[package.metadata]` of Cargo.toml, as cargo reads it.
 fn metadata() -> Value {
@@ -145,25 +141,10 @@ fn the_packages_scripts_touch_no_unit_but_the_agents_and_remove_nothing() {
     }
 }
 
-/// Runs a program on a text; `None`, and a word, where it is not installed.
-fn said_by(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
-    match Command::new(program).args(arguments).current_dir(repository()).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {program} is not on the PATH");
-            None
-        }
-        other => {
-            let output = other.unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
-        }
-    }
-}
-
 #[test]
 fn shellcheck_finds_nothing_in_the_packages_scripts() {
     let arguments = [&["--shell=sh"][..], &SCRIPTS].concat();
-    let Some(said) = said_by("shellcheck", &arguments) else { return };
+    let Some(said) = asked("shellcheck", arguments) else { return };
     assert_eq!(said, (true, String::new()));
 }
 
@@ -232,7 +213,7 @@ fn the_programs_users_have_the_numbers_that_the_agent_gives_files_to() {
     std::fs::create_dir(root.path().join("etc")).unwrap();
     let root_is = format!("--root={}", root.path().display());
     let file = repository().join("packaging/sysusers.conf");
-    let Some((taken, said)) = said_by("systemd-sysusers", &[&root_is, file.to_str().unwrap()]) else {
+    let Some((taken, said)) = asked("systemd-sysusers", [root_is.as_ref(), file.as_os_str()]) else {
         return;
     };
     assert!(taken, "{said}");

@@ -1,14 +1,15 @@
 //! The systemd units: that systemd takes them, and that they say what the agent relies on.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use quorate::etcd::launch;
 use quorate::host::{Root, volume};
 use quorate::model::ServiceName;
 
+use crate::programs::{asked, repository};
+
 fn unit(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
+    let path = repository().join("systemd").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -42,37 +43,19 @@ fn systemd_takes_the_units_without_a_word() {
             path
         })
         .collect();
-    let output = match Command::new("systemd-analyze").arg("verify").args(&units).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: systemd-analyze is not on the PATH");
-            return;
-        }
-        other => other.unwrap(),
-    };
+    let verify = [Path::new("verify")].into_iter().chain(units.iter().map(PathBuf::as_path));
     // It exits with 0 on keys that it does not know: whatever it says is a failure.
-    let said = [output.stdout, output.stderr].concat();
-    assert_eq!(String::from_utf8_lossy(&said), "");
-    assert!(output.status.success(), "{}", output.status);
+    let Some(said) = asked("systemd-analyze", verify) else { return };
+    assert_eq!(said, (true, String::new()));
 }
 
 #[test]
 fn no_unit_is_more_open_than_it_was() {
     for (name, most) in UNITS {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
-        let threshold = format!("--threshold={most}");
-        let output = Command::new("systemd-analyze")
-            .args(["security", "--offline=true", "--no-pager", &threshold])
-            .arg(&path)
-            .output();
-        let output = match output {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("SKIPPED: systemd-analyze is not on the PATH");
-                return;
-            }
-            other => other.unwrap(),
-        };
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{name}: {}", said.lines().last().unwrap_or_default());
+        let (threshold, unit) = (format!("--threshold={most}"), format!("systemd/{name}"));
+        let arguments = ["security", "--offline=true", "--no-pager", &threshold, &unit];
+        let Some((closed, said)) = asked("systemd-analyze", arguments) else { return };
+        assert!(closed, "{name}: {}", said.lines().last().unwrap_or_default());
     }
 }
 
