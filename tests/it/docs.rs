@@ -13,9 +13,7 @@ use quorate::model::{Halt, WaitingOn, Warning};
 use quorate::reach::JOIN;
 use quorate::telemetry::status::{KubernetesStatus, MemberStatus, Status, VERSION};
 
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::programs::repository;
 
 pub fn read(name: impl AsRef<Path>) -> String {
     let path = repository().join(name);
@@ -169,7 +167,8 @@ fn permissions_name_every_call_to_ec2_and_load_balancers_and_no_other() {
     }
     // And the policy allows what the table says, with what only some clusters need.
     let both = [statements(policy(&page, 1)), statements(policy(&page, 2))].concat();
-    let named = [documented, names(section(&page, "## CloudWatch"))].concat();
+    let by_choice = ["## The doctor", "## CloudWatch"].map(|heading| names(section(&page, heading)));
+    let named = [documented, by_choice.concat()].concat();
     assert_eq!(allowed(&both), set(&named));
 }
 

@@ -33,8 +33,11 @@ enum By {
     Reason(&'static str),
 }
 
+const DOCTOR: &str =
+    "`quorate doctor bucket`, by whoever looks after the cluster: tests/it/doctor.rs does it";
+
 /// Each action that a policy allows.
-const NEEDED: [(&str, &str, By); 34] = [
+const NEEDED: [(&str, &str, By); 41] = [
     (CONTROL_PLANE, "ec2:DescribeInstances", By::Drill(Drill::Form)),
     (CONTROL_PLANE, "ec2:DescribeVolumes", By::Drill(Drill::Form)),
     (CONTROL_PLANE, "ec2:AttachVolume", By::Drill(Drill::Form)),
@@ -89,6 +92,13 @@ const NEEDED: [(&str, &str, By); 34] = [
         By::Reason("an upload that failed: tests/it/contract/transfers.rs does it"),
     ),
     (CONTROL_PLANE, "s3:ListBucketMultipartUploads", By::Drill(Drill::LoseEverything)),
+    (CONTROL_PLANE, "s3:GetBucketLocation", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetEncryptionConfiguration", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetBucketVersioning", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetBucketPublicAccessBlock", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetBucketPolicyStatus", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetBucketPolicy", By::Reason(DOCTOR)),
+    (CONTROL_PLANE, "s3:GetLifecycleConfiguration", By::Reason(DOCTOR)),
     (
         CONTROL_PLANE,
         "cloudwatch:PutMetricData",
