@@ -68,6 +68,7 @@ async fn where_the_bucket_is_as_it_should_be_all_is_well() {
     let found = diagnose(&sky, &OF_BUCKET).await;
     assert_eq!(found.worst(), Outcome::Ok, "{}", found.page());
     insta::assert_snapshot!(found.page().replace(sky.instance.as_str(), "INSTANCE"));
+    crate::permissions::judge_doctor(&sky.region.with(|w| w.authorizations().clone()));
     // Nothing was written, and nothing is there.
     assert!(sky.region.with(|w| w.buckets()[BUCKET].is_empty()));
 }

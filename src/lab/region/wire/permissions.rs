@@ -153,6 +153,9 @@ fn object(request: &s3::ObjectRequest) -> Needed {
         "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => "PutObject",
         "ListObjectsV2" => "ListBucket",
         "ListMultipartUploads" => "ListBucketMultipartUploads",
+        "GetBucketEncryption" => "GetEncryptionConfiguration",
+        "GetPublicAccessBlock" => "GetBucketPublicAccessBlock",
+        "GetBucketLifecycleConfiguration" => "GetLifecycleConfiguration",
         other => other,
     };
     let action = format!("s3:{action}");
